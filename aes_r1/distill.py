@@ -56,12 +56,13 @@ def run(settings: DistillSettings) -> None:
     if settings.dry_run:
         print("dry run: nothing was asked or bought; leave dry_run out to start")
         return
-    samples, dropped = check_pictures(samples, workers=data.workers, strict=data.strict)
+    listed = samples
+    samples, dropped = check_pictures(listed, workers=data.workers, strict=data.strict)
     for row in dropped:
         print(f"left out {row['path']}: {row['reason']}", file=sys.stderr)
     out = Path(settings.out)
     try:
-        _build(samples, settings, max_pixels)
+        _build(samples, settings, max_pixels, listed)
     except ServerGone as error:
         print(f"aes_r1: {error}; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(1)
@@ -77,7 +78,7 @@ def run(settings: DistillSettings) -> None:
         sys.exit(1)
 
 
-def _build(samples: Sequence[Sample], settings: DistillSettings, max_pixels: int) -> None:
+def _build(samples: Sequence[Sample], settings: DistillSettings, max_pixels: int, listed: Sequence[Sample]) -> None:
     """Write the critiques below a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -95,6 +96,7 @@ def _build(samples: Sequence[Sample], settings: DistillSettings, max_pixels: int
             quotas=settings.quotas,
             max_pixels=max_pixels,
             progress=progress,
+            listed=listed,
         )
 
 

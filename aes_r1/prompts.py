@@ -267,7 +267,13 @@ def critique_tokens(pieces: Sequence[str], order: Order = "critique_first") -> r
 
 def expert_prompt(mos: float) -> str:
     """Return the prompt for an expert, who is told the score in private (method, stage 0)."""
-    return Template(_prompt_file("expert")).substitute(score=f"{mos:.2f}", level=level_of(mos))
+    return Template(_prompt_file("expert")).substitute(score=_score_of_level(mos), level=level_of(mos))
+
+
+def _score_of_level(mos: float) -> str:
+    """Write a score with two decimals, or with as many as it takes to stand on the side of its level's border."""
+    written = (f"{mos:.{decimals}f}" for decimals in range(2, 20))
+    return next((text for text in written if level_of(float(text)) == level_of(mos)), repr(mos))
 
 
 def judge_prompt(check: str, critique: str) -> str:

@@ -10,6 +10,7 @@ from aes_r1.prompts import (
     RATING_PROMPT,
     SCORE_FIRST_PROMPT,
     answer,
+    expert_prompt,
     level_of,
     order_of,
     out_of_range,
@@ -131,6 +132,34 @@ def test_critique_without_a_readable_score():
 
 def test_levels():
     assert [level_of(mos) for mos in (0.0, 0.39, 0.4, 0.69, 0.7, 1.0)] == ["bad", "bad", "fair", "fair", "good", "good"]
+
+
+@pytest.mark.parametrize(
+    ("mos", "said"),
+    [
+        *(
+            (0.6955, "0.696"),
+            (0.695, "0.69"),
+            (0.6996, "0.6996"),
+            (0.69999, "0.69999"),
+            (0.7, "0.70"),
+            (0.7004, "0.70"),
+        ),
+        *((0.3971, "0.397"), (0.395, "0.395"), (0.3999, "0.3999"), (0.4, "0.40"), (0.4049, "0.40"), (0.62831, "0.63")),
+        *((0.0, "0.00"), (1.0, "1.00"), (0.694, "0.69"), (0.394, "0.39")),
+    ],
+)
+def test_an_expert_is_told_a_score_of_the_level_that_it_is_told(mos, said):
+    prompt = expert_prompt(mos)
+    assert f"aesthetic score of {said} on" in prompt
+    assert f"this picture's level is {level_of(mos)}." in prompt
+
+
+@given(st.one_of(st.floats(0, 1), st.floats(0.39, 0.4), st.floats(0.69, 0.7)))
+def test_the_score_that_an_expert_is_told_is_never_of_another_level(mos):
+    said = float(expert_prompt(mos).split("aesthetic score of ")[1].split()[0])
+    assert level_of(said) == level_of(mos)
+    assert abs(said - mos) <= 0.005 + 1e-9
 
 
 def test_prompts_ask_for_what_the_parser_reads():

@@ -11,7 +11,10 @@ from aes_r1.settings import (
     DashboardSettings,
     DistillSettings,
     EvaluateSettings,
+    ExpertSettings,
     InputError,
+    JudgeRewardSettings,
+    JudgeSettings,
     LoraSettings,
     ModelSettings,
     PlanSettings,
@@ -356,3 +359,50 @@ def test_an_empty_folder_would_be_the_current_one_and_is_refused(schema):
     for key in ("out", "store"):
         with pytest.raises(InputError, match=rf"^{key}= *: must name a folder"):
             schema(**{key: " "})
+
+
+SECRET = "hunter2"
+BASE_HOLDERS = [
+    lambda url: ExpertSettings(name="openai", model="m", api_base=url),
+    lambda url: JudgeSettings(name="openai", model="m", api_base=url),
+    lambda url: JudgeRewardSettings(model="m", api_base=url),
+    lambda url: RolloutSettings(name="vllm", url=[url]),
+]
+
+
+@pytest.mark.parametrize("holder", BASE_HOLDERS)
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"http://{SECRET}@127.0.0.1/v1", f"http://user:{SECRET}@host/v1", f"https://user:p@{SECRET}:w@host/v1"),
+        *(f"http://user:{SECRET}/w@host/v1", f"{SECRET}@host", f"ftp://user:{SECRET}@host"),
+        *(f"http://host/v1?sig={SECRET}", f"http://host/v1?{SECRET}", f"http://host/v1#key={SECRET}", f"host?{SECRET}"),
+        *(f"http://host/v1?api_key={SECRET}\n", f"http://[::1?{SECRET}", f"http://{SECRET}@[::1"),
+    ],
+)
+def test_an_address_that_may_hold_a_secret_is_refused_without_repeating_it(holder, url):
+    with pytest.raises(InputError, match="give the bare URL") as raised:
+        holder(url)
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("holder", BASE_HOLDERS)
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://[::1", "http://h:abc/v1", "http://[::1]:99999/v1", "http://", "host/v1", "ftp://host", "http://:80"),
+        *("HTTP://h\n/v1", "http://h /v1", " http://h/v1", "http://h/v1\t", "http://h/\x00", "http://h\u2028/v1"),
+    ],
+)
+def test_what_is_no_address_is_refused_in_one_line(holder, url):
+    with pytest.raises(InputError, match=r"api_base|rollout\.url") as raised:
+        holder(url)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("holder", BASE_HOLDERS)
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000/v1", "https://host", "HTTP://[::1]:8000/v1", "https://host/publishers/m@001/v1"]
+)
+def test_a_bare_address_is_accepted(holder, url):
+    holder(url)

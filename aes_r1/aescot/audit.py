@@ -93,10 +93,10 @@ def _share(part: int, total: int) -> dict[str, float]:
 
 def _read_marks(path: Path) -> list[dict[str, Any]]:
     try:
-        marks = json.loads(path.read_text())["marks"]
+        marks = json.loads(path.read_text(encoding="utf-8-sig"))["marks"]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"audit={path}: cannot be read ({error}); give the JSON that audit.html exports") from error
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    except (ValueError, RecursionError, TypeError, KeyError) as error:  # ValueError: no JSON, or thousands of digits
         raise InputError(f"audit={path}: not the JSON that audit.html exports") from error
     if not isinstance(marks, list):
         raise InputError(f"audit={path}: not the JSON that audit.html exports (marks is no list)")
@@ -126,7 +126,8 @@ def _copied_id(row: Mapping[str, Any]) -> str:
 def _item(row: Mapping[str, Any], judged: bool, originals: Mapping[str, str]) -> dict[str, Any]:
     details, reasons = row.get("details", {}), row.get("reasons", ())
     dimensions = row["dimensions"] or {}
-    flags = decisions(reasons, read=row["critique"] is not None, judged=judged)
+    passed = row.get("passed", ()) if reasons else ALWAYS_SHOWN if judged else ("leak",)
+    flags = decisions(reasons, passed)
     texts = [(DIMENSION_NAMES[name], text) for name, text in dimensions.items()]
     texts += [("Judgement", row["judgement"])] if row["judgement"] else [("Answer", row.get("answer") or "none")]
     texts += [("Earlier critique", originals.get(_copied_id(row), ""))] if "near_copy" in reasons else []

@@ -1,8 +1,10 @@
 """Build AesCoT: turn pictures with scores into critiques, each kept or rejected with reasons (method, stage 0).
 
-Every decided picture stands either in OUT/aescot.jsonl or in OUT/rejected.jsonl, in the order of the draw.
-OUT/calls.jsonl holds every answer of a model from the moment it came. A restart replays this journal, which costs
-nothing and gives the same decisions, and buys only what is missing.
+Every decided picture stands either in OUT/aescot.jsonl or in OUT/rejected.jsonl, in the order of the draw. These files
+are replaced whole, at the end. OUT/calls.jsonl holds every answer of a model from the moment it came. A restart replays
+this journal, which costs nothing and gives the same decisions, and buys only what is missing. A start that a server or
+a price ceiling ends still decides every picture whose answers it holds, and never leaves fewer pictures decided than it
+found.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from aes_r1.aescot.budget import CeilingReached
 from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.expert import AttributesExpert, ChatExpert, Expert, PixelsExpert, ScenesExpert, known_mos
 from aes_r1.aescot.failures import NoAnswer, ServerGone
-from aes_r1.aescot.filters import form_reasons
+from aes_r1.aescot.filters import FORM_FILTERS, form_reasons
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
 from aes_r1.aescot.near_copy import NearCopies
@@ -34,7 +36,7 @@ from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.aescot.start import check_roles, claim_output_folder, prompts_of
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
-from aes_r1.runs.files import append_rows, write_json, write_rows
+from aes_r1.runs.files import append_rows, draft_of, read_json, write_json
 from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
 
 Progress = Callable[[int, int], None]  # takes the numbers of pictures decided and kept
@@ -44,13 +46,15 @@ Progress = Callable[[int, int], None]  # takes the numbers of pictures decided a
 class Outcome:
     """The result of examining a picture.
 
-    reasons: {code: what was found} of every filter that rejects it. text: the model's answer, where no reply could be
-    read from it. planted: the error that the scenes expert made on purpose.
+    reasons: {code: what was found} of every filter that rejects it. passed: the filters that ran and found nothing.
+    text: the model's answer, where no reply could be read from it. planted: the error that the scenes expert made on
+    purpose.
     """
 
     sample: Sample
     reply: Reply | None
     reasons: dict[str, str] = field(default_factory=dict)
+    passed: tuple[str, ...] = ()
     text: str | None = None
     planted: str | None = None
 
@@ -65,45 +69,52 @@ def build_aescot(
     quotas: Mapping[str, Any] | None = None,
     max_pixels: int = PAPER_PIXELS,
     progress: Progress | None = None,
+    listed: Sequence[Sample] | None = None,
 ) -> Path:
     """Write `out`/aescot.jsonl, rejected.jsonl and distill_report.json; returns the first.
 
     samples: pictures with mos, asked about once each, or until `quotas` ({level: n} or {data set: {level: n}}) are
-    full. max_pixels: area of a picture as an API model sees it. Raises InputError for impossible settings or the folder
-    of another distillation, ServerGone when a server stops answering. The report says when a price ceiling was reached.
+    full. max_pixels: area of a picture as an API model sees it. listed: `samples` with those that were left out because
+    they cannot be read; a later start that can read them goes on in the same folder. Raises InputError for impossible
+    settings or the folder of another distillation, ServerGone when a server stops answering. The report says when a
+    price ceiling was reached.
     """
     cells = read_quotas(quotas or {})
     check_roles(samples, expert, judge)
     started = time.monotonic()
     with ExitStack() as stack:
-        claim_output_folder(
-            out, samples, expert, judge, seed=seed, quotas=quotas or {}, max_pixels=max_pixels, stack=stack
+        begun = claim_output_folder(
+            out,
+            samples if listed is None else listed,
+            expert,
+            judge,
+            seed=seed,
+            quotas=quotas or {},
+            max_pixels=max_pixels,
+            stack=stack,
+            readable=samples,
         )
         paid = [settings for settings in (expert, judge) if settings.name == "openai"]
         journal = stack.enter_context(Journal(out / "calls.jsonl")) if paid else None
         chats = {} if journal is None else {settings.group: ChatModel(settings, journal) for settings in paid}
         job = _Distillation(
-            expert=_expert(expert, samples, seed, max_pixels, chats.get("expert")),
+            expert=_expert(expert, begun, seed, max_pixels, chats.get("expert")),
             judge=_judge(judge, max_pixels, chats.get("judge")),
             settings=expert,
             tolerance=judge.tolerance,
-            draw=QuotaSampler(samples, cells, seed),
-            tally=Tally(seed, judged=judge.name != "none"),
+            draw=QuotaSampler(samples, cells, seed, listed=begun),
+            tally=Tally(seed),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),
-            kept=_emptied(out / "aescot.jsonl"),
-            rejected=_emptied(out / "rejected.jsonl"),
-            plants=_emptied(out / "plants.jsonl") if expert.name == "scenes" else None,
+            files=_Files(out, (*_DECIDED, "plants.jsonl") if expert.name == "scenes" else _DECIDED),
+            journal=journal,
+            chats=chats,
             progress=progress,
         )
-        failure = None
-        try:
-            asyncio.run(job.run())
-        except ServerGone as error:
-            failure, job.stopped = error, str(error)
+        asyncio.run(job.run())
         report = {
             **job.tally.summary(),
-            **_report_of_run(job, samples, journal, chats),
+            **_report_of_run(job, samples),
             "wall_seconds": round(time.monotonic() - started, 3),
             "expert": expert.model or expert.name,
             "judge": judge.model or judge.name,
@@ -111,10 +122,60 @@ def build_aescot(
         }
         if expert.name == "scenes":
             report["plants"] = job.tally.plants()
+        if job.stopped is None or job.files.hold_as_many_as_before():
+            job.files.replace()
+        else:
+            job.files.drop()
+            report = {**_report_before(out), "stopped": report["stopped"], "calls": report["calls"]}
         write_json(out / "distill_report.json", report)
-        if failure is not None:
-            raise failure
+        if job.failure is not None:
+            raise job.failure
     return out / "aescot.jsonl"
+
+
+_DECIDED = ("aescot.jsonl", "rejected.jsonl")
+
+
+class _Files:
+    """The files of decided pictures in `out`, each written beside the one of an earlier start until it replaces it."""
+
+    def __init__(self, out: Path, names: Sequence[str]) -> None:
+        self._paths = {name: out / name for name in names}
+        for path in self._paths.values():
+            draft_of(path).write_bytes(b"")
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Append a row to the file `name`, by one write."""
+        append_rows(draft_of(self._paths[name]), [row])
+
+    def hold_as_many_as_before(self) -> bool:
+        """Return whether this start decided at least as many pictures as the one whose files stand in the folder."""
+        paths = [self._paths[name] for name in _DECIDED]
+        return _lines(map(draft_of, paths)) >= _lines(path for path in paths if path.exists())
+
+    def replace(self) -> None:
+        """Put the new files into the places of the old ones, each at once."""
+        for path in self._paths.values():
+            draft_of(path).replace(path)
+
+    def drop(self) -> None:
+        """Delete the new files; the old ones stay."""
+        for path in self._paths.values():
+            draft_of(path).unlink()
+
+
+def _lines(paths: Iterable[Path]) -> int:
+    total = 0
+    for path in paths:
+        with path.open("rb") as file:
+            total += sum(1 for _ in file)
+    return total
+
+
+def _report_before(out: Path) -> dict[str, Any]:
+    """Return the report on the files that stay; an older program may have been killed before it wrote one."""
+    path = out / "distill_report.json"
+    return read_json(path) if path.exists() else {}
 
 
 @dataclass
@@ -127,52 +188,61 @@ class _Distillation:
     tally: Tally
     copies: NearCopies
     window: int  # pictures examined at once; decisions keep the order of the pictures
-    kept: Path
-    rejected: Path
-    plants: Path | None
+    files: _Files
+    journal: Journal | None
+    chats: Mapping[str, ChatModel]  # by group: expert, judge
     progress: Progress | None
     stopped: str | None = None
+    failure: ServerGone | None = None
     first_reasons: dict[str, str] = field(default_factory=dict)  # for each code, what was found the first time
 
     async def run(self) -> None:
-        while self.stopped is None and (drawn := self.draw.next_round()):
+        """Decide pictures until none is left to draw; once stopped, until every answer of an earlier start is read."""
+        while self._goes_on() and (drawn := self.draw.next_round()):
             await self._round(drawn)
 
+    def _goes_on(self) -> bool:
+        return self.stopped is None or (self.journal is not None and self.journal.has_unread)
+
+    def _stop(self, error: CeilingReached | ServerGone) -> None:
+        """Buy nothing for further pictures. At a price ceiling the pictures in flight are finished first."""
+        if isinstance(error, ServerGone):
+            self.failure = self.failure or error
+            self.stopped = str(self.failure)
+            for chat in self.chats.values():
+                chat.close(error, cancel=True)
+        elif self.stopped is None:
+            self.stopped = f"price ceiling: {error}"
+            if "expert" in self.chats:
+                self.chats["expert"].close(error, cancel=False)
+
     async def _round(self, drawn: Iterable[Sample]) -> None:
-        """Examine pictures concurrently and decide them in order; at the price ceiling finish the calls in flight."""
+        """Examine pictures concurrently and decide them in order; those that can no longer be decided are left out."""
         waiting = deque[asyncio.Task[Outcome]]()
         remaining = iter(drawn)
-        server_gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def note_failure(task: asyncio.Task[Outcome]) -> None:
-            if not task.cancelled() and isinstance(error := task.exception(), ServerGone) and not server_gone.done():
-                server_gone.set_exception(error)
+            # Any task may learn that the server is gone, while the first one still waits for its next try.
+            if not task.cancelled() and isinstance(error := task.exception(), ServerGone):
+                self._stop(error)
 
         try:
             while True:
-                while (
-                    self.stopped is None
-                    and len(waiting) < self.window
-                    and (sample := next(remaining, None)) is not None
-                ):
+                while self._goes_on() and len(waiting) < self.window and (sample := next(remaining, None)) is not None:
                     waiting.append(asyncio.create_task(self._examine(sample)))
                     waiting[-1].add_done_callback(note_failure)
                 if not waiting:
                     return
-                # Any task may learn that the server is gone, while the first one still waits for its next try.
-                awaited: list[asyncio.Future[Any]] = [waiting[0], server_gone]
-                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-                if server_gone.done():
-                    server_gone.result()
                 try:
-                    self._decide(await waiting.popleft())
-                except CeilingReached as ceiling:
-                    self.stopped = f"price ceiling: {ceiling}"
+                    outcome = await waiting.popleft()
+                except (CeilingReached, ServerGone) as error:
+                    self._stop(error)
+                else:
+                    self._decide(outcome)
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-            server_gone.cancel()
 
     async def _examine(self, sample: Sample) -> Outcome:
         """Ask the expert, then every filter; a judge is paid only for a reply that no pure filter rejects."""
@@ -184,67 +254,77 @@ class _Distillation:
             return Outcome(sample, None, {"picture": str(error)})
         reply = attempt.reply
         if reply is None:
-            return Outcome(sample, None, attempt.reasons, attempt.text)
+            return Outcome(sample, None, attempt.reasons, text=attempt.text)
         mos = known_mos(sample)
         reasons = form_reasons(reply, mos, min_words=self.settings.min_words, max_words=self.settings.max_words)
+        passed = tuple(name for name in FORM_FILTERS if name not in reasons)
         if not reasons and self.judge is not None:
-            reasons = await self._judged(sample, reply, mos, self.judge)
-        return Outcome(sample, reply, reasons, planted=attempt.planted)
+            reasons, checked = await self._judged(sample, reply, mos, self.judge)
+            passed += checked
+        return Outcome(sample, reply, reasons, passed, planted=attempt.planted)
 
-    async def _judged(self, sample: Sample, reply: Reply, mos: float, judge: Judge) -> dict[str, str]:
+    async def _judged(
+        self, sample: Sample, reply: Reply, mos: float, judge: Judge
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return why the judge rejects a reply, and which of its checks found nothing."""
+        passed: tuple[str, ...] = ()
         try:
             alignment = await judge.align(sample, reply)
-            contradiction = misaligned(alignment, mos, self.tolerance) if alignment else None
+            if alignment is None:
+                return {"no_verdict": "align"}, passed
+            contradiction = misaligned(alignment, mos, self.tolerance)
             if contradiction is not None:
-                return {"align": contradiction}
-            facts = await judge.fact(sample, reply) if alignment else None
+                return {"align": contradiction}, passed
+            passed = ("align",)
+            facts = await judge.fact(sample, reply)
         except NoAnswer as error:
-            return {"no_answer": f"judge: {error}"}
+            return {"no_answer": f"judge: {error}"}, passed
         except PictureError as error:
-            return {"picture": str(error)}
-        if alignment is None:
-            return {"no_verdict": "align"}
+            return {"picture": str(error)}, passed
         if facts is None:
-            return {"no_verdict": "fact"}
-        return {"fact": "; ".join(facts.unsupported_claims)} if facts.unsupported_claims else {}
+            return {"no_verdict": "fact"}, passed
+        if facts.unsupported_claims:
+            return {"fact": "; ".join(facts.unsupported_claims)}, passed
+        return {}, ("align", "fact")
 
     def _decide(self, outcome: Outcome) -> None:
         """Keep or reject an examined picture, by one write to its file."""
-        sample, reply, reasons = outcome.sample, outcome.reply, dict(outcome.reasons)
+        sample, reply, reasons, passed = outcome.sample, outcome.reply, dict(outcome.reasons), outcome.passed
         row = record(sample, reply, expert=self.expert.name, prompt_sha256=self.expert.prompt_sha256)
-        if reply is not None and not reasons:
+        if reply is not None and not reasons and self.settings.near_copy is not None:
             near_copy = self.copies.find(reply.critique)
             if near_copy is not None:
                 reasons["near_copy"] = f"{near_copy[1]:.2f} like {near_copy[0]}"
+            else:
+                passed += ("near_copy",)
         for code, finding in reasons.items():
             self.first_reasons.setdefault(code, finding[:200])
         if reasons:
             answer = {} if outcome.text is None else {"answer": outcome.text}
-            append_rows(self.rejected, [{**row, "reasons": list(reasons), "details": reasons, **answer}])
+            found = {"reasons": list(reasons), "details": reasons, "passed": list(passed)}
+            self.files.append("rejected.jsonl", {**row, **found, **answer})
         else:
             assert reply is not None
-            append_rows(self.kept, [row])
+            self.files.append("aescot.jsonl", row)
             self.copies.add(sample.id, reply.critique)
             self.draw.keep(sample)
-        if self.plants is not None and outcome.planted is not None:
-            append_rows(self.plants, [{"id": sample.id, "planted": outcome.planted, "reasons": list(reasons)}])
-        self.tally.add(row, reasons, outcome.planted)
+        if outcome.planted is not None:
+            self.files.append("plants.jsonl", {"id": sample.id, "planted": outcome.planted, "reasons": list(reasons)})
+        self.tally.add(row, reasons, passed, outcome.planted)
         if self.progress is not None:
             decided = self.tally.kept["pictures"] + self.tally.rejected["pictures"]
             self.progress(decided, self.tally.kept["pictures"])
 
 
-def _report_of_run(
-    job: _Distillation, samples: Sequence[Sample], journal: Journal | None, chats: Mapping[str, ChatModel]
-) -> dict[str, Any]:
+def _report_of_run(job: _Distillation, samples: Sequence[Sample]) -> dict[str, Any]:
     """Return what distill_report.json says of pictures, quotas and calls."""
     decided = job.tally.kept["pictures"] + job.tally.rejected["pictures"]
     return {
         "pictures": {"given": len(samples), "decided": decided},
         "shortfalls": job.draw.shortfalls(),
         "stopped": job.stopped,
-        "calls": calls_summary(journal.rows()) if journal else {},
-        "mended": {group: dict(sorted(chat.mended.items())) for group, chat in chats.items()},
+        "calls": calls_summary(job.journal.rows()) if job.journal else {},
+        "mended": {group: dict(sorted(chat.mended.items())) for group, chat in job.chats.items()},
         "first_reasons": job.first_reasons,
     }
 
@@ -284,8 +364,3 @@ def _judge(settings: JudgeSettings, max_pixels: int, chat: ChatModel | None) -> 
         return ScenesJudge()
     assert chat is not None
     return ChatJudge(chat, max_pixels)
-
-
-def _emptied(path: Path) -> Path:
-    write_rows(path, [])
-    return path

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +25,8 @@ from aes_r1.settings import ChatSettings, InputError
 SIDE_FACTOR = 28  # patch size times merge size of Qwen2.5-VL: the picture is sent as training shows it
 FAILURES_IN_A_ROW = 20  # after so many failed calls the server counts as gone, because no single picture explains them
 UNREADABLE_IN_A_ROW = 20  # after so many unreadable answers no answer is asked for again
+# Notes in the journal, in the place of a further answer, that none is asked for.
+GIVEN_UP = {"given_up": True, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0, "seconds": 0.0}
 
 
 class ChatModel:
@@ -37,8 +39,9 @@ class ChatModel:
         spent, longest = 0.0, dict[str, int]()
         for row in journal.rows():
             if row["group"] == settings.group:
-                spent += row["usd"] or 0.0
-                longest[row["role"]] = max(longest.get(row["role"], 0), row["prompt_tokens"])
+                spent += self._usd_of(row)
+                if row["prompt_tokens"]:
+                    longest[row["role"]] = max(longest.get(row["role"], 0), row["prompt_tokens"])
         self.budget = Budget(settings.max_usd, self.price, spent=spent, max_tokens=settings.max_tokens, longest=longest)
         self._requests = TokenBucket(settings.requests_per_minute)
         self._tokens = TokenBucket(settings.tokens_per_minute)
@@ -46,8 +49,21 @@ class ChatModel:
         self._failures = 0
         self._unreadable = 0
         self._router: Any = None
-        self._refusal: Refused | None = None
+        self._closed: Exception | None = None
+        self._in_flight = set[asyncio.Task[dict[str, Any]]]()
         self.mended = Counter[str]()
+
+    def close(self, reason: Exception, *, cancel: bool) -> None:
+        """Buy nothing any more: what the journal does not answer raises `reason`. cancel: end the calls in flight."""
+        self._closed = self._closed or reason
+        for call in list(self._in_flight) if cancel else ():
+            call.cancel()
+
+    def _usd_of(self, row: dict[str, Any]) -> float:
+        """Return what an answer cost; one that was bought before the price was known counts at the price of now."""
+        if row["usd"] is not None:
+            return row["usd"]
+        return 0.0 if self.price is None else self.price.of(row["prompt_tokens"], row.get("completion_tokens") or 0)
 
     async def ask(
         self,
@@ -63,7 +79,8 @@ class ChatModel:
         """Return the model's answer to `prompt` about a sample.
 
         The model is asked again, up to `retries` times, for an answer that `read` cannot use, until UNREADABLE_IN_A_ROW
-        such answers show that it cannot do better; the last answer is returned. The journal's key holds everything that
+        such answers show that it cannot do better; the last answer is returned. The journal notes that the question was
+        given up, so that a later start does not go on buying. The journal's key holds everything that
         decides the answer, so that nothing is bought twice; where the picture lies decides nothing. Raises NoAnswer,
         CeilingReached, ServerGone or InputError.
         """
@@ -77,9 +94,14 @@ class ChatModel:
             known = self.journal.get(key) or self.journal.get(fingerprint(*asked, (prompt, place, *limits), *again))
             if known is None:
                 async with self._slots:
+                    if self._closed is not None:
+                        raise self._closed.with_traceback(None)  # one instance would collect the frames of all calls
                     if attempt and self._unreadable >= UNREADABLE_IN_A_ROW:
+                        self.journal.append(key, {**self._subject(role, sample), **GIVEN_UP})
                         break
-                    known = await self._buy(key, role, sample, prompt, picture, max_pixels, schema)
+                    known = await self._bought(self._buy(key, role, sample, prompt, picture, max_pixels, schema))
+            if known.get("given_up"):
+                break
             answer = Answer(known["text"], known["refused"], known.get("finish") == "length")
             mended = read(answer)
             if mended is not None:
@@ -92,14 +114,26 @@ class ChatModel:
         self.mended["unreadable"] += 1
         return answer
 
+    async def _bought(self, buying: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+        """Await a call that `close` can end; it then raises the reason."""
+        call = asyncio.ensure_future(buying)
+        self._in_flight.add(call)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed is None or (task is not None and task.cancelling()):
+                raise
+            raise self._closed.with_traceback(None) from None
+        finally:
+            self._in_flight.discard(call)
+
     async def _buy(
         self, key: str, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
     ) -> dict[str, Any]:
         """Ask the server; return the journal's row. Nothing is awaited between an answer's arrival and its writing."""
         import openai  # litellm's exceptions are its subclasses
 
-        if self._refusal is not None:
-            raise self._refusal
         content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
         estimate = tokens_in(prompt)
         if picture:
@@ -169,8 +203,8 @@ class ChatModel:
             reason = permanent_failure(error)
             if reason is None:
                 raise
-            self._refusal = self._refused(reason, error)
-            raise self._refusal from error
+            self._closed = refusal = self._refused(reason, error)
+            raise refusal from error
 
     def _wants_schema(self) -> bool:
         if self.settings.response_format != "auto":
@@ -192,11 +226,7 @@ class ChatModel:
     ) -> dict[str, Any]:
         usd = None if self.price is None else self.price.of(prompt_tokens, completion_tokens)
         return {
-            "group": self.settings.group,
-            "role": role,
-            "dataset": sample.dataset,
-            "id": sample.id,
-            "model": self.settings.model,
+            **self._subject(role, sample),
             "text": text.text,
             "refused": text.refused,
             "source": text.source,
@@ -205,6 +235,15 @@ class ChatModel:
             "completion_tokens": completion_tokens,
             "usd": usd,
             "seconds": round(seconds, 3),
+        }
+
+    def _subject(self, role: str, sample: Sample) -> dict[str, Any]:
+        return {
+            "group": self.settings.group,
+            "role": role,
+            "dataset": sample.dataset,
+            "id": sample.id,
+            "model": self.settings.model,
         }
 
     def _failure(self, error: Exception) -> Exception:

@@ -20,12 +20,13 @@ from aes_r1.prompts import DIMENSIONS, untaught
 
 # The filters whose decisions are counted and audited; the other reasons mean that there was no reply to decide on.
 FILTERS = ("leak", "align", "fact", "length", "language", "missing_dimension", "refusal", "near_copy")
+FORM_FILTERS = ("leak", "length", "language", "missing_dimension", "refusal")  # decide on every reply that can be read
 
 _REFUSAL = re.compile(
     r"\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can(?:'t|not| not)|won't|will not|must decline|decline to|"
     r"don't feel comfortable)"
-    r"(?: \w+)? (?:assist|help|view|analy[sz]e|comment|critique|describe|provide|comply|identify|evaluate|fulfil|"
-    r"process|access|do)|"
+    r"(?: (?!help\b)\w+)? (?:assist|help(?! but\b| \w+ing\b)|view|analy[sz]e|comment|critique|describe|provide|comply|"
+    r"identify|evaluate|fulfil|process|access|do)|"
     r"as an ai\b|as a language model|no (?:image|picture|photo(?:graph)?) (?:was|is|has been) (?:provided|attached|"
     r"included|visible)|"
     r"(?:please|could you) (?:provide|upload|attach|share) (?:the|an|a) (?:image|picture|photo))",
@@ -98,23 +99,12 @@ def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) ->
     return {code: words for code, words in findings.items() if words is not None}
 
 
-def decisions(reasons: Collection[str], *, read: bool, judged: bool) -> dict[str, bool | None]:
+def decisions(reasons: Collection[str], passed: Collection[str]) -> dict[str, bool | None]:
     """Return what each of FILTERS decided on a picture: True: rejected, False: passed, None: was not run.
 
-    reasons: why it was rejected (empty: kept). read: a reply could be read from the answer. judged: there is a judge.
-    A judge is asked for align when no pure filter rejects, and for fact when align passes. Near copies are looked for
-    last.
+    reasons: why it was rejected (empty: kept). passed: the filters that ran and found nothing.
     """
-    decided: dict[str, bool | None] = {name: name in reasons if name in reasons or read else None for name in FILTERS}
-    passed = read and not any(decided[name] for name in ("leak", "length", "language", "refusal"))
-    unanswered = "no_answer" in reasons or "no_verdict" in reasons
-    if not (passed and judged) or (unanswered and not decided["align"]):
-        decided["align"] = None
-    if decided["align"] is not False:
-        decided["fact"] = None
-    if not passed or unanswered or decided["align"] or decided["fact"]:
-        decided["near_copy"] = None
-    return decided
+    return {name: True if name in reasons else False if name in passed else None for name in FILTERS}
 
 
 def wrong_length(critique: str, *, min_words: int, max_words: int) -> str | None:

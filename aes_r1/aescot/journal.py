@@ -23,15 +23,20 @@ class Journal:
         self._path = path
         self._file = path.open("a+b")
         self._offsets: dict[str, int] = {}
+        self._unread = set[str]()
         last: int | None = None
+        number = 0  # of the last line that held a row
         try:
             for offset, row in rows_at(path):
+                number += 1
                 self._offsets[str(row["key"])] = last = offset
         except (InputError, TypeError, KeyError) as error:  # damaged by something other than a kill
-            line = f"{path}:{len(self._offsets) + 1}"
+            # rows_at fails at the line behind the last row that it gave; a row without a key is that row itself.
+            line = f"{path}:{number + isinstance(error, InputError)}"
             raise InputError(
                 f"{line}: not an answer of this program; delete the line, and it is asked again"
             ) from error
+        self._unread.update(self._offsets)
         self._file.seek(last or 0)
         end = 0 if last is None else last + len(self._file.readline())
         self._file.truncate(end)
@@ -39,6 +44,7 @@ class Journal:
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the row that was appended under `key`, else None."""
         offset = self._offsets.get(key)
+        self._unread.discard(key)
         return None if offset is None else next(rows_at(self._path, start=offset))[1]
 
     def append(self, key: str, row: dict[str, Any]) -> None:
@@ -51,12 +57,15 @@ class Journal:
         os.fsync(self._file.fileno())
         self._offsets[key] = offset
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the file held an answer, when it was opened, that has not been asked for since."""
+        return bool(self._unread)
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield every row, in the order in which the answers came."""
-        for key in list(self._offsets):
-            row = self.get(key)
-            assert row is not None
-            yield row
+        for offset in list(self._offsets.values()):
+            yield next(rows_at(self._path, start=offset))[1]
 
     def __len__(self) -> int:
         return len(self._offsets)

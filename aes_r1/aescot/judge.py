@@ -67,7 +67,7 @@ def misaligned(verdict: JudgeVerdict, mos: float, tolerance: float) -> str | Non
 
 def read_verdict(text: str) -> tuple[JudgeVerdict | None, tuple[str, ...]]:
     """Read a judge's raw text: (verdict, how it was mended), or (None, ()) where it is not what was asked for."""
-    reading = read_object(text, _KEYS, lambda values: _verdict(values) is not None)
+    reading = read_object(text, _KEYS, lambda values: _verdict(values) is not None, decides="level")
     verdict = None if reading is None else _verdict(reading.values)
     return verdict, reading.mended if reading is not None and verdict is not None else ()
 
@@ -90,9 +90,22 @@ def _verdict(values: Mapping[str, Any]) -> JudgeVerdict | None:
 
 
 _DECIMAL = re.compile(r"[0-9]*\.?[0-9]+")
+# A claim that says that there is none: "none", "No unsupported claims were found.", "N/A - all claims hold".
+_WRONG = r"(?:unsupported|false|untrue|incorrect|inaccurate|unfounded|wrong)"
+_RIGHT = r"(?:supported|true|correct|accurate|valid|consistent)(?: (?:by|with|in) (?:the|this) \w+)?"
+_NO_CLAIM = (
+    rf"(?:there (?:are|were|is) )?(?:no|zero) (?:{_WRONG}(?:,? (?:or|and) {_WRONG})? )?(?:claims?|statements?)"
+    rf"(?: (?:are|is) {_WRONG}|(?: were| are)? (?:found|identified|detected|present))?"
+)
+_ALL_HOLD = (
+    r"(?:(?:all|every|each)(?: of)?(?: the| its)?(?: \w+)? (?:claims?|statements?|details?)|everything) "
+    rf"(?:holds?(?: up| true)?|(?:is|are|seems?|appears?)(?: to be)?(?: all| well| fully)? {_RIGHT})"
+)
+_NOTHING = r"(?:none|nothing|null|nil|n\.?/?a\.?)(?: (?:found|identified|to report))?"
 _NONE = re.compile(
-    r"\s*(?:none|no|nothing|null|n\.?/?a\.?|-|)[.!]?\s*", re.IGNORECASE
-)  # a claim that says there is none
+    rf"\s*(?:{_NOTHING}(?:\s*[-–—:;,.(]\s*(?:{_NO_CLAIM}|{_ALL_HOLD}))?|{_NO_CLAIM}|{_ALL_HOLD}|no|-|)[.!)]*\s*",
+    re.IGNORECASE,
+)
 
 
 RATING_SCHEMA: dict[str, Any] = {
@@ -112,7 +125,7 @@ RATING_SCHEMA: dict[str, Any] = {
 
 def read_rating(text: str) -> tuple[float | None, tuple[str, ...]]:
     """Read a rating of 0..10 from a judge's raw text: (rating, how it was mended), or (None, ()) without one."""
-    reading = read_object(text, {"rating": "rating"}, lambda values: _rating(values) is not None)
+    reading = read_object(text, {"rating": "rating"}, lambda values: _rating(values) is not None, decides="rating")
     rating = None if reading is None else _rating(reading.values)
     return rating, reading.mended if reading is not None and rating is not None else ()
 

@@ -16,7 +16,7 @@ NEAR = 0.06  # a bare number this close to the score gives it away
 
 _PERCENT = rule(rf"\b(?:\d+(?:[.,]\d+)?|{NUMBER_WORD}(?:[ -]{NUMBER_WORD})?)[ -]?(?:%|per ?cent\b)")
 _OF_THE_FRAME = rule(rf"\s*{FRAME}")
-_DECIMAL = rule(rf"(?<![\w/:.])(\d{{0,3}}[.,]\d{{1,3}})(?!\d|[.,]\d)(?![ -]?(?:{COUNTED}|:\d))")
+_DECIMAL = rule(rf"(?<![\w/:.])(\d{{0,3}}[.,]\d{{1,19}})(?!\d|[.,]\d)(?![ -]?(?:{COUNTED}|:\d))")
 _INTEGER = rule(rf"(?<![\w/:.,-])(\d{{1,3}})(?![\d/:]|[.,]\d|(?:st|nd|rd|th|s)\b)(?![ -]?(?:{COUNTED}|%|per ?cent))")
 _SPELLED = rule(rf"\b({'|'.join(TENS)})[ -]({'|'.join(UNITS[1:10])})\b(?![ -]?(?:{COUNTED}))")
 _DECADE = rule(rf"\b({'|'.join(ten[:-1] for ten in TENS)})ies\b(?! (?:style|look|car|fashion|film))")

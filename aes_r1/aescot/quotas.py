@@ -42,19 +42,30 @@ class QuotaSampler:
 
     Without quotas there is one round with every picture once, in the given order. With quotas a round holds, for every
     cell, as many new pictures as critiques are still missing; rounds go on until every cell is full or its pool is
-    empty. So no more is bought than is needed, and the same seed and answers give the same set.
+    empty. So no more is bought than is needed, and the same seed and answers give the same set. listed: `samples` with
+    those that are left out; the order is drawn over it, so that a picture that is left out moves no other one.
     """
 
-    def __init__(self, samples: Sequence[Sample], quotas: Mapping[Cell, int], seed: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        quotas: Mapping[Cell, int],
+        seed: int,
+        *,
+        listed: Sequence[Sample] | None = None,
+    ) -> None:
+        listed = samples if listed is None else listed
         self._quotas = dict(quotas)
         self._kept = dict.fromkeys(self._quotas, 0)
         self._all: list[Sample] | None = None if self._quotas else list(samples)
         self._pools: dict[Cell, deque[Sample]] = {cell: deque() for cell in self._quotas}
         if self._quotas:
-            for index in np.random.default_rng(seed).permutation(len(samples)):
-                cell = self.cell_of(samples[int(index)])
-                if cell is not None:
-                    self._pools[cell].append(samples[int(index)])
+            given = {(sample.dataset, sample.id, sample.image) for sample in samples}
+            for index in np.random.default_rng(seed).permutation(len(listed)):
+                sample = listed[int(index)]
+                cell = self.cell_of(sample)
+                if cell is not None and (sample.dataset, sample.id, sample.image) in given:
+                    self._pools[cell].append(sample)
 
     def cell_of(self, sample: Sample) -> Cell | None:
         """Return the cell that a sample counts for, or None where nothing of its kind is wanted."""

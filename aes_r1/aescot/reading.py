@@ -1,23 +1,24 @@
-"""Read a JSON object from a model's answer: first by rules, then repaired by json_repair; nothing is made up.
+"""Read a JSON object from a model's answer: by rules, else repaired by json_repair; nothing is made up.
 
-The last complete object counts, because models that think aloud write a draft before it. `mended` names what had to be
-done to read it, which the report counts. Reading takes bounded time for every text.
+The last complete object counts, because models that think aloud write a draft before it. Of the objects inside one
+another the outermost complete one counts. `mended` names what had to be done to read it, which the report counts.
+Reading takes bounded time for every text.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import json_repair
 
 MAX_CHARACTERS = 100_000  # from the end of a reply; far beyond any max_tokens that a critique needs
 MAX_TRIES = 200  # opening braces at which an object is looked for
 MAX_TEXTS = 20  # texts inside an object that are read as objects
-REPAIRED_CHARACTERS = 20_000  # json_repair is slow on long texts
+REPAIRED_CHARACTERS = 20_000  # of one text in all; json_repair is slow on long texts
 
 Rename = Callable[[str], str]  # maps a key as it was written to the name that was asked for
 
@@ -30,26 +31,48 @@ class Reading:
     mended: tuple[str, ...] = ()
 
 
+class _Found(NamedTuple):
+    """An object that holds any of the names. top: the place of the outermost object around it in the text."""
+
+    values: dict[str, Any]
+    mended: tuple[str, ...]
+    top: int
+    depth: int
+
+
 def read_object(
-    text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool]
+    text: str,
+    names: Mapping[str, str],
+    is_complete: Callable[[Mapping[str, Any]], bool],
+    *,
+    decides: str | None = None,
 ) -> Reading | None:
     """Return the last object in `text` that `is_complete`, else the last one with any of the names; None without one.
 
-    names: every spelling of a name, as `plain` leaves it, and the name that it stands for.
+    names: every spelling of a name, as `plain` leaves it, and the name that it stands for. decides: a name; the last
+    object that has it is returned where it is complete, and None where it is not, because an earlier one, or one inside
+    it, speaks of something else.
     """
     text = text[-MAX_CHARACTERS:]
-    readings = _readings(_objects(text), names)
-    complete = [reading for reading in readings if is_complete(reading.values)]
-    if not complete:
-        mended = [
-            Reading(reading.values, (*reading.mended, "repaired")) for reading in _readings(_repaired(text), names)
-        ]
-        complete = [reading for reading in mended if is_complete(reading.values)]
-    if complete:
-        chosen = complete[-1]
-        drafts = any(reading.values != chosen.values for reading in complete)
-        return Reading(chosen.values, (*chosen.mended, "draft")) if drafts else chosen
-    return readings[-1] if readings else None
+    objects, broken = _objects(text)
+    found = _named(objects, names)
+    if decides is None:
+        complete = _outermost([one for one in found if is_complete(one.values)])
+        if not complete:
+            complete = _outermost([one for one in _named(_repaired(text), names) if is_complete(one.values)])
+        if not complete:
+            return Reading(found[-1].values, found[-1].mended) if found else None
+    else:
+        if any(_has_key(part, names, decides) for part in broken):
+            return None
+        complete = _outermost([one for one in found if decides in one.values])
+        if not complete:
+            complete = _outermost([one for one in _named(_repaired(text), names) if decides in one.values])
+        if not complete or not is_complete(complete[-1].values):
+            return None
+    chosen = complete[-1]
+    drafts = any(one.values != chosen.values and is_complete(one.values) for one in complete)
+    return Reading(chosen.values, (*chosen.mended, "draft") if drafts else chosen.mended)
 
 
 def plain(key: str) -> str:
@@ -57,37 +80,92 @@ def plain(key: str) -> str:
     return re.sub(r"[\W_]+", "", key.casefold().replace("&", "and"))
 
 
-def _readings(objects: Iterator[tuple[dict[str, Any], int]], names: Mapping[str, str]) -> list[Reading]:
+def _named(objects: Iterable[_Object], names: Mapping[str, str]) -> list[_Found]:
     """Return the objects that hold any of `names`; when none does, the last object, with no values."""
-    readings: list[Reading] = []
-    unrelated: list[Reading] = []
-    for value_of_key, depth in objects:
-        values: dict[str, Any] = {}
-        renamed = False
-        for key, value in value_of_key.items():
-            name = names.get(plain(key))
-            if name is not None and (name not in values or key == name):  # the exact spelling wins
-                values[name] = value
-                renamed = renamed or key != name
-        mended = (*(("wrapped",) if depth else ()), *(("keys",) if renamed else ()))
-        (readings if values else unrelated).append(Reading(values, mended))
-    return readings or unrelated[-1:]
+    found: list[_Found] = []
+    unrelated: list[_Found] = []
+    for top, outer, repaired in objects:
+        for value_of_key, depth in _inside(outer):
+            values: dict[str, Any] = {}
+            renamed = False
+            for key, value in value_of_key.items():
+                name = names.get(plain(key))
+                if name is None or (name in values and value is None):
+                    continue
+                if name not in values or values[name] is None or key == name:  # the exact spelling wins
+                    values[name] = value
+                    renamed = renamed or key != name
+            mended = (
+                *(("wrapped",) if depth else ()),
+                *(("keys",) if renamed else ()),
+                *(("repaired",) if repaired else ()),
+            )
+            (found if values else unrelated).append(_Found(values, mended, top, depth))
+    return found or unrelated[-1:]
 
 
-def _objects(text: str) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield every object of `text` in order, each followed by those inside it, with its depth."""
+def _outermost(found: Sequence[_Found]) -> list[_Found]:
+    """Return those that stand in no other one, judged by their depth in the outermost object of all."""
+    least: dict[int, int] = {}
+    for one in found:
+        least[one.top] = min(one.depth, least.get(one.top, one.depth))
+    return [one for one in found if one.depth == least[one.top]]
+
+
+def _has_key(text: str, names: Mapping[str, str], name: str) -> bool:
+    """Return whether `text`, a part of an object that cannot be read, has a key that stands for `name`."""
+    return any(names.get(plain(key)) == name for key in _KEY.findall(text))
+
+
+_KEY = re.compile(r"[\"'“”]?([\w &-]{1,40})[\"'“”]?\s*:")
+
+# An outermost object: its place in the text, its value, and whether json_repair had to read it.
+_Object = tuple[int, Any, bool]
+
+
+def _objects(text: str) -> tuple[list[_Object], list[str]]:
+    """Return every outermost object of `text` in order, and the beginnings of those that cannot be read.
+
+    An object whose braces close is repaired; the objects inside any other one count as outermost.
+    """
     decoder = json.JSONDecoder(strict=False, parse_int=_integer)
+    objects: list[_Object] = []
+    broken: list[str] = []
+    closed = _closing_braces(text)
+    left = REPAIRED_CHARACTERS
     start = text.find("{")
     for _ in range(MAX_TRIES):
         if start < 0:
-            return
+            break
         try:
             value, end = decoder.raw_decode(text, start)
+            objects.append((start, value, False))
         except (json.JSONDecodeError, RecursionError):
-            start = text.find("{", start + 1)
-            continue
-        yield from _inside(value)
+            end = closed.get(start, start) + 1
+            value = None
+            if 1 < end - start <= left:
+                left -= end - start
+                value = _repair(text[start:end])
+            if isinstance(value, dict):
+                objects.append((start, value, True))
+            else:
+                end = start + 1
+                following = text.find("{", end)
+                broken.append(text[end : following if following >= 0 else len(text)])
         start = text.find("{", end)
+    return objects, broken
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Return the place of the closing brace of each opening one that has one; braces inside texts count too."""
+    open_ones: list[int] = []
+    closed: dict[int, int] = {}
+    for brace in re.finditer(r"[{}]", text):
+        if brace[0] == "{":
+            open_ones.append(brace.start())
+        elif open_ones:
+            closed[open_ones.pop()] = brace.start()
+    return closed
 
 
 def _inside(outer: Any) -> Iterator[tuple[dict[str, Any], int]]:
@@ -118,16 +196,18 @@ def _object_in(text: str) -> Any:
         return None
 
 
-def _repaired(text: str) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield the objects that json_repair makes of a text whose braces close; a text that was cut short is not read."""
+def _repaired(text: str) -> Iterator[_Object]:
+    """Yield what json_repair makes of a text whose braces close; a text that was cut short is not read."""
     start, end = text.find("{"), text.rfind("}")
-    if start < 0 or not start < end < start + REPAIRED_CHARACTERS:
-        return
+    if 0 <= start < end < start + REPAIRED_CHARACTERS:
+        yield start, _repair(text[start : end + 1]), True
+
+
+def _repair(text: str) -> Any:
     try:
-        value = json_repair.loads(text[start : end + 1], skip_json_loads=True)
+        return json_repair.loads(text, skip_json_loads=True)
     except (RecursionError, ValueError):
-        return
-    yield from _inside(value)
+        return None
 
 
 def _integer(digits: str) -> int | float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,7 @@ from aes_r1.aescot.scenes_expert import PLANTS
 class Tally:
     """Counts of one distillation, updated picture by picture."""
 
-    def __init__(self, seed: int, *, judged: bool) -> None:
-        self._judged = judged
+    def __init__(self, seed: int) -> None:
         self._examined = Counter[str]()
         self._failed = Counter[str]()
         self.kept = Counter[str]()
@@ -31,8 +30,10 @@ class Tally:
         self._flagged = Counter[str]()
         self._caught = Counter[str]()
 
-    def add(self, row: dict[str, Any], reasons: Iterable[str], planted: str | None) -> None:
-        """Count one picture: its record, the reasons for its rejection (empty: kept), and the error planted in it."""
+    def add(self, row: dict[str, Any], reasons: Iterable[str], passed: Collection[str], planted: str | None) -> None:
+        """Count one picture: its record, the reasons for its rejection (empty: kept), the filters that it passed, and
+        the error planted in it.
+        """
         reasons = list(reasons)
         decision = "rejected" if reasons else "kept"
         self.kept["pictures"] += not reasons
@@ -41,7 +42,7 @@ class Tally:
         for cell in (self.levels[row["level"]], self.datasets[row["dataset"]]):
             cell[decision] += 1
             cell.update(f"rejected/{reason}" for reason in reasons)
-        for name, rejects in decisions(reasons, read=row["critique"] is not None, judged=self._judged).items():
+        for name, rejects in decisions(reasons, passed).items():
             self._examined[name] += rejects is not None
             self._failed[name] += rejects is True
         for name in PLANTS:
@@ -100,6 +101,8 @@ def calls_summary(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """
     roles: dict[str, dict[str, Any]] = {}
     for row in rows:
+        if row.get("given_up"):
+            continue
         role = roles.setdefault(
             row["role"], {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0, "seconds": 0.0}
         )

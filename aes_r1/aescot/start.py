@@ -78,23 +78,34 @@ def claim_output_folder(
     quotas: Mapping[str, Any],
     max_pixels: int,
     stack: ExitStack,
-) -> None:
+    readable: Sequence[Sample] | None = None,
+) -> Sequence[Sample]:
     """Lock `out` until `stack` closes; InputError when it holds another distillation or another process writes there.
 
-    A changed prompt or picture size would buy every answer again, so it needs another folder.
+    A changed prompt or picture size would buy every answer again, so it needs another folder. A picture that cannot be
+    read for the moment changes nothing, because `samples` is the list with such pictures; `readable` is the list
+    without them, by which older versions named a folder. Returns the one of the two by which this folder is named.
     """
     from filelock import FileLock, Timeout
 
-    identity = _identity(samples, expert, judge, seed=seed, quotas=quotas, max_pixels=max_pixels)
+    settings: dict[str, Any] = {"seed": seed, "quotas": quotas, "max_pixels": max_pixels}
+    identity = _identity(samples, expert, judge, **settings)
     path = out / "distill.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
         stack.enter_context(FileLock(out / ".lock", timeout=0))
         if path.exists():
             existing = json.loads(path.read_text())
-            differing = [key for key in identity if existing.get(key) != json.loads(json.dumps(identity[key]))]
+            differing = _differing(identity, existing)
+            if differing and readable is not None:
+                shorter = _identity(readable, expert, judge, **settings)
+                if not _differing(shorter, existing):
+                    return readable
             if differing:
-                raise InputError(f"{out} holds a distillation with other {', '.join(differing)}; give another out=")
+                way_out = "bring the pictures back, or " if "pictures" in differing else ""
+                raise InputError(
+                    f"{out} holds a distillation with other {', '.join(differing)}; {way_out}give another out="
+                )
         write_json(path, identity)  # atomic: a damaged file would make the answers that were paid for unusable
     except Timeout as error:
         raise InputError(
@@ -104,6 +115,11 @@ def claim_output_folder(
         raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is damaged ({error.msg}); delete it to go on here, or give another out=") from error
+    return samples
+
+
+def _differing(identity: Mapping[str, Any], existing: Mapping[str, Any]) -> list[str]:
+    return [key for key in identity if existing.get(key) != json.loads(json.dumps(identity[key]))]
 
 
 def _identity(

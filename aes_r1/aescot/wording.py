@@ -47,10 +47,17 @@ _KEYS = {name.lower(): key for key, name in DIMENSION_NAMES.items()}
 
 
 def split_dimensions(critique: str) -> tuple[dict[str, str], str]:
-    """Split a critique into the text of each dimension that it names, and its closing judgement."""
+    """Split a critique into the text of each dimension that it names, and its closing judgement.
+
+    What it says of a dimension in several places is joined.
+    """
     named, judgement = split_critique(critique)
-    keys = ((_KEYS.get(name.lower().replace("&", "and").replace("colour", "color")), text) for name, text in named)
-    return {key: text for key, text in keys if key is not None}, judgement
+    texts: dict[str, str] = {}
+    for name, text in named:
+        key = _KEYS.get(name.lower().replace("&", "and").replace("colour", "color"))
+        if key is not None:
+            texts[key] = f"{texts[key]} {text}" if key in texts else text
+    return texts, judgement
 
 
 def stated_steps(critique: str) -> dict[str, int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from aes_r1.settings.data import DataSettings
-from aes_r1.settings.rules import InputError, folder_rule, one_of, require, seed_rule
+from aes_r1.settings.rules import InputError, address_rule, folder_rule, one_of, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
 
 
@@ -51,16 +50,9 @@ class ChatSettings:
         require(
             (priced[0] is None) == (priced[1] is None), f"{group}.input_usd_per_million", priced[0], "give both prices"
         )
-        address = urlsplit(self.api_base or "")
-        require(
-            self.api_base is None or (address.scheme in ("http", "https") and bool(address.hostname)),
-            f"{group}.api_base",
-            re.sub(r"[^/\s]+@", "", self.api_base or ""),
-            "must be a URL, http://HOST:PORT/v1 say",
-        )
-        # The address would be written to distill.json; the message does not repeat it either.
-        if address.password or re.search("key|token|secret", address.query, re.IGNORECASE):
-            raise InputError(f"{group}.api_base holds a key; give the bare URL and the key by {group}.api_key_env")
+        if self.api_base is not None:
+            rule, key_setting = "must be a URL, http://HOST:PORT/v1 say", f"{group}.api_key_env"
+            address_rule(f"{group}.api_base", self.api_base, rule, key_setting=key_setting)
         if not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env or "none"):
             raise InputError(f"{group}.api_key_env must be the name of an environment variable, not the key itself")
 

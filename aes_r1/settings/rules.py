@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
 
@@ -22,6 +23,26 @@ def require(condition: bool, key: str, value: Any, rule: str) -> None:
     """Raise InputError naming `key` unless `condition` holds."""
     if not condition:
         raise InputError(f"{key}={value}: {rule}")
+
+
+def address_rule(key: str, url: str, rule: str, *, key_setting: str | None = None) -> None:
+    """Raise InputError naming `key` unless `url` is a bare http(s)://HOST[:PORT][/PATH].
+
+    What else it holds may be a secret, and settings are written to files; so no message repeats it. key_setting: where
+    the name of a key's environment variable is given.
+    """
+    try:
+        address = urlsplit(url)
+        is_address = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
+        secret = "@" in (address.netloc if is_address else url)
+    except ValueError:
+        is_address, secret = False, "@" in url
+    if secret or re.search(r"[?#]", url):
+        by = "" if key_setting is None else f" and the key by {key_setting}"
+        raise InputError(f"{key} holds a key, or a part that may hold one (a user, ? or #); give the bare URL{by}")
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise InputError(f"{key} holds white space; give the bare URL")
+    require(is_address, key, url, rule)
 
 
 def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

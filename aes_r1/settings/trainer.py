@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from aes_r1.settings.edits import EDITS, edits_rule
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import address_rule, one_of, require
 
 
 @dataclass
@@ -227,9 +226,7 @@ class RolloutSettings:
             rule = "give the servers' addresses, as rollout.url=[http://127.0.0.1:8100]"
             require(bool(self.url), "rollout.url", self.url, rule)
             for url in self.url:
-                address = urlsplit(url)
-                is_address = address.scheme in ("http", "https") and bool(address.hostname) and not address.password
-                require(is_address, "rollout.url", url, rule)
+                address_rule("rollout.url", url, rule)
         require(self.cap >= 1, "rollout.cap", self.cap, "must be at least 1")
         bound = self.max_mismatch
         require(bound is None or bound > 0, "rollout.max_mismatch", bound, "must be positive or null")

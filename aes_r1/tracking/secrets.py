@@ -9,7 +9,7 @@ from typing import Any
 SECRET_NAME = re.compile(
     r"(?:^|_)(?:api_?key|secret|password|passwd|token|credentials?|authorization|bearer)$", re.IGNORECASE
 )
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+_USERINFO = re.compile(r"(?<=://)[^/\s]+@")
 
 
 def without_secrets(value: Any) -> Any:

@@ -17,6 +17,10 @@ from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
 
 @pytest.fixture
 def distilled(tmp_path):
+    return distilled_scenes(tmp_path, "scenes")
+
+
+def distilled_scenes(tmp_path, judge):
     rng = np.random.default_rng(0)
     Image.new("RGB", (600, 400), (200, 40, 90)).save(tmp_path / "a.png")
     samples = []
@@ -26,7 +30,7 @@ def distilled(tmp_path):
         mos = float(np.mean(list(factors.values())))
         samples.append(Sample(f"s{number}", str(tmp_path / "a.png"), mos, "scenes", "train", attributes=attributes))
     expert = ExpertSettings(leak_rate=0.15, align_rate=0.15, fact_rate=0.15)
-    build_aescot(samples, expert=expert, judge=JudgeSettings(name="scenes"), seed=0, out=tmp_path / "out")
+    build_aescot(samples, expert=expert, judge=JudgeSettings(name=judge), seed=0, out=tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -65,7 +69,7 @@ def test_hostile_words_end_no_script(distilled):
         assert page.read_text().count(tag) == plain.count(tag)
 
 
-def test_a_filter_that_was_not_run_has_no_decision(distilled):
+def test_a_filter_that_was_not_run_has_no_decision(distilled, tmp_path):
     for item in items(write_audit(distilled, items=40, seed=0, judged=True))["items"]:
         flags = item["flags"]
         if flags["leak"]:
@@ -74,8 +78,12 @@ def test_a_filter_that_was_not_run_has_no_decision(distilled):
             assert flags["fact"] is None
         assert set(flags) >= {"leak", "align", "fact"}
         assert all(flags[name] for name in set(flags) - {"leak", "align", "fact"})
-    unjudged = items(write_audit(distilled, items=40, seed=0, judged=False))["items"]
-    assert {item["flags"]["align"] for item in unjudged} == {None}
+        assert item["decision"] != "kept" or (not any(flags.values()) and None not in flags.values())
+    (tmp_path / "unjudged").mkdir()
+    out = distilled_scenes(tmp_path / "unjudged", "none")
+    unjudged = items(write_audit(out, items=40, seed=0, judged=False))["items"]
+    assert {item["flags"][name] for item in unjudged for name in ("align", "fact")} == {None}
+    assert {item["flags"]["leak"] for item in unjudged} == {True, False}
 
 
 def test_other_filters_are_asked_about_where_they_reject(tmp_path):
@@ -178,6 +186,9 @@ def test_agreement_per_filter_with_intervals(tmp_path):
     ("text", "said"),
     [
         ("not json", "not the JSON"),
+        (f'{{"marks": [{{"filter": "leak", "flagged": true, "agree": true, "n": {"9" * 5000}}}]}}', "not the JSON"),
+        ("[" * 200_000, "not the JSON"),
+        ('{"marks":' * 200_000, "not the JSON"),
         ('{"a": 1}', "not the JSON"),
         ("[1]", "not the JSON"),
         ('{"marks": []}', "no marks"),
@@ -197,3 +208,9 @@ def test_wrong_marks_are_named(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(InputError, match=said):
         agreement(path)
+
+
+def test_a_byte_order_mark_before_the_marks_is_passed_over(tmp_path):
+    text = '{"marks": [{"filter": "leak", "flagged": true, "agree": true}]}'
+    (tmp_path / "marks.json").write_text(text, encoding="utf-8-sig")
+    assert agreement(tmp_path / "marks.json")["leak"]["n"] == 1

@@ -1,11 +1,13 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from aes_r1.aescot.build import build_aescot, expert_corpus
-from aes_r1.aescot.judge import ScenesJudge
+from aes_r1.aescot.failures import NoAnswer
+from aes_r1.aescot.judge import JudgeVerdict, ScenesJudge
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS, level_of
@@ -134,6 +136,58 @@ def test_the_corpus_covers_every_word_of_the_offline_experts(tmp_path):
     corpus = {word for text in expert_corpus() for word in text.split()}
     spoken = {word for row in read_rows(build(scenes(200), tmp_path)) for word in row["critique"].split()}
     assert spoken <= corpus
+
+
+FORM = ["leak", "length", "language", "missing_dimension", "refusal"]
+FINE = JudgeVerdict("fair", None, ())
+
+
+def failing(error):
+    def say(sample):
+        raise error(sample.image, "gone") if error is PictureError else error("time-out")
+
+    return say
+
+
+@pytest.mark.parametrize(
+    ("align", "fact", "reasons", "passed"),
+    [
+        (lambda _: None, None, ["no_verdict"], FORM),
+        (failing(NoAnswer), None, ["no_answer"], FORM),
+        (failing(PictureError), None, ["picture"], FORM),
+        (lambda _: JudgeVerdict("bad", None, ()), None, ["align"], FORM),
+        (lambda _: FINE, lambda _: None, ["no_verdict"], [*FORM, "align"]),
+        (lambda _: FINE, failing(NoAnswer), ["no_answer"], [*FORM, "align"]),
+        (lambda _: FINE, failing(PictureError), ["picture"], [*FORM, "align"]),
+        (lambda _: FINE, lambda _: JudgeVerdict("fair", None, ("a dog",)), ["fact"], [*FORM, "align"]),
+        (lambda _: FINE, lambda _: FINE, [], [*FORM, "align", "fact"]),
+    ],
+)
+@pytest.mark.parametrize("near_copy", [None, 1.0])
+def test_a_filter_that_did_not_run_examined_nothing(align, fact, reasons, passed, near_copy, tmp_path, monkeypatch):
+    class Saying:
+        async def align(self, sample, reply):
+            return align(sample)
+
+        async def fact(self, sample, reply):
+            return fact(sample)
+
+    monkeypatch.setattr("aes_r1.aescot.build.ScenesJudge", Saying)
+    sample = scenes(1)[0]
+    build([replace(sample, mos=0.5)], tmp_path, leak_rate=0, align_rate=0, fact_rate=0, near_copy=near_copy)
+    for row in read_rows(tmp_path / "rejected.jsonl"):
+        assert (row["reasons"], row["passed"]) == (reasons, passed)
+    filters = json.loads((tmp_path / "distill_report.json").read_text())["filters"]
+    passed = [*passed, *(["near_copy"] if near_copy and not reasons else [])]
+    assert {name for name, row in filters.items() if row["examined"]} == {*passed, *(set(reasons) & set(filters))}
+    assert {name for name, row in filters.items() if row["rejected"]} == set(reasons) & set(filters)
+
+
+@pytest.mark.parametrize("judge", ["scenes", "none"])
+def test_without_a_judge_its_checks_examined_nothing(judge, tmp_path):
+    build(scenes(40), tmp_path, judge=judge)
+    filters = json.loads((tmp_path / "distill_report.json").read_text())["filters"]
+    assert (filters["align"]["examined"] > 0) == (filters["fact"]["examined"] > 0) == (judge == "scenes")
 
 
 def test_a_picture_that_the_judge_cannot_be_shown_is_rejected_as_one_that_the_expert_cannot(tmp_path, monkeypatch):

@@ -101,6 +101,22 @@ def test_prices_come_from_the_settings_or_the_list_and_a_ceiling_needs_one():
         openai(input_usd_per_million=2.0)
 
 
+@pytest.mark.parametrize(
+    ("usd", "price", "spent"),
+    [(None, (2.0, 8.0), 18.0), (None, None, 0.0), (3.0, (2.0, 8.0), 3.0), (0.0, (2.0, 8.0), 0.0)],
+)
+def test_money_spent_before_the_price_was_known_counts_at_the_price_of_now(tmp_path, usd, price, spent):
+    call = {"group": "expert", "role": "expert", "prompt_tokens": 5_000_000, "completion_tokens": 1_000_000}
+    refused = {**call, "prompt_tokens": 0, "completion_tokens": 0}
+    given = {} if price is None else {"input_usd_per_million": price[0], "output_usd_per_million": price[1]}
+    with Journal(tmp_path / "calls.jsonl") as journal:
+        journal.append("a", {**call, "usd": usd})
+        journal.append("b", {**refused, "usd": usd and 0.0})
+        journal.append("c", {**call, "group": "judge", "usd": usd})
+        chat = ChatModel(openai(model="m", api_base="http://127.0.0.1:9/v1", **given), journal)
+    assert chat.budget.spent == pytest.approx(spent)
+
+
 def test_keys_come_from_the_environment_and_are_named_never_shown(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(InputError, match="OPENAI_API_KEY"):

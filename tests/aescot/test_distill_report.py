@@ -44,11 +44,11 @@ def row(level="fair"):
 
 
 def test_a_tally_counts_and_measures_filters_against_plants():
-    tally = Tally(seed=0, judged=True)
-    tally.add(row(), [], None)
-    tally.add(row("good"), ["leak"], "leak")
-    tally.add(row("good"), ["leak", "length"], None)
-    tally.add(row("bad"), [], "align")
+    tally = Tally(seed=0)
+    tally.add(row(), [], ["leak", "length", "fact"], None)
+    tally.add(row("good"), ["leak"], ["length"], "leak")
+    tally.add(row("good"), ["leak", "length"], [], None)
+    tally.add(row("bad"), [], ["leak", "length", "fact"], "align")
     summary = tally.summary()
     assert (summary["kept"], summary["rejected"]) == (2, 2)
     assert summary["rejected_by_reason"] == {"leak": 2, "length": 1}

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from aes_r1.aescot.filters import decisions, form_reasons, not_english, read_reply
+from aes_r1.aescot.filters import FILTERS, decisions, form_reasons, not_english, read_reply, refusal
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
@@ -64,6 +64,25 @@ def test_a_fault_in_one_sentence_rejects(changes, reason):
     assert list(form_reasons(reply(**changes), 0.7, min_words=20, max_words=400)) == [reason]
 
 
+@pytest.mark.parametrize(
+    ("said", "declines"),
+    [
+        ("I can't help but admire the light.", False),
+        ("I cannot help but follow the line.", False),
+        ("I can not help but smile.", False),
+        ("I can't help admiring the light.", False),
+        ("I can't help viewing it as a calm frame.", False),
+        ("I can't help describe this.", True),
+        ("I cannot help feeling that the frame is calm.", False),
+        ("I can't help with that.", True),
+        ("I cannot help you.", True),
+        ("I can't help.", True),
+    ],
+)
+def test_one_who_cannot_help_but_admire_does_not_decline(said, declines):
+    assert (refusal(said) is not None) == declines
+
+
 def test_length_is_bounded_both_ways():
     assert "length" in form_reasons(reply(), 0.5, min_words=100, max_words=400)
     assert "length" in form_reasons(reply(), 0.5, min_words=10, max_words=30)
@@ -87,22 +106,8 @@ def test_accents_in_english_are_english():
     assert not_english(reply(composition="The café façade frames the naïve gesture of the girl at the door.")) is None
 
 
-@pytest.mark.parametrize(
-    ("reasons", "read", "judged", "rejects", "passes"),
-    [
-        ([], True, True, "", "leak align fact length language missing_dimension refusal near_copy"),
-        ([], True, False, "", "leak length language missing_dimension refusal near_copy"),
-        (["leak"], True, True, "leak", "length language missing_dimension refusal"),
-        (["align"], True, True, "align", "leak length language missing_dimension refusal"),
-        (["fact"], True, True, "fact", "leak align length language missing_dimension refusal"),
-        (["near_copy"], True, True, "near_copy", "leak align fact length language missing_dimension refusal"),
-        (["no_verdict"], True, True, "", "leak length language missing_dimension refusal"),
-        (["no_answer"], False, True, "", ""),
-        (["refusal"], False, True, "refusal", ""),
-        (["missing_dimension"], False, True, "missing_dimension", ""),
-    ],
-)
-def test_a_filter_that_was_not_run_decided_nothing(reasons, read, judged, rejects, passes):
-    result = decisions(reasons, read=read, judged=judged)
-    assert {name for name, decided in result.items() if decided} == set(rejects.split())
-    assert {name for name, decided in result.items() if decided is False} == set(passes.split())
+def test_a_filter_that_was_not_run_decided_nothing():
+    result = decisions({"leak": "seven"}, ("length", "language"))
+    assert {name for name, decided in result.items() if decided} == {"leak"}
+    assert {name for name, decided in result.items() if decided is False} == {"length", "language"}
+    assert list(result) == list(FILTERS)

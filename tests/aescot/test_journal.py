@@ -40,8 +40,9 @@ def test_a_number_that_is_not_finite_is_kept_as_null(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["no JSON", "[1, 2]", "7", '{"text": "no key"}'])
-def test_a_damaged_line_is_named_by_its_number(tmp_path, damage):
+@pytest.mark.parametrize(("before", "line"), [("", 1), ("ab", 3), ("aa", 3), ("aabab", 6)])
+def test_a_damaged_line_is_named_by_its_number(tmp_path, damage, before, line):
     path = tmp_path / "calls.jsonl"
-    path.write_text(f'{{"key": "a"}}\n{{"key": "b"}}\n{damage}\n{{"key": "c"}}\n')
-    with pytest.raises(InputError, match=r"calls\.jsonl:3: not an answer of this program; delete the line"):
+    path.write_text("".join(f'{{"key": "{key}"}}\n' for key in before) + f'{damage}\n{{"key": "c"}}\n')
+    with pytest.raises(InputError, match=rf"calls\.jsonl:{line}: not an answer of this program; delete the line"):
         Journal(path)

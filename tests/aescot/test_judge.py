@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 import numpy as np
 import pytest
@@ -50,6 +51,113 @@ def test_a_verdict_is_read_strictly(text, verdict):
 )
 def test_a_rating_is_read_strictly(text, rating):
     assert read_rating(text)[0] == rating
+
+
+@pytest.mark.parametrize(
+    ("text", "rating"),
+    [
+        # The outermost object that has a rating speaks of the whole.
+        ('{"rating": 8, "aspects": {"light": {"rating": 2}, "color": {"rating": 9}}}', 8.0),
+        ('{"rating": 8, "scale": {"rating": 10, "max": 10}}', 8.0),
+        ('{"rating": 8, "parts": [{"rating": 1}, {"rating": 2}]}', 8.0),
+        ('{"verdict": {"rating": 8, "aspects": {"light": {"rating": 2}}}}', 8.0),
+        ('{"verdict": {"rating": 8}, "deep": {"aspects": {"light": {"rating": 2}}}}', 8.0),
+        ('{"rating": 8, "example": "{\\"rating\\": 3}"}', 8.0),
+        ('{"rating": 8, "aspects": {"light": {"rating": 2}},}', 8.0),  # repaired
+        ('{"draft": {"rating": 3}, "final": {"rating": 8}}', 8.0),
+        # The last object that has a rating decides, even if it cannot be read.
+        ('The scale is {"rating": 10}. I give {"rating": null}', None),
+        ('<think>{"rating": 3}</think>{"rating": "eight"}', None),
+        ('{"rating": 8} {"rating": 11}', None),
+        ('{"rating": null, "aspects": {"light": {"rating": 2}}}', None),
+        ('{"draft": {"rating": 3}, "final": {"rating": "eight"}}', None),
+        ('{"rating": 8, "aspects": {"light": {"rating": 2}}', None),  # cut short
+        ('{"rating": 3} Final: {"rating": ', None),
+        ('{"rating": 3, no: {"rating": 8}', None),
+        ('{"rating": 8} out of {"max": 10}', 8.0),
+        # What follows the last whole object is repaired too.
+        ("{\"rating\": 1} final: {'rating': 9}", 9.0),
+        ('{"rating": 1} final: {"rating": 9,} done', 9.0),
+        ("{'rating': 2} no: {'rating': 9}", 9.0),
+        ("{'rating': 2} no: {\"rating\": 9}", 9.0),
+        ('The form is {"rating": <0-10>}: {"rating": 9}', 9.0),
+        ('I see {perhaps\n{"rating": 9}', 9.0),
+    ],
+)
+def test_a_rating_is_taken_from_the_object_that_gives_it(text, rating):
+    assert read_rating(text)[0] == rating
+
+
+BAD = '{"level": "bad", "score": 0.1, "unsupported_claims": []}'
+GOOD = '{"level": "good", "score": 0.9, "unsupported_claims": ["a dog"]'
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        (f'{GOOD}, "example": {BAD}}}', "good"),
+        (f'{GOOD}, "examples": [{BAD}, {BAD}],}}', "good"),
+        (f'{{"verdict": {GOOD}, "example": {BAD}}}}}', "good"),
+        (f"{BAD} No: {GOOD}}}", "good"),
+        (f"{BAD} No: {GOOD},}}", "good"),
+        (f'{BAD} No: {{"level": "superb", "score": 0.9, "unsupported_claims": ["a dog"]}}', None),
+        (f"{BAD} No: {GOOD}", None),
+        (f'{GOOD}}} of {{"score": 1}}', "good"),
+    ],
+)
+def test_a_verdict_is_taken_from_the_object_that_gives_it(text, level):
+    verdict = read_verdict(text)[0]
+    assert (verdict and verdict.level) == level
+    assert verdict is None or verdict.unsupported_claims == ("a dog",)
+
+
+@pytest.mark.parametrize(
+    ("claims", "read"),
+    [
+        *(
+            ([said], ())
+            for said in (
+                *(
+                    "No unsupported claims.",
+                    "no unsupported claims were found",
+                    "No false or unsupported claims found.",
+                ),
+                *("There are no unsupported claims.", "No claims are unsupported", "No claims.", "nil", "None found."),
+                *("N/A - all claims hold", "None: all of the claims are supported by the picture.", "None."),
+                *("none (every claim holds)", "All claims are supported.", "Everything is consistent with the image."),
+                *("N/A. All the described details are accurate", "Nothing to report", "nothing identified."),
+            )
+        ),
+        *(
+            ([said], (said,))
+            for said in (
+                *("None of the shadows exist", "No sky", "Nothing is sharp", "No claims about the sky hold"),
+                *("None, but the dog is missing", "All claims are wrong", "Every claim is unsupported"),
+                *("All the colors are warm", "no details in the shadows", "No details", "The claims are not supported"),
+                *("None of the claims hold", "All claims hold but one", "None - the boat is missing", "Nonetheless"),
+            )
+        ),
+        (["No unsupported claims.", "a dog"], ("a dog",)),
+        ("No unsupported claims.", ()),
+        (None, ()),
+    ],
+)
+def test_a_claim_that_says_there_is_none_is_no_claim(claims, read):
+    text = json.dumps({"level": "fair", "score": 0.5, "unsupported_claims": claims})
+    assert read_verdict(text)[0].unsupported_claims == read
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        '"unsupported claims": ["x"], "unsupported_claims": null',
+        '"unsupported_claims": null, "unsupported claims": ["x"]',
+        '"Unsupported Claims": null, "unsupported claims": ["x"]',
+        '"unsupported claims": [], "unsupported_claims": ["x"]',
+    ],
+)
+def test_a_null_loses_no_claim(claims):
+    assert read_verdict(f'{{"level": "fair", "score": 0.5, {claims}}}')[0].unsupported_claims == ("x",)
 
 
 @pytest.mark.parametrize(

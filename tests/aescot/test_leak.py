@@ -2,6 +2,7 @@ import pytest
 from phrasings import HELD_OUT_SLY, INNOCENT, MORE_SLY, SLY
 
 from aes_r1.aescot.leak import find_leak
+from aes_r1.prompts import expert_prompt
 
 AROUND = "Soft light from the left models the face. {} The tones stay calm and the frame holds together."
 
@@ -65,3 +66,9 @@ def test_honest_critiques_pass(critique, mos):
 def test_a_number_is_a_leak_near_the_score_only():
     assert find_leak("The walker is 63 paces away", 0.63)
     assert find_leak("The walker is 63 paces away", 0.31) is None
+
+
+@pytest.mark.parametrize("mos", [0.6955, 0.6996, 0.69999, 0.3971, 0.39996])
+def test_the_score_as_an_expert_was_told_it_is_found(mos):
+    said = expert_prompt(mos).split("aesthetic score of ")[1].split()[0]
+    assert find_leak(f"Soft light falls from the left, about {said} of what it might be.", mos) is not None

@@ -39,6 +39,15 @@ def test_without_quotas_every_picture_comes_once_in_order():
     assert draw.next_round() == []
 
 
+def test_a_picture_that_is_left_out_moves_no_other_one():
+    pictures, quotas = samples("ava", 200), read_quotas({"bad": 10, "good": 10})
+    whole = QuotaSampler(pictures, quotas, seed=0).next_round()
+    rest = [sample for sample in pictures if sample != whole[3]]
+    drawn = QuotaSampler(rest, quotas, seed=0, listed=pictures).next_round()
+    assert len(drawn) == len(whole)
+    assert [sample for sample in whole if sample not in drawn] == [whole[3]]
+
+
 def run(draw, keeps):
     asked = []
     while drawn := draw.next_round():

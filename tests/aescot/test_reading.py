@@ -50,6 +50,11 @@ MENDED = [
     (WHOLE.replace('", "', '"\n"'), ("repaired",)),
     (str(SAID), ("repaired",)),  # Python's quotes
     (WHOLE[:-1] + "} // done }", ()),
+    (f'{WHOLE[:-1]}, "example": {DRAFT}}}', ()),  # of two inside one another the outer one counts
+    (f'{{"critique": {WHOLE[:-1]}, "example": {DRAFT}}}}}', ("wrapped",)),
+    (f"Draft: {DRAFT} Final: {WHOLE[:-1]},}}", ("repaired", "draft")),
+    (f"Draft: {DRAFT} Final: {SAID}", ("repaired", "draft")),
+    (f"Draft: {DRAFT[:-1]},}} Final: {WHOLE}", ("draft",)),
 ]
 
 
@@ -85,7 +90,7 @@ def test_a_reply_is_read_however_it_is_wrapped_and_how_is_said(text, mended):
         ("{}", "missing_dimension"),
         (json.dumps({**SAID, "color": ["red", 7]}), "missing_dimension"),
         (json.dumps({**SAID, "color": 7}), "missing_dimension"),
-        (json.dumps({**SAID, "colour": "A second one.", "color": None}), "missing_dimension"),
+        (json.dumps({**SAID, "colour": None, "color": None}), "missing_dimension"),
         ('{"score": ' + "9" * 5000 + ', "light_and_shadow": "x"}', "missing_dimension"),
     ],
 )
@@ -94,6 +99,21 @@ def test_a_reply_that_cannot_be_read_is_marked_in_bounded_time(text, reason):
     reply, reasons, _ = read_reply(text)
     assert reply is None
     assert list(reasons) == [reason]
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("nulls", [("colour", "color"), ("color", "colour")])
+def test_a_null_replaces_no_text_of_another_spelling(nulls):
+    reply, _, _ = read_reply(json.dumps({**SAID, nulls[0]: "Blue.", nulls[1]: None}))
+    assert reply.dimensions["color"] == "Blue."
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":' * 60_000, "{" * 50_000 + "}" * 50_000, "{a}" * 33_000, "{x:{y:[" * 400 + "]}}" * 400]
+)
+def test_a_verdict_that_cannot_be_read_takes_bounded_time(text):
+    started = time.process_time()
+    assert read_verdict(text) == (None, ())
     assert time.process_time() - started < 2
 
 

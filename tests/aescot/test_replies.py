@@ -18,7 +18,7 @@ from test_reading import VERDICT, WHOLE
 from aes_r1 import distill
 from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.chat import UNREADABLE_IN_A_ROW, _litellm
-from aes_r1.aescot.failures import Refused
+from aes_r1.aescot.failures import Refused, ServerGone
 from aes_r1.data.sample import Sample
 from aes_r1.runs.files import read_rows
 from aes_r1.settings import DataSettings, DistillSettings, ExpertSettings, InputError, JudgeSettings
@@ -192,6 +192,36 @@ def test_pictures_that_were_moved_are_not_bought_again(serve, tmp_path):
     assert sorted(listed) == [sample.image for sample in moved]
 
 
+@pytest.mark.parametrize("quotas", [None, {"bad": 4, "fair": 3, "good": 3}])
+def test_a_picture_that_cannot_be_read_for_a_moment_buys_nothing_again(quotas, serve, tmp_path, capsys):
+    server = serve(lambda prompt, times: completion(WHOLE))
+    pictures(tmp_path, 60)
+    lines = "".join(f"{n}.png,{(n + 0.5) / 60},train\n" for n in range(60))
+    (tmp_path / "labels.csv").write_text("image,mos,split\n" + lines)
+    settings = DistillSettings(
+        data=DataSettings(name="folder", root=str(tmp_path), workers=0),
+        expert=ExpertSettings(name="openai", model="fake", api_base=server.url, retries=0, max_words=400, min_words=5),
+        judge=JudgeSettings(name="none"),
+        quotas=quotas,
+        out=str(tmp_path / "out"),
+        store=str(tmp_path / "store"),
+    )
+    distill.run(settings)
+    first, asked = decided_files(tmp_path / "out"), server.asked.total()
+    away = Path(read_rows(tmp_path / "out" / "aescot.jsonl")[2]["image"])
+    whole = away.read_bytes()
+    away.write_bytes(b"")
+    distill.run(settings)
+    assert f"left out {away}" in capsys.readouterr().err
+    assert server.asked.total() == asked + (quotas is not None)  # another one in its place
+    assert away.name not in {Path(row["image"]).name for row in read_rows(tmp_path / "out" / "aescot.jsonl")}
+    away.write_bytes(whole)
+    asked = server.asked.total()
+    distill.run(settings)
+    assert server.asked.total() == asked
+    assert decided_files(tmp_path / "out") == first
+
+
 @pytest.mark.parametrize("first", ["", "no JSON", '{"level": "great"}'])
 def test_expert_and_judge_are_asked_again_when_nothing_can_be_read(first, serve, tmp_path):
     def answer(prompt: str, times: int) -> Sent:
@@ -212,6 +242,22 @@ def test_a_model_that_never_says_anything_readable_is_not_asked_again_for_ever(s
     report = build(pictures(tmp_path, count), tmp_path / "out", server.url, max_concurrency=1)
     assert report["rejected_by_reason"] == {"invalid_json": count}
     assert server.asked.total() < 1.6 * count
+
+
+@pytest.mark.parametrize("who", ["expert", "judge"])
+def test_what_was_given_up_is_not_bought_by_a_later_start(who, serve, tmp_path):
+    def answer(prompt: str, times: int) -> Sent:
+        return completion(WHOLE if who == "judge" and "private information" in prompt else "Lovely!")
+
+    server, samples, out = serve(answer), pictures(tmp_path, 3 * UNREADABLE_IN_A_ROW), tmp_path / "out"
+    settings = {"judge": who == "judge", "retries": 6, "max_concurrency": 16}
+    first, asked = build(samples, out, server.url, **settings), server.asked.total()
+    decided = decided_files(out)
+    for _ in range(2):
+        again = build(samples, out, server.url, **settings)
+        assert server.asked.total() == asked
+        assert decided_files(out) == decided
+        assert {**again, "wall_seconds": 0} == {**first, "wall_seconds": 0}
 
 
 def test_an_answer_that_ran_out_of_tokens_says_the_cure(serve, tmp_path):
@@ -253,6 +299,107 @@ def test_what_every_call_would_hear_ends_the_run_at_once(sent, said, serve, tmp_
     assert server.asked.total() <= 3
     report = json.loads((tmp_path / "out" / "distill_report.json").read_text())
     assert report["stopped"] == str(raised.value)
+
+
+GONE = error(413, "Request Entity Too Large")  # counts as no answer, without another try
+PRICE = {"input_usd_per_million": 1.0, "output_usd_per_million": 1.0}
+STOPS: dict[str, tuple[Sent, dict[str, Any]]] = {
+    "refused": (error(401, "Incorrect API key provided"), {}),
+    "gone": (GONE, {}),
+    "ceiling": (completion(WHOLE), {**PRICE, "max_usd": 1e-6}),
+}
+
+
+@pytest.fixture
+def silent_about(serve, monkeypatch) -> Callable[..., tuple[Server, Callable[[Sent], None]]]:
+    """A server that does not answer the prompts of three pictures, until it is told what to say of them."""
+    monkeypatch.setattr("aes_r1.aescot.chat.FAILURES_IN_A_ROW", 3)
+
+    def start(judge: bool) -> tuple[Server, Callable[[Sent], None]]:
+        said = [GONE]
+
+        def answer(prompt: str, times: int) -> Sent:
+            if "private information" not in prompt:
+                return completion(VERDICT)
+            number = next(n for n in range(30) if f"score of {(n + 0.5) / 30:.2f}" in prompt)
+            return said[0] if number in (3, 13, 23) else completion(WHOLE)
+
+        return serve(answer), lambda sent: said.__setitem__(0, sent)
+
+    return start
+
+
+def decided_files(out: Path) -> list[bytes]:
+    return [(out / name).read_bytes() for name in ("aescot.jsonl", "rejected.jsonl")]
+
+
+def no_drafts(out: Path) -> bool:
+    return not [path for path in out.iterdir() if path.name.endswith(".partial")]
+
+
+@pytest.mark.parametrize("judge", [False, True])
+@pytest.mark.parametrize("end", STOPS)
+def test_a_start_that_is_ended_keeps_every_picture_that_was_decided(end, judge, silent_about, tmp_path):
+    server, say = silent_about(judge)
+    samples, out = pictures(tmp_path, 30), tmp_path / "out"
+    first = build(samples, out, server.url, judge=judge, max_concurrency=1)
+    assert first["rejected_by_reason"]["no_answer"] == 3
+    before = decided_files(out)
+    sent, values = STOPS[end]
+    say(sent)
+    if end == "ceiling":
+        build(samples, out, server.url, judge=judge, max_concurrency=1, **values)
+    else:
+        with pytest.raises(ServerGone):
+            build(samples, out, server.url, judge=judge, max_concurrency=1, **values)
+    assert decided_files(out) == before
+    assert no_drafts(out)
+    report = json.loads((out / "distill_report.json").read_text())
+    assert report["stopped"]
+    assert {**report, "stopped": None} == first  # it describes the files beside it
+
+
+@pytest.mark.parametrize("judge", [False, True])
+@pytest.mark.parametrize("end", STOPS)
+def test_what_the_journal_answers_is_decided_when_the_server_is_gone(end, judge, silent_about, tmp_path):
+    """As after a kill, which leaves the journal alone."""
+    server, say = silent_about(judge)
+    samples, out = pictures(tmp_path, 30), tmp_path / "out"
+    build(samples, out, server.url, judge=judge, max_concurrency=1)
+    kept = (out / "aescot.jsonl").read_bytes()
+    answered = [row for row in read_rows(out / "rejected.jsonl") if row["reasons"] != ["no_answer"]]
+    (out / "aescot.jsonl").unlink()
+    (out / "rejected.jsonl").unlink()
+    sent, values = STOPS[end]
+    say(sent)
+    asked = server.asked.total()
+    if end == "ceiling":
+        build(samples, out, server.url, judge=judge, max_concurrency=1, **values)
+    else:
+        with pytest.raises(ServerGone):
+            build(samples, out, server.url, judge=judge, max_concurrency=1, **values)
+    assert server.asked.total() - asked <= 3
+    assert (out / "aescot.jsonl").read_bytes() == kept
+    rejected = read_rows(out / "rejected.jsonl")
+    assert [row for row in rejected if row["reasons"] != ["no_answer"]] == answered
+    assert no_drafts(out)
+
+
+def test_the_files_are_whole_while_another_start_writes_them(serve, tmp_path):
+    out, seen = tmp_path / "out", []
+
+    def answer(prompt: str, times: int) -> Sent:
+        seen.append([len(read_rows(out / name)) for name in ("aescot.jsonl", "rejected.jsonl")])
+        return GONE if times == 1 and "score of 0.05" in prompt else completion(WHOLE)
+
+    server, samples = serve(answer), pictures(tmp_path, 10)
+    build(samples, out, server.url, max_concurrency=1)
+    first = [len(read_rows(out / name)) for name in ("aescot.jsonl", "rejected.jsonl")]
+    assert seen[-1] == [0, 0]
+    build(samples, out, server.url, max_concurrency=1)
+    assert len(seen) == 11
+    assert seen[-1] == first
+    assert len(read_rows(out / "rejected.jsonl")) == first[1] - 1
 
 
 @pytest.mark.parametrize("sent", [page(502), page(500), error(429, "slow down"), error(503, "model is loading")])

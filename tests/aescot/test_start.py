@@ -1,5 +1,6 @@
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -46,9 +47,9 @@ def test_who_can_speak_may(sample, expert, judge):
     check_roles([sample], ExpertSettings(name=expert), JudgeSettings(name=judge))
 
 
-def take(out, *, samples=(PHOTOGRAPH,), expert=MODEL, judge=None, seed=0, max_pixels=784):
+def take(out, *, samples=(PHOTOGRAPH,), expert=MODEL, judge=None, seed=0, max_pixels=784, readable=None):
     with ExitStack() as stack:
-        claim_output_folder(
+        return claim_output_folder(
             out,
             samples,
             ExpertSettings(**expert),
@@ -57,6 +58,7 @@ def take(out, *, samples=(PHOTOGRAPH,), expert=MODEL, judge=None, seed=0, max_pi
             quotas={},
             max_pixels=max_pixels,
             stack=stack,
+            readable=readable,
         )
 
 
@@ -82,6 +84,20 @@ def test_another_distillation_is_refused_for_it_would_be_paid_anew(tmp_path, cha
     take(tmp_path)
     with pytest.raises(InputError, match=said):
         take(tmp_path, **changes)
+
+
+def test_a_folder_is_named_by_the_list_and_not_by_what_can_be_read_of_it(tmp_path):
+    other = replace(PHOTOGRAPH, id="b")
+    both = (PHOTOGRAPH, other)
+    assert take(tmp_path, samples=both, readable=[PHOTOGRAPH]) == both
+    assert take(tmp_path, samples=both, readable=both) == both
+    with pytest.raises(InputError, match="other pictures; bring the pictures back, or give another out="):
+        take(tmp_path, samples=[other], readable=[other])
+    # A folder that an older version named by what could be read then.
+    take(tmp_path / "old", samples=[PHOTOGRAPH])
+    assert take(tmp_path / "old", samples=both, readable=[PHOTOGRAPH]) == [PHOTOGRAPH]
+    with pytest.raises(InputError, match="other seed"):
+        take(tmp_path / "old", samples=both, readable=[PHOTOGRAPH], seed=1)
 
 
 def test_another_prompt_is_refused(tmp_path, monkeypatch):

@@ -25,6 +25,21 @@ def spoken(rng):
     return scenes_critique(factors, FACTS, mos, rng).critique, factors, mos
 
 
+@pytest.mark.parametrize(
+    ("critique", "texts"),
+    [
+        ("Color: warm. Exposure: even. Color: harsh. A calm end.", {"color": "warm. harsh.", "exposure": "even."}),
+        ("Color: warm. Colour: harsh. Color: rich. A calm end.", {"color": "warm. harsh. rich."}),
+        (
+            "Light and shadow: soft. Light & shadow: deep. Exposure: even. A calm end.",
+            {"light_and_shadow": "soft. deep.", "exposure": "even."},
+        ),
+    ],
+)
+def test_what_is_said_of_a_dimension_in_several_places_is_joined(critique, texts):
+    assert split_dimensions(critique) == (texts, "A calm end.")
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_the_phrase_book_is_understood_and_turned_round(seed):
     critique, factors, mos = spoken(np.random.default_rng(seed))

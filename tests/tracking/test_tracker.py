@@ -109,7 +109,7 @@ def test_secrets_never_pass():
         "expert": {
             "api_key": "sk-1",
             "OPENAI_API_KEY": "sk-2",
-            "api_base": "https://me:sk-3@host:8000/v1",
+            "api_base": "https://me:sk-3@x:sk-3@host:8000/v1",
             "hf_token": "sk-4",
         },
         "list": [{"password": "sk-5", "model": "m"}],
