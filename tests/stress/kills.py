@@ -245,7 +245,7 @@ def disturb(kind: str, start: Start, moment: float, on_draft: bool, draw: random
 
 
 ALLOWED = {
-    "kill": (-signal.SIGKILL,),
+    "kill": (-signal.SIGKILL, 0),
     "terminate": (75, 0),
     "usr1": (75, 0),
     "interrupt": (1, 0),
@@ -297,7 +297,7 @@ def trial(
                 judge("none" if at is None else kind, subject, start)
             finally:
                 start.clear()
-            if at is None:
+            if at is None or (kind == "kill" and start.code == 0):  # the signal came after its end
                 break  # the command has done all its work, and a further start would find nothing to do
             done.append({"kind": kind, "at": round(at, 2), "fresh": not fork, "end": start.code})
         last = Start(subject, where, fork=subject.forkable)
