@@ -6,37 +6,29 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import shutil
-from collections.abc import Iterable
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
-from aes_r1.aescot.build import build_aescot
-from aes_r1.aescot.start import deciding_settings
-from aes_r1.data.attributes import is_made_scene
-from aes_r1.data.check import check_pictures
-from aes_r1.data.records import read_records, unique_samples
-from aes_r1.data.sample import Sample
+from aes_r1.data.records import read_records
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.token_entropy import measure_entropy
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
+from aes_r1.pipeline.cold_start_records import comparisons_of, critiques_of, records_of
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import content_name
-from aes_r1.runs.files import append_rows, read_json, read_rows, sha256_of, write_rows
+from aes_r1.runs.files import append_rows, read_rows, sha256_of, write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.progress import progress_bars
-from aes_r1.runs.store import made_once
 from aes_r1.settings import ColdStartSettings, InputError, LoraSettings, Settings, as_dict
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.sft import sft_epochs, sft_steps, train_sft
 from aes_r1.trainer.skipped import warn
-from aes_r1.trainer.taught import comparisons, rated_records, require_teachable, taught_records
+from aes_r1.trainer.taught import require_teachable, taught_records
 
 # Settings that do not change the result: where the critiques come from (their content is hashed), speed and safety.
 # The epochs that are hashed are those that min_steps led to.
@@ -45,17 +37,6 @@ _NOT_IDENTITY = ("data", "expert", "pictures", "micro_batch_size", "save_every",
 # steps, 10% after 44, and none after 83.
 TINY_STEPS = 80
 log = logging.getLogger("aes_r1")
-
-_TRAINED = ("id", "image", "mos", "critique")  # the fields of a record that the cold start uses
-_NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an AesCoT file with one"
-_NOT_RATED = (
-    "model.sub_scores=[{}]: no record of {} is of a training picture with ratings of them, so none could be taught; "
-    "give critiques of the training pictures, cold_start.data=null to have them written, or cold_start.epochs=0"
-)
-_ALL_HELD_OUT = (
-    "cold_start.data={}: every record is of a validation or test picture of this run; give critiques of training "
-    "pictures, or the data.split_seed and data.split_by with which they were written"
-)
 
 
 def cold_start(job: Job, base: str) -> str:
@@ -68,11 +49,11 @@ def cold_start(job: Job, base: str) -> str:
     found = job.model_made("cold_start")
     if found is not None:
         return found
-    records_path = _critiques(job)
-    records = _records(job, records_path)
+    records_path = critiques_of(job)
+    records = records_of(job, records_path)
     # Rank 0 names it for all, because the cache of another machine need not hold a hub model yet.
     base_name = job.processes.from_rank_zero(lambda: content_name(base, job.store)) or base
-    pairs = _comparisons(job, records)
+    pairs = comparisons_of(job, records)
     count = len(records) + len(pairs)
     recipe = recipe_for(job.settings, count)
     total = sft_steps(count, recipe)
@@ -174,14 +155,6 @@ def _adapter_identity(lora: LoraSettings) -> dict:
     return {key: value for key, value in as_dict(lora).items() if (key, value) != ("target", "language")}
 
 
-def _comparisons(job: Job, records: list[dict]) -> list[dict]:
-    """Return the comparisons of two of `records` that are taught beside them (cold_start.pairs)."""
-    settings = job.settings
-    if settings.cold_start.pairs == 0:
-        return []
-    return comparisons(records, share=settings.cold_start.pairs, margin=settings.reward.pair.margin, seed=settings.seed)
-
-
 def _make(
     job: Job,
     base: str,
@@ -267,24 +240,6 @@ def _train(
             backbones.merged(backbone).save(made.model)
 
 
-def _records(job: Job, path: Path) -> list[dict]:
-    """Return the records of the AesCoT file `path` that the cold start trains on; InputError where there are none."""
-    given = job.settings.cold_start.data is not None
-    records = _readable(job, path) if given else read_records(path)
-    if not given and job.settings.data.name == "aescot":  # the training split, whose pictures were checked
-        training = {sample.image for sample in job.train}
-        records = [row for row in records if row["image"] in training]
-    if not records:
-        raise InputError(_NO_RECORD.format(path))
-    names = job.settings.model.sub_scores
-    if not names:
-        return records
-    records = rated_records(records, job.train, names)
-    if not any(row["sub_scores"] for row in records):
-        raise InputError(_NOT_RATED.format(",".join(names), path))
-    return records
-
-
 def _log_again(job: Job, made: RunFolder) -> None:
     """Replace the cold start's rows in the run's own log with the rows of its steps so far."""
     job.tracker.resume("sft", 0)
@@ -298,101 +253,6 @@ def _cut_rows(path: Path, step: int) -> None:
     """Delete the rows after `step`, from which training resumes."""
     if path.exists():
         write_rows(path, [row for row in read_rows(path) if row["step"] <= step])
-
-
-def _critiques(job: Job) -> Path:
-    """Return the AesCoT file of the cold start: given, or written by the expert about training pictures."""
-    settings = job.settings
-    if settings.cold_start.data is not None:
-        return Path(settings.cold_start.data)
-    if settings.data.name == "aescot":
-        return Path(str(settings.data.root)).expanduser().resolve()
-    samples = stratified_draw(job.train, settings.cold_start.pictures, settings.seed)
-    expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
-    manifest = sha256_of(job.manifest(settings.data, "train"))
-    judge = settings.judge
-    if judge.name == "scenes" and not all(map(is_made_scene, samples)):
-        log.info(
-            "no judge reads the critiques of %s, because judge=scenes knows made scenes alone; the other filters do",
-            samples[0].dataset,
-        )
-        judge = dataclasses.replace(judge, name="none")
-    pixels = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
-    drawn = [] if len(samples) == len(job.train) else [[sample.dataset, sample.id] for sample in samples]
-    digest = fingerprint(
-        manifest, len(samples), deciding_settings(expert), deciding_settings(judge), settings.seed, *pixels, *drawn
-    )
-
-    def make(target: Path) -> None:
-        log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
-        build_aescot(samples, expert=expert, judge=judge, seed=settings.seed, out=target, max_pixels=job.max_pixels)
-        stopped = read_json(target / "distill_report.json")["stopped"]
-        if stopped is not None:
-            raise InputError(f"critiques of the cold start: {stopped}; a higher ceiling goes on from there")
-
-    waiting = job.processes.keep_waiting
-    job.processes.on_rank_zero(lambda: made_once(job.store, "aescot", digest, make, waiting=waiting))
-    return job.store / "aescot" / digest / "aescot.jsonl"
-
-
-def _readable(job: Job, given: Path) -> list[dict]:
-    """Return the records of the AesCoT file `given` whose pictures can be opened and are not held out by this run.
-
-    Rank 0 opens them once and writes the list to the run's manifests, named by the file's content. Every process reads
-    this list, so all count the same steps even if one of them could not read a picture, and a requeued run opens no
-    picture again.
-    """
-    path = job.run.manifest(f"critiques-{sha256_of(given)[:12]}")
-    job.processes.on_rank_zero(partial(_list_readable, job, given, path))
-    return read_rows(path)
-
-
-def _list_readable(job: Job, given: Path, path: Path) -> None:
-    """Write the list unless it exists.
-
-    A record of a held-out picture is left out. One with an unreadable picture is left out too, or ends a strict run.
-    """
-    if path.exists():
-        return
-    data, every = job.settings.data, read_records(given)
-    records = _not_held_out(job, every)
-    if len(records) < len(every):
-        log.warning(
-            "cold_start.data=%s: left out %d of %d records: their pictures are validation or test pictures of this run",
-            *(given, len(every) - len(records), len(every)),
-        )
-    if every and not records:
-        raise InputError(_ALL_HELD_OUT.format(given))
-    _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
-    for row in dropped:
-        log.warning("left out %s: %s", row["path"], row["reason"])
-    unreadable = {row["path"] for row in dropped}
-    readable = [
-        {key: row[key] for key in (*_TRAINED, "dataset") if key in row}
-        for row in records
-        if row["image"] not in unreadable
-    ]
-    if not readable:
-        raise InputError(_NO_RECORD.format(given))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(path, readable)
-
-
-def _not_held_out(job: Job, records: list[dict]) -> list[dict]:
-    """Return the records whose picture is no validation or test picture of the run, by its file and by set and id.
-
-    A picture that stands in the training list as well, as with data.split=train, is not held out.
-    """
-
-    def names(samples: Iterable[Sample]) -> set[str | tuple[str, str]]:
-        return set(chain.from_iterable((os.path.realpath(one.image), (one.dataset, one.id)) for one in samples))
-
-    held_out = names(chain(job.validation, *job.tests)) - names(job.train)
-    return [
-        row
-        for row in records
-        if os.path.realpath(row["image"]) not in held_out and (row.get("dataset"), str(row["id"])) not in held_out
-    ]
 
 
 def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, float]:

@@ -15,7 +15,7 @@ import torch
 
 from aes_r1.data import check
 from aes_r1.data.sample import PictureError
-from aes_r1.pipeline.cold_start_stage import _readable
+from aes_r1.pipeline.cold_start_records import _readable
 from aes_r1.pipeline.data_stage import load_data
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.processes import connected

@@ -129,7 +129,7 @@ def test_a_cold_start_from_a_hub_model_is_found_again_after_its_weights_were_dow
     job.run.path.mkdir()
     record = {"id": "1", "image": "1.png", "mos": 0.5, "critique": "Plain."}
     write_rows(tmp_path / "records.jsonl", [record])
-    monkeypatch.setattr(cold_start_stage, "_critiques", lambda job: tmp_path / "records.jsonl")
+    monkeypatch.setattr(cold_start_stage, "critiques_of", lambda job: tmp_path / "records.jsonl")
     for _ in range(2):
         downloaded("config.json")
         cold_start_stage.cold_start(job, "owner/name")

@@ -21,7 +21,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.export import export
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
-from aes_r1.pipeline import cold_start_stage
+from aes_r1.pipeline import cold_start_records, cold_start_stage
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.run import run
 from aes_r1.runs.claim import claim_run_folder
@@ -280,12 +280,12 @@ def test_critiques_and_probes_are_of_every_set(base, root, tmp_path, monkeypatch
         samples.select(np.flatnonzero(samples.column("split") == split)) for split in ("train", "validation")
     )
     write_manifest(job.train, job.manifest(given.data, "train"))
-    critiques = cold_start_stage._critiques(job)
+    critiques = cold_start_records.critiques_of(job)
     written = Counter(row["id"].rstrip("0123456789") for row in rows_of(critiques))
     assert written == {"first": 4, "second": 4}
     all_of_them = dataclasses.replace(given, cold_start=dataclasses.replace(given.cold_start, pictures=None))
     job.settings = all_of_them
-    assert cold_start_stage._critiques(job) != critiques
+    assert cold_start_records.critiques_of(job) != critiques
 
     probed = []
     nothing = {"entropy": 1.0, "answered": 1.0}
@@ -376,8 +376,8 @@ def test_records_whose_picture_cannot_be_read_are_named(base, root, tmp_path, ca
 
 def learned(job: Job) -> tuple[set[str], str]:
     """The names of the pictures that a cold start from cold_start.data trains on, and its own name in the store."""
-    path = cold_start_stage._critiques(job)
-    records = cold_start_stage._records(job, path)
+    path = cold_start_records.critiques_of(job)
+    records = cold_start_records.records_of(job, path)
     recipe = cold_start_stage.recipe_for(job.settings, len(records))
     names = {Path(row["image"]).name for row in records}
     return names, cold_start_stage._digest(job, str(tiny.SHIPPED), path, records, recipe)
@@ -459,7 +459,7 @@ def test_a_cold_start_teaches_the_ratings_of_its_training_pictures(root, tmp_pat
     job = job_on(root, tmp_path / "run", path, **rated)
     _, without = learned(job)
     job.settings.model.sub_scores = ["color", "exposure"]
-    records = cold_start_stage._records(job, path)
+    records = cold_start_records.records_of(job, path)
     values = {row["id"]: row["sub_scores"] for row in records}
     assert values == {
         one.name: {} if int(one.stem) % 4 == 0 else {"color": int(one.stem) / 20} for one in sorted(training)
