@@ -164,7 +164,7 @@ def build(settings: DashboardSettings) -> None:
     studies = read_studies(Path(settings.runs))
     if settings.entity is None:
         target = Path(settings.out)
-        is_page = target.suffix == ".html" and not target.is_dir()
+        is_page = target.suffix.lower() in (".html", ".htm") and not target.is_dir()
         target = target if is_page else target / "dashboard.html"
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomically(target, static_page(studies, Path(settings.analyses)))

@@ -122,6 +122,8 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ({"reward": {"judge": {"weight": -1, "model": "m"}}}, "reward.judge.weight=-1"),
         ({"reward": {"judge": {"rubric": " "}}}, "reward.judge.rubric= : say what earns a high rating"),
         ({"reward": {"judge": {"api_base": "localhost:8000"}}}, "reward.judge.api_base=localhost:8000: must be a URL"),
+        ({"reward": {"judge": {"api_base": "sk-0123456789"}}}, "reward.judge.api_base: must be a URL"),  # a key
+        ({"reward": {"judge": {"api_base": "http://host:0"}}}, "reward.judge.api_base=http://host:0: must be a URL"),
         ({"reward": {"judge": {"api_base": "http://a:sk-secret@b/v1"}}}, "reward.judge.api_base holds a key"),
         ({**JUDGED, "trainer": {"credit": "answer"}}, "reward.judge.weight=1.0: pays the critique's own tokens"),
         ({**JUDGED, "model": {"prompt": "score_only"}}, "reward.judge.weight=1.0: the judge is shown a critique"),

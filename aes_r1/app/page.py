@@ -190,9 +190,11 @@ def forget(page: Any, visits: Visits) -> None:
     tabs = page.app.state_holder
     with tabs.lock:
         over = datetime.now() - timedelta(seconds=visits.seconds)
-        for tab in [tab for tab, last_used in tabs.time_last_used.items() if last_used < over]:
-            tabs.session_data.pop(tab, None)
-            del tabs.time_last_used[tab]
+        # Gradio notes a use of a tab without this lock, so the mapping may change at any moment.
+        for tab, last_used in list(tabs.time_last_used.items()):
+            if last_used < over:
+                tabs.session_data.pop(tab, None)
+                tabs.time_last_used.pop(tab, None)
 
 
 def _forget_for_ever(page: Any, visits: Visits) -> None:

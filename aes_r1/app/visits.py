@@ -15,7 +15,7 @@ _SECRET = re.compile(r"[\w-]{20,64}")
 
 
 class Visits:
-    """The last `most` visits, each for `seconds` after its last photograph, in this process's memory alone."""
+    """The last `most` visits, each for `seconds` after its tab was last used, in this process's memory alone."""
 
     def __init__(self, most: int = 200, seconds: float = 3600, now: Callable[[], float] = time.monotonic) -> None:
         self.most, self.seconds, self.now = most, seconds, now
@@ -34,10 +34,15 @@ class Visits:
                 self._kept.popitem(last=False)
 
     def of(self, secret: Any) -> list[Judged]:
-        """Return what the visit of `secret` was shown; nothing where it is unknown or over."""
+        """Return what the visit of `secret` was shown, and renew it; nothing where it is unknown or over."""
         self.forget()
         with self._lock:
-            return self._kept[secret][1] if isinstance(secret, str) and secret in self._kept else []
+            if not isinstance(secret, str) or secret not in self._kept:
+                return []
+            _, shown = self._kept[secret]
+            self._kept[secret] = (self.now(), shown)
+            self._kept.move_to_end(secret)
+            return shown
 
     def forget(self) -> None:
         """Delete every visit that is over."""

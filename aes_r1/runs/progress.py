@@ -68,16 +68,17 @@ def moving(rows: Iterable[Row], update: Update, *, total: int) -> Iterator[Row]:
 def _lines(name: str) -> Update:
     """Return a function that logs where a task stands, and how long it will take, every EVERY_S seconds."""
     start = last = time.monotonic()
-    first: int | None = None  # what was done when the task began or was resumed
+    # What was done at the first update, and when that came: earlier seconds may be those of a validation or a resume.
+    first: tuple[int, float] | None = None
 
     def update(done: int, total: int, text: str) -> None:
         nonlocal last, first
-        first = done if first is None else first
         now = time.monotonic()
+        first = (done, now) if first is None else first
         if now - last < EVERY_S or done >= total:
             return
-        last = now
-        left = f", about {_clock((now - start) / (done - first) * (total - done))} left" if done > first else ""
+        last, (before, since) = now, first
+        left = f", about {_clock((now - since) / (done - before) * (total - done))} left" if done > before else ""
         log.info("%s: %d of %d after %s%s%s", name, done, total, _clock(now - start), left, text and f", {text}")
 
     return update

@@ -25,24 +25,29 @@ def require(condition: bool, key: str, value: Any, rule: str) -> None:
         raise InputError(f"{key}={value}: {rule}")
 
 
+_HAS_HOST = re.compile(r"\w+://|[\w.-]+:\d{1,5}(?:/|$)")  # an address that lacks a part
+
+
 def address_rule(key: str, url: str, rule: str, *, key_setting: str | None = None) -> None:
     """Raise InputError naming `key` unless `url` is a bare http(s)://HOST[:PORT][/PATH].
 
-    What else it holds may be a secret, and settings are written to files; so no message repeats it. key_setting: where
-    the name of a key's environment variable is given.
+    What else it holds may be a secret, and settings are written to files. So no message repeats it, nor a text that is
+    no address, which may be a key in the wrong place. key_setting: where the name of a key's environment variable is
+    given.
     """
     try:
         address = urlsplit(url)
-        is_address = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
+        is_address = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
         secret = "@" in (address.netloc if is_address else url)
     except ValueError:
         is_address, secret = False, "@" in url
     if secret or re.search(r"[?#]", url):
-        by = "" if key_setting is None else f" and the key by {key_setting}"
+        by = "" if key_setting is None else f", the key by {key_setting}, and an API version by AZURE_API_VERSION"
         raise InputError(f"{key} holds a key, or a part that may hold one (a user, ? or #); give the bare URL{by}")
     if re.search(r"[\s\x00-\x1f\x7f]", url):
         raise InputError(f"{key} holds white space; give the bare URL")
-    require(is_address, key, url, rule)
+    if not is_address:
+        raise InputError(f"{key}={url}: {rule}" if _HAS_HOST.match(url) else f"{key}: {rule}")
 
 
 def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -160,7 +160,11 @@ def test_a_visit_is_its_own_secret_s_alone_and_ends():
     visits.keep(first, shown)
     visits.keep(third, shown)  # the one without a photograph for longest is forgotten
     assert (visits.of(second), visits.of(first)) == ([], shown)
+    clock[0] = 59.0
+    assert visits.of(first) == shown  # a tab that is reloaded is used
     clock[0] = 61.0
+    assert (visits.of(third), visits.of(first)) == ([], shown)
+    clock[0] = 121.0
     assert visits.of(first) == []
 
 

@@ -53,6 +53,21 @@ def test_what_was_done_before_does_not_count_as_speed(clock, said):
     ]
 
 
+def test_the_time_before_the_first_step_does_not_count_as_speed(clock, said):
+    """A validation of 300 seconds comes first, and the first update after the first of 100 steps of 100 seconds."""
+    with progress.progress_bars() as bar:
+        update = bar("RAPO")
+        clock[0] += 300
+        for step in range(1, 4):
+            clock[0] += 100
+            update(step, 100, "")
+    assert said.messages == [
+        "RAPO: 1 of 100 after 6:40",
+        "RAPO: 2 of 100 after 8:20, about 2:43:20 left",
+        "RAPO: 3 of 100 after 10:00, about 2:41:40 left",
+    ]
+
+
 def test_other_processes_say_nothing(clock, said):
     with progress.progress_bars(shown=False) as bar:
         update = bar("RAPO")
