@@ -18,9 +18,9 @@ def pairs_section(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]] | 
 
 
 def pairs_headline(evaluation: Mapping[str, Any], last_stage: str | None) -> dict[str, Any] | None:
-    """Return the measures of the run's last model on its first set, with `set` and `stage`; None where not asked."""
+    """Return the measures of the run's last model on its first set, with `set`; None where it was not asked."""
     sets = evaluation.get("pairs", {}).get(last_stage, {})
-    return next(({"set": name, "stage": last_stage, **measures} for name, measures in sets.items()), None)
+    return next(({"set": name, **measures} for name, measures in sets.items()), None)
 
 
 def pairs_tables(evaluation: Evaluation) -> Iterator[Table]:

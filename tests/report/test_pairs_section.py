@@ -9,7 +9,7 @@ from rich.console import Console
 
 from aes_r1.evaluation.pair_accuracy import summarise_pairs
 from aes_r1.report.html import fill
-from aes_r1.report.pairs_section import pairs_section, pairs_tables
+from aes_r1.report.pairs_section import pairs_headline, pairs_section, pairs_tables
 
 
 def evaluation() -> dict:
@@ -33,6 +33,19 @@ def test_the_page_shows_right_answers_beside_those_of_scores():
     places = [row.index(value) for value in ("37.5%", "100.0%", "−0.625", "25.0%")]  # 3 of 8 right, 2 of 8 unreadable
     assert places == sorted(places)
     assert "0.4 to 1.0" in text
+
+
+def test_the_page_begins_with_the_last_model_that_was_asked():
+    sections = ("trouble", "headline", "grounding", "results", "pairs", "changes", "training", "answers", "calibration")
+    empty = dict.fromkeys((*sections, "critiques", "gallery", "settings"))
+    choices = pairs_headline(evaluation(), "rapo")
+    html = fill("run_page.html", title="run", facts=[], health=[], **empty, choices=choices)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    assert "is right in 37.5% (" in text  # 3 of 8
+    assert "about 4 pairs of scenes/test; an unreadable answer is wrong" in text
+    assert "single scores is right for 100.0% of them" in text
+    assert pairs_headline(evaluation(), "base") is None
+    assert pairs_headline({}, None) is None
 
 
 def test_the_table_fits_a_narrow_terminal():
