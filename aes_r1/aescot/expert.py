@@ -70,7 +70,7 @@ class ScenesExpert:
 
     async def attempt(self, sample: Sample) -> Attempt:
         """Write a critique of `sample`; see the Protocol."""
-        factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
+        factors, facts = sample.attributes["factors"], sample.attributes.get("facts") or {}
         rng, mos = picture_rng(self._seed, sample), known_mos(sample)
         plant = draw_plant(self._rates, rng)
         if plant is None:

@@ -183,7 +183,7 @@ class ScenesJudge:
 
     async def fact(self, sample: Sample, reply: Reply) -> JudgeVerdict | None:
         """Find claims that the picture does not support; see the Protocol."""
-        factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
+        factors, facts = sample.attributes["factors"], sample.attributes.get("facts") or {}
         claims = []
         for name in DIMENSIONS:
             stated = read_phrase(name, reply.dimensions[name])

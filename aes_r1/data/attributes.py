@@ -2,7 +2,7 @@
 
 votes: how many raters chose each level, lowest first; other_votes: the same of further groups, by name; ratings:
 people's ratings of single dimensions, 0..1; factors, facts: what a made scene was drawn from. All other attributes are
-kept as they are.
+kept as they are, and so are ratings of other names. Null is the same as absent.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.prompts import DIMENSIONS
 
 RESERVED = ("votes", "other_votes", "factors", "facts", "ratings")
+_ROUNDING = 1e-9  # how far a rating may lie outside [0, 1], because it was computed from one on another scale
 MAX_RATERS = 10**9  # on one level, so that sums stay exact
 
 
@@ -26,7 +27,7 @@ def is_made_scene(sample: Sample) -> bool:
 def attributes_fault(attributes: Mapping[str, Any], dataset: str) -> str | None:
     """Return what is wrong with the RESERVED attributes of a picture of `dataset`; None where nothing is."""
     for name in RESERVED:
-        rule = _broken_rule(name, attributes[name], dataset) if name in attributes else None
+        rule = _broken_rule(name, attributes[name], dataset) if attributes.get(name) is not None else None
         if rule is not None:
             given = f"attributes.{name}={repr(attributes[name])[:40]}"
             return f"{given} must be {rule}; give a column of yours another name"
@@ -44,7 +45,7 @@ def _broken_rule(name: str, value: Any, dataset: str) -> str | None:
     if name == "ratings":
         return None if _are_ratings(value) else f"ratings in [0, 1] of dimensions ({', '.join(DIMENSIONS)})"
     if name == "other_votes":
-        counted = isinstance(value, Mapping) and all(map(_are_votes, value.values()))
+        counted = isinstance(value, Mapping) and all(votes is None or _are_votes(votes) for votes in value.values())
         return None if counted else "lists of raters on each level, lowest first, by group"
     return None if _are_votes(value) else "a list of raters on each level, lowest first"
 
@@ -63,7 +64,7 @@ def _are_factors(value: Any) -> bool:
 
 def _are_ratings(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        name in DIMENSIONS and (rating is None or _is_within(rating, 1)) for name, rating in value.items()
+        value.get(name) is None or _is_within(value[name], 1, slack=_ROUNDING) for name in DIMENSIONS
     )
 
 
@@ -71,6 +72,6 @@ def _are_facts(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("cues", []), list)
 
 
-def _is_within(value: Any, high: float) -> bool:
-    """Return whether `value` is a number in [0, high]."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= high
+def _is_within(value: Any, high: float, slack: float = 0.0) -> bool:
+    """Return whether `value` is a number in [0, high], or at most `slack` outside."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -slack <= value <= high + slack

@@ -13,7 +13,7 @@ from typing import Any
 
 from aes_r1.data.attributes import MAX_RATERS, RESERVED
 from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_on_disk
-from aes_r1.data.spreadsheet import json_rows, sheet, table, table_in
+from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, json_rows, sheet, table, table_in
 from aes_r1.settings import InputError
 
 
@@ -44,8 +44,6 @@ def first_existing(root: Path, *names: str) -> Path:
     raise InputError(f"{root}: no {' or '.join(names)} in it; check data.root")
 
 
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 
 
@@ -77,9 +75,9 @@ def number(
                     f"{where} may be {' or '.join(f'{value:g}' for value in possible)}; write it {spelled}"
                 )
             return (possible or readings)[0]
-        if _COMMA.fullmatch(text):
+        if COMMA_DECIMAL.fullmatch(text):
             text = text.replace(",", ".")
-        result = float(text) if _DECIMAL.fullmatch(text) else None
+        result = float(text) if DECIMAL.fullmatch(text) else None
         if result is None and text.lower().strip("+-") in ("nan", "inf", "infinity"):
             result = math.nan
     else:

@@ -18,6 +18,7 @@ from typing import Any, overload
 import numpy as np
 
 from aes_r1.data.attributes import attributes_fault
+from aes_r1.data.names import name_fault
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json
 from aes_r1.runs.files import sha256_of, write_rows
@@ -51,7 +52,21 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> Samples:
-    """Read the samples of a manifest; relative picture paths start at its folder. InputError names a wrong line.
+    """Read a user's manifest; relative picture paths start at its folder. InputError names a wrong line."""
+    return _read(path, by_user=True)
+
+
+def read_run_manifest(path: Path) -> Samples:
+    """Read a manifest that a run has written. Names and attributes are as they were when the run began.
+
+    They were checked when the run read its data, maybe by an earlier version with fewer rules, and nobody can change
+    them in a run that has begun.
+    """
+    return _read(path, by_user=False)
+
+
+def _read(path: Path, *, by_user: bool) -> Samples:
+    """Read the samples of a manifest.
 
     The rows are written once to an Arrow file beside the manifest, named by the manifest's content, or in the user's
     cache where that folder is read-only. They stay on disk, and a Sample is built when it is asked for.
@@ -62,16 +77,18 @@ def read_manifest(path: Path) -> Samples:
         digest = sha256_of(path)[:16]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a manifest.jsonl made by aes_r1.prepare") from error
-    arrow = path.with_name(f".{path.stem}.{digest}-{RULES}.arrow")
+    names = [f"{digest}-{RULES}.arrow"] if by_user else [f"{digest}-{RULES}.arrow", f"{digest}.arrow"]
+    candidates = [path.with_name(f".{path.stem}.{name}") for name in names]
+    arrow = next(filter(Path.exists, candidates), candidates[-1])
+    if not arrow.exists() and not os.access(path.parent, os.W_OK):
+        candidates = [private_cache() / name for name in names]
+        arrow = next(filter(Path.exists, candidates), candidates[-1])
     if not arrow.exists():
-        if not os.access(path.parent, os.W_OK):
-            arrow = private_cache() / f"{digest}-{RULES}.arrow"
-        if not arrow.exists():
-            _write_arrow(path, arrow)
+        _write_arrow(path, arrow, by_user=by_user)
     return Samples(Dataset.from_file(str(arrow)), path.parent.absolute())
 
 
-def _write_arrow(path: Path, arrow: Path) -> None:
+def _write_arrow(path: Path, arrow: Path, *, by_user: bool) -> None:
     import pyarrow
     from datasets import Features, Value
     from datasets.arrow_writer import ArrowWriter
@@ -90,20 +107,28 @@ def _write_arrow(path: Path, arrow: Path) -> None:
     features = Features(columns)
     try:
         with ArrowWriter(path=str(temporary), features=features) as writer:
-            for rows in _batches(_rows(path), BATCH):
+            for rows in _batches(_rows(path, by_user=by_user), BATCH):
                 writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
             writer.finalize()
         os.replace(temporary, arrow)
     finally:
         temporary.unlink(missing_ok=True)
-    for stale in arrow.parent.glob(
-        f".{path.stem}.*.arrow"
-    ):  # of earlier contents; they stay readable where they are open
-        if stale != arrow:
+    _remove_stale(path, arrow)
+
+
+def _remove_stale(path: Path, arrow: Path) -> None:
+    """Delete files of earlier contents or rules that `arrow` replaces; they stay readable where they are open.
+
+    In the user's cache only the content is known by a file's name, and another one may be of another manifest.
+    """
+    digest = arrow.name.removeprefix(f".{path.stem}.")[:16]
+    name = rf"\.{re.escape(path.stem)}\.[0-9a-f]{{16}}" if arrow.name.startswith(".") else digest
+    for stale in arrow.parent.iterdir():
+        if stale != arrow and re.fullmatch(rf"{name}(-[0-9]+)?\.arrow", stale.name):
             stale.unlink(missing_ok=True)
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a manifest by the names of Sample's fields; attributes are JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
     line_of: dict[str, dict[str, int]] = defaultdict(dict)  # by data set and id
@@ -116,7 +141,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 image = values["path"] if "path" in values else values["image"]
                 sample = Sample(image=image, **{name: values[name] for name in fields if name in values})
                 _check_types(sample)
-                earlier = line_of[sample.dataset].setdefault(sample.id, line_number)
+                if by_user:
+                    _check_names(sample)
+                earlier = line_of[sample.dataset].setdefault(sample.id, line_number) if by_user else line_number
                 if earlier != line_number:
                     raise InputError(
                         f"{path}, lines {earlier} and {line_number}: both have id={sample.id} of {sample.dataset}; "
@@ -130,6 +157,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(
             f"{path}: not UTF-8 after line {line_number} ({error.reason}); make it with aes_r1.prepare"
         ) from error
+    except _Fault as error:
+        raise InputError(f"{path}, line {line_number}: {error}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise InputError(
@@ -146,6 +175,11 @@ _TYPES = {
     **dict.fromkeys(_LEAST, (int, type(None))),
     **{"sha256": (str, type(None)), "attributes": (dict,)},
 }
+_KINDS = {str: "a text", int: "a number", dict: "an object"}
+
+
+class _Fault(Exception):
+    """What is wrong with a row, with the way out."""
 
 
 def _check_types(sample: Sample) -> None:
@@ -153,13 +187,10 @@ def _check_types(sample: Sample) -> None:
     for name, types in _TYPES.items():
         value = getattr(sample, name)
         if isinstance(value, bool) or not isinstance(value, types):
-            raise ValueError(f"{'path' if name == 'image' else name}={repr(value)[:40]} is of a wrong type")
+            key, kind = "path" if name == "image" else name, _KINDS[types[0]]
+            raise _Fault(f"{key}={repr(value)[:40]} is of a wrong type; give {kind}")
     if not sample.image.strip():
-        raise ValueError(f"path={sample.image!r} is empty")
-    for name, wrong in _NO_NAME.items():
-        value = getattr(sample, name)
-        if not value.strip() or wrong.search(value):
-            raise ValueError(f"{name}={repr(value)[:40]} is no name")
+        raise _Fault(f"path={sample.image!r} is empty; give the picture's path")
     for name, least in _LEAST.items():
         value = getattr(sample, name)
         if value is not None and not least <= value < 2**63:
@@ -170,10 +201,19 @@ def _check_types(sample: Sample) -> None:
         raise ValueError(f"mos_std={sample.mos_std} is outside [0, 1]")
     if sample.split not in ("train", "validation", "test"):
         raise ValueError(f"split={repr(sample.split)[:40]} is none of train, validation, test")
+    f"{sample.id}{sample.image}{sample.dataset}{sample.attributes}".encode()  # ValueError for half a surrogate pair
+
+
+def _check_names(sample: Sample) -> None:
+    """Raise _Fault, naming the key, for what is no name, and for an attribute that the program would misread."""
+    for name, wrong in _NO_NAME.items():
+        value = getattr(sample, name)
+        fault = name_fault(value, wrong)
+        if fault is not None:
+            raise _Fault(f"{name}={repr(value)[:40]} {fault}")
     fault = attributes_fault(sample.attributes, sample.dataset)
     if fault is not None:
-        raise ValueError(fault)
-    f"{sample.id}{sample.image}{sample.dataset}{sample.attributes}".encode()  # ValueError for half a surrogate pair
+        raise _Fault(fault)
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -50,6 +50,16 @@ def name_on_disk(root: Path, name: str) -> str:
     return resolved
 
 
+def name_fault(value: str, wrong: re.Pattern[str]) -> str | None:
+    """Return what is wrong with a name, that it is empty or holds what `wrong` finds, and the way out; else None."""
+    if not value.strip():
+        return "is empty; give a name"
+    match = wrong.search(value)
+    if match is None:
+        return None
+    return f"holds {'/' if match[0] == '/' else ascii(match[0])}; write it without"
+
+
 def exists(path: Path) -> bool:
     """Return whether there is a file at `path`; a name that no file can have is none."""
     try:

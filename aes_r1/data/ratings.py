@@ -35,8 +35,8 @@ class RatedSet:
 
 def known_ratings(sample: Sample) -> dict[str, float]:
     """Return {dimension: 0..1} of the known ratings of a picture: a scene's factors, else people's ratings."""
-    ratings = sample.attributes.get("factors" if is_made_scene(sample) else "ratings", {})
-    return {name: float(ratings[name]) for name in DIMENSIONS if ratings.get(name) is not None}
+    ratings = sample.attributes.get("factors" if is_made_scene(sample) else "ratings") or {}
+    return {name: min(1.0, max(0.0, float(ratings[name]))) for name in DIMENSIONS if ratings.get(name) is not None}
 
 
 def rated(

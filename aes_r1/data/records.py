@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from aes_r1.data.names import DRIVE, is_remote, local_name, name_on_disk
+from aes_r1.data.names import DRIVE, is_remote, local_name, name_fault, name_on_disk
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json
 from aes_r1.prompts import parse_critique, parse_score, untaught
@@ -37,6 +37,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
 _DATA_URL = re.compile(r"data:[^,]*,", re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/")  # of base64 in addresses
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, half of a surrogate pair
+_NO_SET = re.compile(rf"{_NO_NAME.pattern}|/")  # results are named DATASET/SPLIT
 _SPEAKERS = ("assistant", "gpt", "model", "bot")
 
 
@@ -124,16 +125,15 @@ def _checked_record(path: Path, where: str, row: dict[str, Any]) -> dict[str, An
         )
     if not isinstance(critique, str):
         raise InputError(f"{where}: critique={repr(critique)[:40]} is no text; give the words, or take the row out")
-    if (
-        isinstance(identity, bool)
-        or not isinstance(identity, str | int)
-        or not str(identity)
-        or _NO_NAME.search(str(identity))
-    ):
+    if isinstance(identity, bool) or not isinstance(identity, str | int):
         raise InputError(f"{where}: id={repr(identity)[:40]} is no name; give a text or a whole number")
     source = row.get("dataset")
-    if source is not None and (not isinstance(source, str) or "/" in source or _NO_NAME.search(source)):
+    if source is not None and not isinstance(source, str):
         raise InputError(f"{where}: dataset={repr(source)[:40]} is no name; give a text, or leave it out")
+    for name, value, wrong in (("id", str(identity), _NO_NAME), ("dataset", source or "aescot", _NO_SET)):
+        fault = name_fault(value, wrong)
+        if fault is not None:
+            raise InputError(f"{where}: {name}={repr(value)[:40]} {fault}")
     return {**row, "image": _picture(path, where, row["image"])}
 
 
@@ -171,7 +171,7 @@ def _only_answer(row: dict[str, Any], where: str) -> list[Any] | None:
     """Return the messages of a row of prompt and answer, None where it has no answer; InputError where it has two."""
     answers = {key: row[key] for key in _ANSWERS if isinstance(row.get(key), str | list)}
     filled = [key for key, value in answers.items() if (value.strip() if isinstance(value, str) else value)]
-    if len(filled) > 1:
+    if len({_answer_text(answers[key]) for key in filled}) > 1:
         raise InputError(f"{where}: two answers ({', '.join(filled)}); keep one")
     if not answers:
         return None
@@ -181,6 +181,11 @@ def _only_answer(row: dict[str, Any], where: str) -> list[Any] | None:
     if texts > 1:
         raise InputError(f"{where}: two answers ({key} is a list of {texts} texts); keep one")
     return turns
+
+
+def _answer_text(answer: str | list[Any]) -> str:
+    """Return the text of an answer: itself, or that of the last of its messages."""
+    return (answer if isinstance(answer, str) else _text(answer[-1])).strip()
 
 
 def _read_answer(answer: str, where: str) -> tuple[float, str]:

@@ -19,6 +19,8 @@ from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
+from aes_r1.data.names import exists, name_on_disk
+from aes_r1.data.sample import SUFFIXES
 from aes_r1.settings import InputError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -40,7 +42,9 @@ _NO_TEXT = (
     (b"version https://git-lfs", "a Git LFS pointer, not the labels; run git lfs pull"),
     (b"<", "a web page or other markup, as a failed download leaves; get the labels again"),
 )
-_NUMBER = re.compile(r"[+-]?[0-9]*[.,]?[0-9]+")
+# A number as text: with a decimal point, or with a decimal comma.
+DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -108,7 +112,7 @@ def table(
 
     A line `sep=;` before it sets the `separator`, which the header shows otherwise. `wanted` columns are found in upper
     and lower case, and no column may occur twice. Without `wanted` the file is a published one and is read leniently.
-    A cell may hold line breaks in your own file, unless they look like further rows.
+    A cell may hold line breaks in your own file, unless its lines look like further rows.
     """
     yield from table_in(read_text(path, fits), path, wanted, separator=separator)
 
@@ -126,7 +130,8 @@ def table_in(
         text, skipped = rest, 1
     separator = named_separator[1] if named_separator else separator or _separator(text, wanted)
     strict = bool(wanted)  # published files are read leniently, because the user cannot mend them
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=strict, strict=strict)
+    source = list(io.StringIO(text, newline=""))
+    rows = csv.reader(source, delimiter=separator, skipinitialspace=strict, strict=strict)
     names: list[str] | None = None
     last_line = 0
     while True:
@@ -140,13 +145,14 @@ def table_in(
             raise InputError(f"{path}, {location}: cannot be read as CSV ({error}); {remedy}") from error
         if cells is None:
             break
-        last_line = rows.line_num
+        record, last_line = source[last_line : rows.line_num], rows.line_num
         if not any(cell.strip() for cell in cells):
             continue
-        if any(_holds_rows(cell, names or cells, separator, strict=strict) for cell in cells):
+        # No published file has line breaks in its cells.
+        if len(record) > 1 and (not strict or _holds_rows(record, cells, names, separator, path.parent)):
             raise InputError(
                 f"{path}, {location}: a cell holds the rows below it, because a quote that opens there is not closed; "
-                "close it or take it out"
+                "close it or take it out; if it is a comment about other pictures, write it on one line"
             )
         if names is None:
             names = _columns([cell.strip() for cell in cells], path, wanted)
@@ -165,18 +171,51 @@ def table_in(
         raise InputError(f"{path}: the label file is empty")
 
 
-def _holds_rows(cell: str, names: list[str], separator: str, *, strict: bool) -> bool:
-    """Return whether a quote that is not closed has made rows a part of `cell`.
+def _holds_rows(record: list[str], cells: list[str], names: list[str] | None, separator: str, root: Path) -> bool:
+    """Return whether a quote that is not closed has made rows of the file a part of another row, or of the header.
 
-    No published file has line breaks in its cells. A comment in your own file may, but its lines do not have a cell for
-    every column with a number under mos.
+    record: the lines that were read as one row; cells: what was read from them; names: the columns, None where the row
+    is the header itself. A comment may have lines, but only one line of a row names a picture and its opinion: the last
+    one where the comment stands before the picture's name, and otherwise the first.
     """
-    _, *further = re.split(r"\r\n|\r|\n", cell)
-    if not strict:
-        return bool(further)
-    rows = [line.split(separator) for line in further]
-    place = names.index("mos") if "mos" in names else 0
-    return any(len(row) >= len(names) and _NUMBER.fullmatch(row[place].strip(' "')) for row in rows)
+    columns = names or [cell.strip().casefold() for cell in cells]
+    if not {"image", "mos"} <= set(columns):
+        return False  # refused later, because the column is missing
+    image = columns.index("image")
+    suffix = Path(cells[image].strip()).suffix.casefold() if names and image < len(cells) else ""
+    named = [_is_row(line, columns, separator, suffix, root) for line in record]
+    if names is not None and not any(set(cell) & {"\n", "\r"} for cell in cells[: image + 1]):
+        named[0] = True
+    return sum(named) > (names is not None)
+
+
+def _is_row(line: str, columns: list[str], separator: str, suffix: str, root: Path) -> bool:
+    """Return whether `line` looks like a row: it has a picture's name under image, and a number or nothing under mos.
+
+    A picture's name ends in `suffix` or in that of a picture format, or is a file below `root`. Cells may hold the
+    separator, so that a value may stand as many places further right as there are cells above the number of columns. A
+    row may leave out its last cells, but then needs its number.
+    """
+    cells = [cell.strip().strip('"').strip() for cell in line.lstrip("\ufeff").split(separator)]
+    further = len(cells) - len(columns)
+    images, opinions = (
+        cells[columns.index(name) : columns.index(name) + max(0, further) + 1] for name in ("image", "mos")
+    )
+    rated = any(DECIMAL.fullmatch(cell) or COMMA_DECIMAL.fullmatch(cell) for cell in opinions)
+    if not rated and (further < 0 or all(opinions)):
+        return False
+    return any(_is_picture_name(cell, suffix, root) for cell in images)
+
+
+def _is_picture_name(cell: str, suffix: str, root: Path) -> bool:
+    """Return whether `cell` names a picture: by its `suffix` or that of a picture format, or as a file below `root`."""
+    if not cell:
+        return False
+    ending = Path(cell).suffix.casefold()
+    if ending in SUFFIXES or (ending and ending == suffix):
+        return True
+    file = root / name_on_disk(root, cell)
+    return exists(file) and not file.is_dir()
 
 
 def _separator(text: str, wanted: Collection[str]) -> str:

@@ -31,9 +31,9 @@ def agreement_of_people(samples: Sequence[Sample], *, seed: int = 0) -> Agreemen
     """
     groups: dict[str, int] = {}
     for sample in samples:
-        for name in sample.attributes.get("other_votes") or {}:
-            groups[name] = groups.get(name, 0) + 1
-    if groups:
+        for name, votes in (sample.attributes.get("other_votes") or {}).items():
+            groups[name] = groups.get(name, 0) + (votes is not None)
+    if any(groups.values()):
         most = max(groups, key=lambda name: groups[name])
         return Agreement("other_group", _against(most, samples), {"group": most})
     rng = np.random.default_rng(seed)

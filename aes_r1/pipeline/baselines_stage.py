@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.data.manifest import read_manifest
+from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import (
@@ -100,7 +100,7 @@ def _train(run: RunFolder, data: DataSettings, pictures: int | None, seed: int, 
     limits = [limit for limit in (data.limit, pictures) if limit is not None]
     path = run.manifest(f"{data.name}-fitted")
     list_pictures(path, dataclasses.replace(data, limit=min(limits, default=None)), "train", seed=seed, store=store)
-    return read_manifest(path)
+    return read_run_manifest(path)
 
 
 def _fitted(

@@ -12,7 +12,7 @@ from pathlib import Path
 from aes_r1.data import scene_sets
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import first_unrated, load_samples
-from aes_r1.data.manifest import read_manifest, write_manifest
+from aes_r1.data.manifest import read_run_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
 from aes_r1.inference.predictions import Sets
@@ -34,7 +34,7 @@ def load_data(job: Job) -> None:
     lists: list[Sequence[Sample]] = []
     for test, split in splits:
         job.processes.on_rank_zero(partial(_list_for_run, job, test, split))
-        lists.append(read_manifest(job.manifest(test, split)))
+        lists.append(read_run_manifest(job.manifest(test, split)))
     for samples, split in zip(lists[:2], ("train", "validation"), strict=True):
         unrated = first_unrated(samples)  # none in a new list, because preflight refuses it
         if unrated is not None:
@@ -110,7 +110,7 @@ def _draw_lost_scenes(path: Path, data: DataSettings, store: Path, waiting: Call
     """Draw the scenes that the list `path` names again where `store` held them and has lost them."""
     if data.name not in scene_sets.SCENE_SETS:
         return
-    first = Path(read_manifest(path)[0].image)
+    first = Path(read_run_manifest(path)[0].image)
     if first.is_relative_to(store.resolve()) and not first.exists():
         scene_sets.make_scenes(data.name, store=store, waiting=waiting)
 
@@ -127,4 +127,4 @@ def _readable(samples: Sequence[Sample], data: DataSettings) -> Iterator[Sample]
 
 def drawn_sets(manifests: Iterable[Path], limit: int | None) -> Sets:
     """Return the pictures of an evaluation by the names of their manifests, at most `limit` of each."""
-    return {path.stem: stratified_draw(read_manifest(path), limit, LIMIT_SEED) for path in manifests}
+    return {path.stem: stratified_draw(read_run_manifest(path), limit, LIMIT_SEED) for path in manifests}

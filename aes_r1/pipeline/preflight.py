@@ -21,7 +21,7 @@ from aes_r1.aescot.chat import affordable_price, key_of
 from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, require_opinions, root_of
-from aes_r1.data.manifest import read_manifest
+from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.opinions import rater_shares
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.records import read_records
@@ -180,7 +180,7 @@ def _train_samples(settings: Settings) -> Sequence[Sample]:
     """Return the training pictures: those that the run has listed, else those of the labels."""
     listed = RunFolder(settings.out).manifest(f"{settings.data.name}-train")
     if not _to_come(settings, "data") and listed.exists():
-        return read_manifest(listed)
+        return read_run_manifest(listed)
     with quiet():
         return load_samples(settings.data, "train", seed=settings.seed, store=Path(settings.store))
 

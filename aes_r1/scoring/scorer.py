@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aes_r1.data.manifest import read_manifest
+from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.sample import Sample, as_rgb, open_picture
 from aes_r1.data.splits import LIMIT_SEED, stratified_draw
 from aes_r1.evaluation.bootstrap import agreement, as_columns, bootstrap, with_interval
@@ -124,7 +124,7 @@ def _train(run: RunFolder, name: str, pictures: int) -> Sequence[Sample]:
     path = run.manifest(f"{name}-train")
     if not path.exists():
         raise InputError(f"{path}: the run's list of training pictures is missing; give the run's whole folder")
-    return stratified_draw(read_manifest(path), pictures, LIMIT_SEED)
+    return stratified_draw(read_run_manifest(path), pictures, LIMIT_SEED)
 
 
 def _tested(run: RunFolder) -> list[Sample]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
 
-from aes_r1.data.manifest import read_manifest
+from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     model, settings = run.stage_values("base")["model"], run.settings
     pixels = settings["data"]["max_pixels"] or settings["model"]["max_pixels"]
     backbone = backbones.load(model, dtype="float32", max_pixels=pixels)
-    train, test = (read_manifest(run.manifest(f"scenes-{split}")) for split in ("train", "test"))
+    train, test = (read_run_manifest(run.manifest(f"scenes-{split}")) for split in ("train", "test"))
     known, unknown = features(backbone, train), features(backbone, test)
     mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
     result = {}

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aes_r1.command import OneLineParser, run_argparse
-from aes_r1.data.manifest import read_manifest
+from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.token_entropy import measure_entropy
 from aes_r1.model import backbone as backbones
@@ -46,7 +46,7 @@ def measure(folder: Path) -> Iterator[dict]:
     if not run.stage_done("base"):
         raise InputError(f"{folder}: holds no model yet; give the folder of a run that has one")
     settings = run.settings
-    pictures = read_manifest(run.manifest(f"{settings['data']['name']}-validation"))
+    pictures = read_run_manifest(run.manifest(f"{settings['data']['name']}-validation"))
     for stage, path in models(run).items():
         max_pixels = settings["data"]["max_pixels"] or settings["model"]["max_pixels"]
         backbone = backbones.load(

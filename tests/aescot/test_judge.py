@@ -181,6 +181,7 @@ def test_the_scenes_judge_reads_the_words_and_knows_the_factors():
     true, facts = dict.fromkeys(DIMENSIONS, 0.9), {"light": "left", "place": "right", "cues": ["moon"]}
     told = scenes_critique(true, facts, 0.5, np.random.default_rng(0))
     judge = ScenesJudge()
+    asyncio.run(judge.fact(sample(true, None), told))  # null is absent
     assert asyncio.run(judge.align(sample(true, facts), told)).level == "fair"
     assert asyncio.run(judge.fact(sample(true, facts), told)).unsupported_claims == ()
     other = {"light": "right", "place": "right", "cues": ["birds"]}

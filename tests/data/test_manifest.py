@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from aes_r1.data.loader import load_samples
-from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
+from aes_r1.data.manifest import list_hashes, read_manifest, read_run_manifest, write_manifest
+from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample
+from aes_r1.inference.people import agreement_of_people
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import DataSettings, InputError
 
@@ -68,14 +70,26 @@ def with_attributes(dataset, **attributes):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"id": "b", "path": null, "mos": 0.5, "dataset": "x", "split": "test"}', "path=None is of a wrong type"),
-        ('{"id": "b", "path": 5, "mos": 0.5, "dataset": "x", "split": "test"}', "path=5 is of a wrong type"),
+        (
+            '{"id": "b", "path": null, "mos": 0.5, "dataset": "x", "split": "test"}',
+            "path=None is of a wrong type; give a text",
+        ),
+        (
+            '{"id": "b", "path": 5, "mos": 0.5, "dataset": "x", "split": "test"}',
+            "path=5 is of a wrong type; give a text",
+        ),
         ('{"id": "b", "path": "", "mos": 0.5, "dataset": "x", "split": "test"}', "path='' is empty"),
-        ('{"id": "b", "path": "b", "mos": 0.5, "dataset": "", "split": "test"}', "dataset='' is no name"),
-        ('{"id": "b", "path": "b", "mos": 0.5, "dataset": "x/y", "split": "test"}', "dataset='x/y' is no name"),
-        ('{"id": "b", "path": "b", "mos": 0.5, "dataset": "x\\u009b", "split": "test"}', "is no name"),
-        ('{"id": "b\\nc", "path": "b", "mos": 0.5, "dataset": "x", "split": "test"}', "is no name"),
-        ('{"id": "", "path": "b", "mos": 0.5, "dataset": "x", "split": "test"}', "id='' is no name"),
+        ('{"id": "b", "path": "b", "mos": 0.5, "dataset": "", "split": "test"}', "dataset='' is empty; give a name"),
+        (
+            '{"id": "b", "path": "b", "mos": 0.5, "dataset": "x/y", "split": "test"}',
+            "dataset='x/y' holds /; write it without",
+        ),
+        (
+            '{"id": "b", "path": "b", "mos": 0.5, "dataset": "x\\u009b", "split": "test"}',
+            "holds '\\x9b'; write it without",
+        ),
+        ('{"id": "b\\nc", "path": "b", "mos": 0.5, "dataset": "x", "split": "test"}', "holds '\\n'; write it without"),
+        ('{"id": "", "path": "b", "mos": 0.5, "dataset": "x", "split": "test"}', "id='' is empty; give a name"),
         (
             '{"id": "b", "path": "b", "mos": 0.5, "mos": 0.6, "dataset": "x", "split": "test"}',
             "the key mos stands twice",
@@ -90,7 +104,7 @@ def with_attributes(dataset, **attributes):
         (with_attributes("x", other_votes={"lab": 7}), "attributes.other_votes={'lab': 7} must be lists"),
         (with_attributes("x", ratings="many"), "attributes.ratings='many' must be ratings in [0, 1]"),
         (with_attributes("x", ratings={"color": 7}), "attributes.ratings={'color': 7} must be ratings in [0, 1]"),
-        (with_attributes("x", ratings={"hue": 0.5}), "attributes.ratings={'hue': 0.5} must be ratings"),
+        (with_attributes("x", ratings={"color": 1.001}), "must be ratings in [0, 1]"),
         (with_attributes("x", factors="light"), "attributes.factors='light' must be of a made scene (scenes, "),
         (with_attributes("scenes", factors={"color": 0.5}), "must be the factor of every dimension in [0, 1]"),
         (with_attributes("scenes", factors=dict.fromkeys(DIMENSIONS, 9)), "must be the factor of every dimension"),
@@ -127,6 +141,61 @@ def test_a_broken_line_is_named(line, says, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["m.jsonl"]
     with pytest.raises(InputError, match=r"nowhere\.jsonl"):
         read_manifest(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        dict.fromkeys(("votes", "other_votes", "factors", "facts", "ratings")),
+        {"other_votes": {"lab": None, "crowd": [1, 2]}, "ratings": {"color": None}},
+        {"ratings": {"color": 1 + 2e-10, "composition": -2e-10, "sharpness": 7, "hue": "blue"}},
+    ],
+)
+@pytest.mark.parametrize("dataset", ["x", "scenes"])
+def test_nothing_given_and_what_nothing_reads_is_read(attributes, dataset, tmp_path):
+    (tmp_path / "m.jsonl").write_text(with_attributes(dataset, **attributes) + "\n")
+    (sample,) = read_manifest(tmp_path / "m.jsonl")
+    assert sample.attributes == attributes
+    assert all(0 <= rating <= 1 for rating in known_ratings(sample).values())
+    agreement_of_people([sample])
+
+
+def test_what_a_run_has_written_stays_readable(tmp_path):
+    """Nobody can rename a column of a run that has begun; a manifest that a user gives is checked all the same."""
+    rows = [with_attributes("org/name", votes="210"), with_attributes("org/name", ratings="many")]
+    (tmp_path / "m.jsonl").write_text("\n".join(rows))
+    assert [sample.attributes for sample in read_run_manifest(tmp_path / "m.jsonl")] == [
+        {"votes": "210"},
+        {"ratings": "many"},
+    ]
+    with pytest.raises(InputError, match=r"m\.jsonl, line 1: dataset='org/name' holds /"):
+        read_manifest(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match=r"m\.jsonl, line 1"):
+        read_run_manifest(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize("name", ["m", "m[1]", "a.b"])
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_file_of_earlier_rules_is_deleted_and_that_of_another_manifest_is_not(
+    name, writable, tmp_path, monkeypatch
+):
+    folder, cache = tmp_path / "folder", tmp_path / "cache"
+    write_manifest(samples(2), folder / f"{name}.jsonl")
+    write_manifest(samples(3), folder / f"{name}.other.jsonl")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    access = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: (writable or Path(path) != folder) and access(path, mode))
+    read_manifest(folder / f"{name}.other.jsonl")
+    read_run_manifest(folder / f"{name}.jsonl")
+    place = folder if writable else cache / "aes_r1"
+    before = set(place.glob("*.arrow"))
+    assert len(before) == 2
+    rows = read_manifest(folder / f"{name}.jsonl")
+    assert len(set(place.glob("*.arrow"))) == 2
+    assert len(before & set(place.glob("*.arrow"))) == 1
+    assert list(rows) == list(read_run_manifest(folder / f"{name}.jsonl")) == samples(2)
+    assert len(set(place.glob("*.arrow"))) == 2
 
 
 def test_two_rows_may_not_have_one_id(tmp_path):

@@ -229,8 +229,11 @@ def test_a_picture_that_cannot_be_meant_is_refused_by_its_line(image, says, tmp_
         ({**OURS, "mos": float("nan")}, "mos=nan"),
         ({**OURS, "critique": ["Soft."]}, "is no text"),
         ({**OURS, "id": {"a": 1}}, "is no name"),
-        ({**OURS, "id": ""}, "is no name"),
-        ({**OURS, "id": "a\x1b[2J"}, "is no name"),
+        ({**OURS, "id": ""}, "id='' is empty; give a name"),
+        ({**OURS, "id": "a\x1b[2J"}, "holds '\\x1b'; write it without"),
+        ({**OURS, "id": "a\tb"}, "holds '\\t'; write it without"),
+        ({**OURS, "dataset": "org/name"}, "dataset='org/name' holds /; write it without"),
+        ({**OURS, "dataset": "a\nb"}, "holds '\\n'; write it without"),
         ({**OURS, "dataset": 7}, "dataset=7"),
         ({**OURS, "dataset": ["ava"]}, "dataset=['ava']"),
         ({**RELEASED, "mos": 0.9}, "mos=0.9 beside an answer of 0.63"),
@@ -356,10 +359,13 @@ def test_a_record_with_two_answers_is_refused(answers, says, tmp_path):
     [
         {"completion": TOLD[0], "response": " ", "answer": None, "output": []},
         {"output": [TOLD[0]]},
+        {"completion": TOLD[0], "response": f"{TOLD[0]}\n"},
+        {"completion": [{"role": "assistant", "content": TOLD[0]}], "output": TOLD[0]},
+        {"output": [TOLD[0]], "response": [{"content": [{"type": "text", "text": TOLD[0]}]}]},
         {"response": [{"role": "user", "content": TOLD[1]}, {"role": "assistant", "content": TOLD[0]}]},
         {"messages": [{"role": "assistant", "content": TOLD[0]}], "answer": "0.5"},
     ],
 )
-def test_one_answer_beside_empty_ones_is_read(answers, tmp_path):
+def test_one_answer_beside_empty_ones_and_the_same_again_is_read(answers, tmp_path):
     (record,) = read_records(write(tmp_path, {"prompt": "x", "image": "a.jpg", **answers}))
     assert (record["mos"], record["critique"]) == (1.0, "A.")

@@ -533,14 +533,57 @@ def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
     assert outcomes == {"read", "refused"}
 
 
-def test_a_comment_may_have_lines_and_a_quote_that_is_not_closed_may_not(tmp_path):
-    """The quote of another row closes the cell, so that nothing else shows it."""
-    path = tmp_path / "labels.csv"
-    path.write_text('image,mos,note,who\na.jpg,0.5,"dark\nbut calm, soft, 7, and\r\nwarm",me\nb.jpg,0.6,,me\n')
-    assert [label.attributes["note"] for label in folder_labels(tmp_path)] == [
-        "dark\nbut calm, soft, 7, and\r\nwarm",
-        "",
-    ]
-    path.write_text('image,mos,note,who\na.jpg,0.5,"dark,me\nb.jpg,0.6,,you\nc.jpg,0.7,cold",me\n')
-    with pytest.raises(InputError, match=r"labels\.csv, line 2: a cell holds the rows below it"):
+MULTI_LINE = {
+    "after mos": 'image,mos,note,who\na.jpg,0.5,"dark\nbut calm, soft, 7, and\r\nwarm",me\nb.jpg,0.6,,me\n',
+    "a list": 'image,mos,note\na.jpg,0.5,"good points\ncolor,7,light\ncomposition,8,fine"\nb.jpg,.6,y\n',
+    "numbers": 'mos,image,note\n.5,a.jpg,"x\n3, 4, 5 trees"\n.6,b.jpg,y\n',
+    "between": 'image,note,mos\na.jpg,"good\nbad, and, .7",.5\nb.jpg,"x\n",.6\n',
+    "first": 'note,image,mos\n"good, 2, .4\nbetter, too",a.jpg,.5\n"\n",b.jpg,.6\n',
+    "last is the picture": 'mos,note,image\n.5,"3, 4, 5\nsoft",a.jpg\n.6,"x\ry",b.jpg\n',
+    "about others": 'image,mos,note\na.jpg,.5,"compare\nb.jpg, c.jpg, d.jpg\nand e.jpg"\nb.jpg,.6,y\n',
+    "a header": 'image,mos,"my\nnote"\na.jpg,.5,x\nb.jpg,.6,y\n',
+}
+
+
+@pytest.mark.parametrize("content", MULTI_LINE.values(), ids=MULTI_LINE)
+def test_a_comment_may_have_lines_in_any_column(content, tmp_path):
+    (tmp_path / "labels.csv").write_bytes(content.encode())
+    (tmp_path / "4").mkdir()
+    labels = folder_labels(tmp_path)
+    assert [(label.image, label.mos) for label in labels] == [("a.jpg", 0.5), ("b.jpg", 0.6)]
+    assert any("\n" in f"{label.attributes}" or "\\n" in f"{label.attributes}" for label in labels)
+
+
+OPEN_QUOTES = {
+    "between": 'image,note,mos\na.jpg,"good,.1\nb.jpg,bad",.9\nc.jpg,x,.5\n',
+    "between, three rows": 'image,note,mos\na.jpg,"good,.1\nb.jpg,so,.2\nc.jpg,bad",.9\n',
+    "between, without an opinion": 'image,note,mos\na.jpg,"good,\nb.jpg,bad",.9\n',
+    "between, with commas": 'image,note,mos\na.jpg,"good, x,.1\nb.jpg,bad, very",.9\n',
+    "after": 'image,mos,note\na.jpg,0.5,"good\nb.jpg,.6,y"\n',
+    "after, next rows": 'image,mos,note,who\na.jpg,0.5,"dark,me\nb.jpg,0.6,,you\nc.jpg,0.7,cold",me\n',
+    "an exponent": 'image,mos,note\na.jpg,0.5,"good\nb.jpg,6e-1,y"\n',
+    "a last point": 'image,mos,note\na.jpg,1,"x\nb.jpg,1.,z"\n',
+    "decimal commas": 'image;mos;note\na.jpg;0,5;"good\nb.jpg;0,6;y"\n',
+    "no opinion": 'image,mos,note\na.jpg,0.5,"good\nb.jpg,,y"\n',
+    "short rows": 'image,mos,note,who\na.jpg,0.5,"good\nb.jpg,.6,y"\n',
+    "first": 'note,image,mos\n"good,a.jpg,.1\nbad",b.jpg,.9\nx,c.jpg,.5\n',
+    "first, with commas": 'note,image,mos\n"good, x,a.jpg,.1\nbad, very",b.jpg,.9\n',
+    "last is the picture": 'mos,note,image\n.1,"good,a.jpg\n.9,bad",b.jpg\n',
+    "in the name": 'image,mos\n"a.jpg,.5\nb.jpg",.6\n',
+    "another suffix": 'image,mos,note\na.jpg,.5,"good\nb.PNG,.6,y"\n',
+    "a suffix of their own": 'image,mos,note\na.img7,.5,"good\nb.img7,.6,y"\n',
+    "no suffix": 'image,mos,note\nfirst,.5,"good\nsecond,.6,y"\n',
+    "in a folder": 'mos,image,note\r\n.5,x\\a.jpg,"good\r\n.6,x\\b.jpg,y"\r\n',
+    "in the header": 'image,mos,"note\na.jpg,.5,x"\nb.jpg,.6,y\n',
+}
+
+
+@pytest.mark.parametrize("content", OPEN_QUOTES.values(), ids=OPEN_QUOTES)
+def test_a_quote_that_makes_rows_part_of_a_cell_is_refused(content, tmp_path):
+    """The quote of another row closes the cell, so that nothing else shows it: a picture got another one's opinion."""
+    (tmp_path / "labels.csv").write_bytes(content.encode())
+    for name in ("first", "second"):
+        (tmp_path / name).touch()
+    line = 1 if content.startswith('image,mos,"note') else 2
+    with pytest.raises(InputError, match=rf"labels\.csv, line {line}: a cell holds the rows below it.*close it"):
         folder_labels(tmp_path)
