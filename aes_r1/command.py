@@ -33,7 +33,7 @@ from aes_r1.recipe import to_settings
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
-from aes_r1.runs.ray_cluster import RayNotStarted
+from aes_r1.runs.ray_cluster import RayFailed
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import CONF, InputError, Settings, as_dict
 from aes_r1.tracking.headline import headline, headline_origin
@@ -215,7 +215,7 @@ def _ending(error: BaseException, schema: type | None = None) -> tuple[int, str]
             return 2, _one_line(error, schema or Settings)
         case Stopped():
             return 75 if error.requeue else 1, str(error)
-        case NeverFinite() | RayNotStarted() | ServerGone() | ServersGone():
+        case NeverFinite() | RayFailed() | ServerGone() | ServersGone():
             return 1, str(error)
         case OSError() if error.errno in _CANNOT_WRITE:
             place = error.filename2 or error.filename or "disk"  # the second is what a draft was to replace

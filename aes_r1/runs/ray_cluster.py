@@ -1,4 +1,4 @@
-"""Connect to a Ray cluster or start one, with one line in place of Ray's traceback where that fails."""
+"""Connect to a Ray cluster or start one, with one line in place of Ray's traceback where it fails."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aes_r1.settings import InputError
@@ -14,15 +16,15 @@ _ANSWERS_S = 5.0  # in which a named cluster has to accept a connection; Ray its
 _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^/:]+|\[[^\]]+\]):(?P<port>\d+)$")
 
 
-class RayNotStarted(Exception):
-    """Raised where Ray does not start on this machine; the same command may be started again."""
+class RayFailed(Exception):
+    """Raised where Ray does not start on this machine, or loses a worker; the same command may be started again."""
 
 
 def start_ray(ray: Any, **arguments: Any) -> None:
     """Call ray.init(**arguments); the handler of SIGTERM stays, in whose place Ray's would end the process at once.
 
     ray: the package. Raises InputError where the cluster that `address` or RAY_ADDRESS names does not answer, and
-    RayNotStarted where none can be started on this machine.
+    RayFailed where none can be started on this machine.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = str(arguments.get("address") or os.environ.get("RAY_ADDRESS") or "")
@@ -41,9 +43,24 @@ def start_ray(ray: Any, **arguments: Any) -> None:
         if type(error) not in (Exception, RuntimeError, TimeoutError):
             raise
         again = "what is done is kept, start the command again when the machine is less busy"
-        raise RayNotStarted(f"Ray did not start: {_line(error)}; {again}") from error
+        raise RayFailed(f"Ray did not start: {_line(error)}; {again}") from error
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def lost_workers(ray: Any) -> Iterator[None]:
+    """Raise RayFailed where a worker is lost in the block: it was killed, had no memory, or its machine is gone.
+
+    An error that a worker's own code raised (a RayTaskError) stays as it is, with its traceback.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise
+        again = "what is done is kept, start the command again"
+        raise RayFailed(f"Ray lost a worker: {_line(error)}; {again}") from error
 
 
 def _require_answer(address: str) -> None:

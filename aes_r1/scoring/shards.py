@@ -28,7 +28,7 @@ from rich.progress import (
 
 from aes_r1.data.sample import PictureError
 from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
-from aes_r1.runs.ray_cluster import start_ray
+from aes_r1.runs.ray_cluster import lost_workers, start_ray
 from aes_r1.scoring.critic import Critic, identity_of
 from aes_r1.scoring.inputs import UrlLimits, read_picture
 from aes_r1.scoring.rows import count_of, row_of
@@ -47,14 +47,26 @@ class ShardScorer:
         self.limits = None if limits is None else UrlLimits(**limits)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Score the shards of `batch` (columns number and names); return the counts for the progress line."""
-        counts: dict[str, list] = {"number": [], "pictures": [], "process": []}
+        """Score the shards of `batch` (columns number and names); return counts, and why a shard was not written."""
+        counts: dict[str, list] = {"number": [], "pictures": [], "process": [], "fault": []}
         for number, names in zip(batch["number"], batch["names"], strict=True):
-            self._score(int(number), json.loads(names))
+            counts["fault"].append(self._fault(int(number), json.loads(names)))
             counts["number"].append(int(number))
             counts["pictures"].append(len(json.loads(names)))
             counts["process"].append(os.getpid())
         return counts
+
+    def _fault(self, number: int, names: list[str]) -> str:
+        """Score a shard; return "", or what keeps the disk from taking it, as JSON.
+
+        Ray hands an error of a worker on as a text with its traceback, in which the process that started it could not
+        find errno and file.
+        """
+        try:
+            self._score(number, names)
+        except OSError as error:
+            return json.dumps([error.errno, error.strerror, str(error.filename2 or error.filename or self.out)])
+        return ""
 
     def _score(self, number: int, names: list[str]) -> None:
         rows, unreadable = [], []
@@ -99,7 +111,7 @@ def score_shards(
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
     missing = [{"number": n, "names": json.dumps(part)} for n, part in shards if not _part(out, n).exists()]
     if missing:
-        with _Cluster(ray, workers):
+        with _Cluster(ray, workers), lost_workers(ray):
             _run(ray, missing, out, model, samples, seed, limits, workers)
     counts: Counter[str] = Counter(pictures=0, unanswered=0)
     for number, _ in shards:
@@ -135,6 +147,8 @@ def _run(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("scoring", total=total)
         for row in results.iter_rows():
+            if row["fault"]:
+                raise OSError(*json.loads(row["fault"]))
             bar.advance(task, row["pictures"])
 
 

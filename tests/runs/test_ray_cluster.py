@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from aes_r1.runs.ray_cluster import RayNotStarted, start_ray
+from aes_r1.runs.ray_cluster import RayFailed, start_ray
 from aes_r1.settings import InputError
 from tests.conftest import picture
 
@@ -61,7 +61,7 @@ def test_a_node_that_does_not_start_in_time_is_one_line(monkeypatch):
         "The current node timed out during startup. This could happen because some of the raylet failed to "
         "startup or the GCS has become overloaded."
     )
-    with pytest.raises(RayNotStarted) as raised:
+    with pytest.raises(RayFailed) as raised:
         start_ray(that_raises(Exception(words)))
     assert str(raised.value) == (
         "Ray did not start: The current node timed out during startup; what is done is kept, start the command again "

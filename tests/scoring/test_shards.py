@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from aes_r1.runs.files import read_rows
+from aes_r1.runs.files import draft_of, read_rows
+from aes_r1.runs.ray_cluster import RayFailed, lost_workers
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.rows import row_of
 from aes_r1.scoring.shards import score_shards
@@ -17,7 +18,7 @@ from aes_r1.settings import InputError
 from tests import processes
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("ray", reason="the extra ray is not installed")
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 
 def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talking_run, tmp_path):
@@ -71,3 +72,26 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
             score_shards(names, out, **{**arguments, **changes})
     with pytest.raises(InputError, match="list"):
         score_shards(names[1:], out, **arguments)
+
+
+def test_a_shard_that_cannot_be_written_ends_the_command_in_one_line(talking_run, tmp_path):
+    """A folder stands where the worker drafts the second shard, as a full or revoked disk would."""
+    out = tmp_path / "out"
+    draft_of(out / "part-00001.jsonl").mkdir(parents=True)
+    command = [sys.executable, "-m", "aes_r1.score", str(talking_run / "pictures"), "--model", str(talking_run)]
+    command += ["--shards", str(out), "--shard-size", "4", "--workers", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = processes.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("aes_r1: ")]
+    assert lines == [f"aes_r1: {draft_of(out / 'part-00001.jsonl')}: Is a directory; give the name of a file"]
+    assert (out / "part-00000.jsonl").exists(), "what is done is kept"
+
+
+def test_a_lost_worker_is_one_line_and_an_error_of_the_code_is_not():
+    said = r"^Ray lost a worker: .*; what is done is kept, start the command again$"
+    with pytest.raises(RayFailed, match=said), lost_workers(ray):
+        raise ray.exceptions.WorkerCrashedError
+    with pytest.raises(ray.exceptions.RayTaskError), lost_workers(ray):
+        raise ray.exceptions.RayTaskError("submit", "Traceback ..", TypeError("a fault of the code"))
