@@ -1,10 +1,10 @@
 """Build AesCoT: turn pictures with scores into critiques, each kept or rejected with reasons (method, stage 0).
 
 Every decided picture stands either in OUT/aescot.jsonl or in OUT/rejected.jsonl, in the order of the draw. These files
-are replaced whole, at the end. OUT/calls.jsonl holds every answer of a model from the moment it came. A restart replays
-this journal, which costs nothing and gives the same decisions, and buys only what is missing. A start that a server or
-a price ceiling ends still decides every picture whose answers it holds, and never leaves fewer pictures decided than it
-found.
+are replaced whole and together, at the end. OUT/calls.jsonl holds every answer of a model from the moment it came. A
+restart replays this journal, which costs nothing and gives the same decisions, and buys only what is missing. A start
+that a server or a price ceiling ends still decides every picture whose answers it holds, and never leaves fewer
+pictures decided than it found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
 from aes_r1.aescot.near_copy import NearCopies
 from aes_r1.aescot.phrases import FACT_WORDS
 from aes_r1.aescot.quotas import QuotaSampler, read_quotas
-from aes_r1.aescot.record import Reply, record
+from aes_r1.aescot.record import DECIDED, Reply, decided_pictures, record
 from aes_r1.aescot.report import Tally, calls_summary
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.aescot.start import check_roles, claim_output_folder, prompts_of
@@ -106,7 +106,7 @@ def build_aescot(
             tally=Tally(seed),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),
-            files=_Files(out, (*_DECIDED, "plants.jsonl") if expert.name == "scenes" else _DECIDED),
+            files=_Files(out, (*DECIDED, "plants.jsonl") if expert.name == "scenes" else DECIDED),
             journal=journal,
             chats=chats,
             progress=progress,
@@ -123,24 +123,29 @@ def build_aescot(
         if expert.name == "scenes":
             report["plants"] = job.tally.plants()
         if job.stopped is None or job.files.hold_as_many_as_before():
-            job.files.replace()
+            job.files.replace(report)
         else:
             job.files.drop()
             report = {**_report_before(out), "stopped": report["stopped"], "calls": report["calls"]}
-        write_json(out / "distill_report.json", report)
+            write_json(out / "distill_report.json", report)
         if job.failure is not None:
             raise job.failure
     return out / "aescot.jsonl"
 
 
-_DECIDED = ("aescot.jsonl", "rejected.jsonl")
-
-
 class _Files:
-    """The files of decided pictures in `out`, each written beside the one of an earlier start until it replaces it."""
+    """The files of decided pictures in `out`, each written beside the one of an earlier start until it replaces it.
+
+    They and the report on them are replaced together: `replacing.json` holds that report from before the first of the
+    renames until after the last, and a start that finds it finishes what a kill interrupted.
+    """
 
     def __init__(self, out: Path, names: Sequence[str]) -> None:
         self._paths = {name: out / name for name in names}
+        self._report, self._replacing = out / "distill_report.json", out / "replacing.json"
+        if self._replacing.exists():
+            self._finish_replacing()
+        draft_of(self._replacing).unlink(missing_ok=True)
         for path in self._paths.values():
             draft_of(path).write_bytes(b"")
 
@@ -150,26 +155,26 @@ class _Files:
 
     def hold_as_many_as_before(self) -> bool:
         """Return whether this start decided at least as many pictures as the one whose files stand in the folder."""
-        paths = [self._paths[name] for name in _DECIDED]
-        return _lines(map(draft_of, paths)) >= _lines(path for path in paths if path.exists())
+        paths = [self._paths[name] for name in DECIDED]
+        return len(decided_pictures(map(draft_of, paths))) >= len(decided_pictures(paths))
 
-    def replace(self) -> None:
-        """Put the new files into the places of the old ones, each at once."""
+    def replace(self, report: Mapping[str, Any]) -> None:
+        """Put the new files and the report on them into the places of the old ones."""
+        write_json(self._replacing, report)
+        self._finish_replacing()
+
+    def _finish_replacing(self) -> None:
+        report = read_json(self._replacing)
         for path in self._paths.values():
-            draft_of(path).replace(path)
+            if draft_of(path).exists():  # else a start that was killed had renamed it
+                draft_of(path).replace(path)
+        write_json(self._report, report)
+        self._replacing.unlink()
 
     def drop(self) -> None:
         """Delete the new files; the old ones stay."""
         for path in self._paths.values():
             draft_of(path).unlink()
-
-
-def _lines(paths: Iterable[Path]) -> int:
-    total = 0
-    for path in paths:
-        with path.open("rb") as file:
-            total += sum(1 for _ in file)
-    return total
 
 
 def _report_before(out: Path) -> dict[str, Any]:

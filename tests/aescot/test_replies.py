@@ -402,6 +402,59 @@ def test_the_files_are_whole_while_another_start_writes_them(serve, tmp_path):
     assert len(read_rows(out / "rejected.jsonl")) == first[1] - 1
 
 
+class Killed(BaseException):
+    """Stands for a kill, after which nothing is tidied up."""
+
+
+@pytest.mark.parametrize("before", ["replacing.json", "aescot.jsonl", "rejected.jsonl", "distill_report.json"])
+def test_a_kill_while_files_are_replaced_leaves_every_picture_in_one_of_them(before, serve, tmp_path, monkeypatch):
+    """The next start is ended by its server, so that it decides fewer pictures than it found and keeps the files."""
+    hears = {"3": GONE, "13": GONE}
+
+    def answer(prompt: str, times: int) -> Sent:
+        return next((hears[n] for n in hears if f"score of {(int(n) + 0.5) / 30:.2f}" in prompt), completion(WHOLE))
+
+    server, samples, out = serve(answer), pictures(tmp_path, 30), tmp_path / "out"
+    first = build(samples, out, server.url, max_concurrency=1)
+    assert first["rejected_by_reason"]["no_answer"] == 2
+    del hears["3"]
+    rename = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == out / before:
+            raise Killed
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", killed)
+        build(samples, out, server.url, max_concurrency=1)
+    hears["13"] = error(401, "Incorrect API key provided")
+    with pytest.raises(ServerGone):
+        build(samples, out, server.url, max_concurrency=1)
+    rows = [read_rows(out / name) for name in ("aescot.jsonl", "rejected.jsonl")]
+    assert sorted(int(row["id"]) for row in [*rows[0], *rows[1]]) == list(range(30))
+    report = json.loads((out / "distill_report.json").read_text())
+    assert [report["kept"], report["rejected"]] == [len(rows[0]), len(rows[1])]
+    assert report["kept"] == first["kept"] + (before != "replacing.json")
+    assert no_drafts(out)
+    assert not (out / "replacing.json").exists()
+
+
+def test_a_picture_that_an_older_version_left_in_both_files_counts_once(silent_about, tmp_path):
+    server, say = silent_about(judge=False)
+    samples, out = pictures(tmp_path, 30), tmp_path / "out"
+    build(samples, out, server.url, max_concurrency=1)
+    kept, rejected = decided_files(out)
+    twice = [row for row in kept.splitlines() if json.loads(row)["id"] in ("5", "6", "7")]
+    (out / "rejected.jsonl").write_bytes(rejected + b"\n".join([*twice, b""]))
+    say(error(401, "Incorrect API key provided"))
+    (out / "aescot.jsonl").write_bytes(b"\n".join(kept.splitlines()[:-3]) + b"\n")
+    with pytest.raises(ServerGone):
+        build(samples, out, server.url, max_concurrency=1)
+    ids = [row["id"] for name in ("aescot", "rejected") for row in read_rows(out / f"{name}.jsonl")]
+    assert len(ids) == len(set(ids)) == 27
+
+
 @pytest.mark.parametrize("sent", [page(502), page(500), error(429, "slow down"), error(503, "model is loading")])
 def test_what_passes_is_tried_again(sent, serve, tmp_path):
     server = serve(lambda prompt, times: sent if times == 1 else completion(WHOLE))
