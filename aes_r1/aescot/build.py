@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,18 +199,32 @@ class _Distillation:
     progress: Progress | None
     stopped: str | None = None
     failure: ServerGone | None = None
+    examined: set[tuple[str, str]] = field(default_factory=set)  # (data set, id) of the pictures in flight
+    unread: set[tuple[str, str]] = field(init=False)  # those with answers of an earlier start, before they are examined
     first_reasons: dict[str, str] = field(default_factory=dict)  # for each code, what was found the first time
 
+    def __post_init__(self) -> None:
+        self.unread = set(self.journal.pictures) if self.journal is not None else set()
+
     async def run(self) -> None:
-        """Decide pictures until none is left to draw; once stopped, until every answer of an earlier start is read."""
+        """Decide pictures until none is left to draw; once stopped, those with answers of an earlier start."""
         while self._goes_on() and (drawn := self.draw.next_round()):
             await self._round(drawn)
 
     def _goes_on(self) -> bool:
-        return self.stopped is None or (self.journal is not None and self.journal.has_unread)
+        return self.stopped is None or bool(self.unread)
+
+    def _next(self, remaining: Iterator[Sample]) -> Sample | None:
+        """Return the next picture to examine, of which the draw holds no more where it is None."""
+        if not self._goes_on():
+            return None
+        return next((one for one in remaining if self.stopped is None or (one.dataset, one.id) in self.unread), None)
 
     def _stop(self, error: CeilingReached | ServerGone) -> None:
-        """Buy nothing for further pictures. At a price ceiling the pictures in flight are finished first."""
+        """Buy nothing for further pictures. At a price ceiling the pictures in flight are finished first.
+
+        The expert that has reached its ceiling buys nothing for those either, but a judge does.
+        """
         if isinstance(error, ServerGone):
             self.failure = self.failure or error
             self.stopped = str(self.failure)
@@ -218,8 +232,8 @@ class _Distillation:
                 chat.close(error, cancel=True)
         elif self.stopped is None:
             self.stopped = f"price ceiling: {error}"
-            if "expert" in self.chats:
-                self.chats["expert"].close(error, cancel=False)
+            for group, chat in self.chats.items():
+                chat.close(error, cancel=False, finishing=self.examined if group == "judge" else ())
 
     async def _round(self, drawn: Iterable[Sample]) -> None:
         """Examine pictures concurrently and decide them in order; those that can no longer be decided are left out."""
@@ -233,7 +247,8 @@ class _Distillation:
 
         try:
             while True:
-                while self._goes_on() and len(waiting) < self.window and (sample := next(remaining, None)) is not None:
+                while len(waiting) < self.window and (sample := self._next(remaining)) is not None:
+                    self.unread.discard((sample.dataset, sample.id))
                     waiting.append(asyncio.create_task(self._examine(sample)))
                     waiting[-1].add_done_callback(note_failure)
                 if not waiting:
@@ -251,6 +266,13 @@ class _Distillation:
 
     async def _examine(self, sample: Sample) -> Outcome:
         """Ask the expert, then every filter; a judge is paid only for a reply that no pure filter rejects."""
+        self.examined.add((sample.dataset, sample.id))
+        try:
+            return await self._outcome(sample)
+        finally:
+            self.examined.discard((sample.dataset, sample.id))
+
+    async def _outcome(self, sample: Sample) -> Outcome:
         try:
             attempt = await self.expert.attempt(sample)
         except NoAnswer as error:

@@ -16,10 +16,13 @@ import pytest
 from test_reading import VERDICT, WHOLE
 
 from aes_r1 import distill
+from aes_r1.aescot import pixels_expert
 from aes_r1.aescot.build import build_aescot
-from aes_r1.aescot.chat import UNREADABLE_IN_A_ROW, _litellm
+from aes_r1.aescot.chat import GIVEN_UP, UNREADABLE_IN_A_ROW, _litellm, tokens_in
 from aes_r1.aescot.failures import Refused, ServerGone
+from aes_r1.aescot.journal import Journal
 from aes_r1.data.sample import Sample
+from aes_r1.prompts import judge_prompt
 from aes_r1.runs.files import read_rows
 from aes_r1.settings import DataSettings, DistillSettings, ExpertSettings, InputError, JudgeSettings
 from tests.conftest import picture
@@ -453,6 +456,42 @@ def test_a_picture_that_an_older_version_left_in_both_files_counts_once(silent_a
         build(samples, out, server.url, max_concurrency=1)
     ids = [row["id"] for name in ("aescot", "rejected") for row in read_rows(out / f"{name}.jsonl")]
     assert len(ids) == len(set(ids)) == 27
+
+
+@pytest.mark.parametrize("known", [["gone"], ["39"], [str(n) for n in range(40)]])
+def test_a_stopped_start_examines_only_pictures_with_answers_and_buys_none(known, serve, tmp_path, monkeypatch):
+    """The answers are to questions that are asked no more, and calls that are cheaper than the last one still fit."""
+    measured = []
+    monkeypatch.setattr(
+        "aes_r1.aescot.expert.measure", lambda opened, then=pixels_expert.measure: measured.append(1) or then(opened)
+    )
+    status, kind, said = completion(VERDICT)
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    server = serve(lambda prompt, times: (status, kind, json.dumps({**json.loads(said), "usage": usage})))
+    out = tmp_path / "out"
+    with Journal(journal_path := tmp_path / "calls.jsonl") as journal:
+        for name in known:
+            subject = {"group": "judge", "role": "align", "dataset": "folder", "id": name, "model": "fake"}
+            journal.append(f"key of {name}", {**subject, **GIVEN_UP})
+    out.mkdir()
+    journal_path.rename(out / "calls.jsonl")
+    samples = [replace(sample, mos=0.5) for sample in pictures(tmp_path, 40)]
+    align = tokens_in(judge_prompt("align", "word " * 80))
+    build_aescot(
+        samples,
+        expert=ExpertSettings(name="pixels", max_concurrency=1, min_words=5, near_copy=None),
+        judge=JudgeSettings(
+            **{"name": "openai", "model": "fake", "api_base": server.url, **PRICE, "max_concurrency": 1},
+            max_tokens=100,
+            max_usd=(100 + 1.25 * align) * 1e-6,
+        ),
+        seed=0,
+        out=out,
+    )
+    report = json.loads((out / "distill_report.json").read_text())
+    assert report["stopped"].startswith("price ceiling")
+    assert 1 <= server.asked.total() <= 5
+    assert len(measured) <= 5 + len(set(known) & {sample.id for sample in samples})
 
 
 @pytest.mark.parametrize("sent", [page(502), page(500), error(429, "slow down"), error(503, "model is loading")])
