@@ -428,9 +428,10 @@ def test_a_kill_while_files_are_replaced_leaves_every_picture_in_one_of_them(bef
             raise Killed
         return rename(self, target)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
-        build(samples, out, server.url, max_concurrency=1)
+        with pytest.raises(Killed):
+            build(samples, out, server.url, max_concurrency=1)
     hears["13"] = error(401, "Incorrect API key provided")
     with pytest.raises(ServerGone):
         build(samples, out, server.url, max_concurrency=1)
