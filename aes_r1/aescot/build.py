@@ -29,14 +29,14 @@ from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
 from aes_r1.aescot.near_copy import NearCopies
 from aes_r1.aescot.phrases import FACT_WORDS
-from aes_r1.aescot.quotas import QuotaSampler, read_quotas
+from aes_r1.aescot.quotas import Cell, QuotaSampler, read_quotas
 from aes_r1.aescot.record import DECIDED, Reply, decided_pictures, record
 from aes_r1.aescot.report import Tally, calls_summary
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.aescot.start import check_roles, claim_output_folder, prompts_of
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
-from aes_r1.runs.files import append_rows, draft_of, read_json, write_json
+from aes_r1.runs.files import append_rows, draft_of, iter_rows, read_json, write_json
 from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
 
 Progress = Callable[[int, int], None]  # takes the numbers of pictures decided and kept
@@ -126,7 +126,7 @@ def build_aescot(
             job.files.replace(report)
         else:
             job.files.drop()
-            report = {**_report_before(out), "stopped": report["stopped"], "calls": report["calls"]}
+            report = {**_report_before(out, report, job, cells), "stopped": job.stopped, "calls": report["calls"]}
             write_json(out / "distill_report.json", report)
         if job.failure is not None:
             raise job.failure
@@ -175,12 +175,6 @@ class _Files:
         """Delete the new files; the old ones stay."""
         for path in self._paths.values():
             draft_of(path).unlink()
-
-
-def _report_before(out: Path) -> dict[str, Any]:
-    """Return the report on the files that stay; an older program may have been killed before it wrote one."""
-    path = out / "distill_report.json"
-    return read_json(path) if path.exists() else {}
 
 
 @dataclass
@@ -354,6 +348,39 @@ def _report_of_run(job: _Distillation, samples: Sequence[Sample]) -> dict[str, A
         "mended": {group: dict(sorted(chat.mended.items())) for group, chat in job.chats.items()},
         "first_reasons": job.first_reasons,
     }
+
+
+def _report_before(
+    out: Path, report: Mapping[str, Any], job: _Distillation, cells: Mapping[Cell, int]
+) -> dict[str, Any]:
+    """Return the report on the files that stay in `out`.
+
+    An older program may have been killed before it wrote one, or have written one with fewer entries. What is missing
+    is counted in the files, or taken from the `report` of this start where the files do not say it.
+    """
+    path = out / "distill_report.json"
+    before = read_json(path) if path.exists() else {}
+    if report.keys() <= before.keys():
+        return before
+    tally, draw, first_reasons = Tally(job.tally.seed), QuotaSampler((), cells, job.tally.seed), dict[str, str]()
+    planted = {row["id"]: row["planted"] for row in iter_rows(out / "plants.jsonl")}
+    checked = (*FORM_FILTERS, *(("align", "fact") if job.judge is not None else ()))
+    checked += ("near_copy",) if job.settings.near_copy is not None else ()
+    for row in iter_rows(out / "aescot.jsonl"):
+        tally.add(row, (), checked, planted.get(row["id"]))
+        draw.keep(Sample(row["id"], row["image"], row["mos"], row["dataset"], "train"))
+    for row in iter_rows(out / "rejected.jsonl"):
+        tally.add(row, row["reasons"], row.get("passed", ()), planted.get(row["id"]))
+        for code, finding in row.get("details", {}).items():
+            first_reasons.setdefault(code, finding[:200])
+    counted = {
+        **tally.summary(),
+        **({"plants": tally.plants()} if "plants" in report else {}),
+        "pictures": {**report["pictures"], "decided": tally.kept["pictures"] + tally.rejected["pictures"]},
+        "shortfalls": draw.shortfalls(),
+        "first_reasons": first_reasons,
+    }
+    return {**report, **counted, **before}
 
 
 def expert_corpus() -> list[str]:

@@ -444,6 +444,63 @@ def test_a_kill_while_files_are_replaced_leaves_every_picture_in_one_of_them(bef
     assert not (out / "replacing.json").exists()
 
 
+OF_A_START = ("wall_seconds", "mended")  # entries of a report that the files of pictures do not say
+
+
+@pytest.mark.parametrize("lost", [None, ["kept"], ["first_reasons", "shortfalls", "mended"]])
+@pytest.mark.parametrize("end", STOPS)
+def test_a_report_that_was_never_written_is_counted_in_the_files_that_stay(end, lost, silent_about, tmp_path):
+    server, say = silent_about(judge=True)
+    samples, out = pictures(tmp_path, 30), tmp_path / "out"
+    first = build(samples, out, server.url, judge=True, max_concurrency=1)
+    path = out / "distill_report.json"
+    if lost is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps({key: value for key, value in first.items() if key not in lost}))
+    before = decided_files(out)
+    sent, values = STOPS[end]
+    say(sent)
+    if end == "ceiling":
+        build(samples, out, server.url, judge=True, max_concurrency=1, **values)
+    else:
+        with pytest.raises(ServerGone):
+            build(samples, out, server.url, judge=True, max_concurrency=1, **values)
+    assert decided_files(out) == before
+    report = json.loads(path.read_text())
+    assert report["stopped"]
+    assert list(report) == list(report | first)
+    for key in first.keys() - {"stopped", *OF_A_START}:
+        assert report[key] == first[key], key
+
+
+def test_the_command_ends_in_its_summary_where_a_report_was_never_written(silent_about, tmp_path, capsys):
+    server, say = silent_about(judge=False)
+    pictures(tmp_path, 30)
+    lines = "".join(f"{n}.png,{(n + 0.5) / 30},train\n" for n in range(30))
+    (tmp_path / "labels.csv").write_text("image,mos,split\n" + lines)
+    expert = ExpertSettings(
+        **{"name": "openai", "model": "fake", "api_base": server.url, **PRICE}, retries=0, max_words=400, min_words=5
+    )
+    settings = DistillSettings(
+        data=DataSettings(name="folder", root=str(tmp_path), workers=0),
+        expert=expert,
+        judge=JudgeSettings(name="none"),
+        quotas={"good": 30},
+        out=str(tmp_path / "out"),
+        store=str(tmp_path / "store"),
+    )
+    distill.run(settings)
+    said = capsys.readouterr().out
+    (tmp_path / "out" / "distill_report.json").unlink()
+    say(completion(WHOLE))
+    distill.run(replace(settings, expert=replace(expert, max_usd=1e-6)))
+    again = capsys.readouterr().out
+    assert "stopped early: price ceiling" in again
+    for line in said.splitlines():
+        assert line in again or "USD" in line, line
+
+
 def test_a_picture_that_an_older_version_left_in_both_files_counts_once(silent_about, tmp_path):
     server, say = silent_about(judge=False)
     samples, out = pictures(tmp_path, 30), tmp_path / "out"
