@@ -225,6 +225,15 @@ def test_a_picture_that_cannot_be_read_for_a_moment_buys_nothing_again(quotas, s
     assert decided_files(tmp_path / "out") == first
 
 
+def test_a_picture_mended_since_an_older_version_left_it_out_is_the_only_one_bought(serve, tmp_path):
+    server, samples, out = serve(lambda prompt, times: completion(WHOLE)), pictures(tmp_path, 12), tmp_path / "out"
+    build(samples[:5] + samples[6:], out, server.url)
+    for _ in range(2):
+        report = build(samples, out, server.url)
+        assert server.asked.total() == 12
+        assert report["pictures"] == {"given": 12, "decided": 12}
+
+
 @pytest.mark.parametrize("first", ["", "no JSON", '{"level": "great"}'])
 def test_expert_and_judge_are_asked_again_when_nothing_can_be_read(first, serve, tmp_path):
     def answer(prompt: str, times: int) -> Sent:
