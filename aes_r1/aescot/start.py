@@ -115,7 +115,9 @@ def claim_output_folder(
                 raise InputError(
                     f"{out} holds a distillation with other {', '.join(differing)}; {way_out}give another out="
                 )
-        write_json(path, identity)  # atomic: a damaged file would make the answers that were paid for unusable
+        write_json(
+            path, {**identity, "left_out": []}
+        )  # atomic: a damaged file would make the answers that were paid for unusable
     except Timeout as error:
         raise InputError(
             f"out={out}: another distillation is writing there; wait for it or give another out="
@@ -136,8 +138,8 @@ def _shorter_lists(
         yield [one for one in samples if _name_of(one) not in left_out]
     if readable is not None:
         yield readable
-    decided = decided_pictures(out / name for name in DECIDED)
-    if decided:
+    if "left_out" not in existing:  # else a set that has grown would pass for one of which a picture was left out
+        decided = decided_pictures(out / name for name in DECIDED)
         yield [one for one in samples if _name_of(one) in decided]
 
 
