@@ -1,10 +1,10 @@
 """Build AesCoT: turn pictures with scores into critiques, each kept or rejected with reasons (method, stage 0).
 
 Every decided picture stands either in OUT/aescot.jsonl or in OUT/rejected.jsonl, in the order of the draw. These files
-are replaced whole, at the end. OUT/calls.jsonl holds every answer of a model from the moment it came. A restart replays
-this journal, which costs nothing and gives the same decisions, and buys only what is missing. A start that a server or
-a price ceiling ends still decides every picture whose answers it holds, and never leaves fewer pictures decided than it
-found.
+are replaced whole and together, at the end. OUT/calls.jsonl holds every answer of a model from the moment it came. A
+restart replays this journal, which costs nothing and gives the same decisions, and buys only what is missing. A start
+that a server or a price ceiling ends still decides every picture whose answers it holds, and never leaves fewer
+pictures decided than it found.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,14 +29,14 @@ from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
 from aes_r1.aescot.near_copy import NearCopies
 from aes_r1.aescot.phrases import FACT_WORDS
-from aes_r1.aescot.quotas import QuotaSampler, read_quotas
-from aes_r1.aescot.record import Reply, record
+from aes_r1.aescot.quotas import Cell, QuotaSampler, read_quotas
+from aes_r1.aescot.record import DECIDED, Reply, decided_pictures, record
 from aes_r1.aescot.report import Tally, calls_summary
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.aescot.start import check_roles, claim_output_folder, prompts_of
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
-from aes_r1.runs.files import append_rows, draft_of, read_json, write_json
+from aes_r1.runs.files import append_rows, draft_of, iter_rows, read_json, write_json
 from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
 
 Progress = Callable[[int, int], None]  # takes the numbers of pictures decided and kept
@@ -106,7 +106,7 @@ def build_aescot(
             tally=Tally(seed),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),
-            files=_Files(out, (*_DECIDED, "plants.jsonl") if expert.name == "scenes" else _DECIDED),
+            files=_Files(out, (*DECIDED, "plants.jsonl") if expert.name == "scenes" else DECIDED),
             journal=journal,
             chats=chats,
             progress=progress,
@@ -123,24 +123,29 @@ def build_aescot(
         if expert.name == "scenes":
             report["plants"] = job.tally.plants()
         if job.stopped is None or job.files.hold_as_many_as_before():
-            job.files.replace()
+            job.files.replace(report)
         else:
             job.files.drop()
-            report = {**_report_before(out), "stopped": report["stopped"], "calls": report["calls"]}
-        write_json(out / "distill_report.json", report)
+            report = {**_report_before(out, report, job, cells), "stopped": job.stopped, "calls": report["calls"]}
+            write_json(out / "distill_report.json", report)
         if job.failure is not None:
             raise job.failure
     return out / "aescot.jsonl"
 
 
-_DECIDED = ("aescot.jsonl", "rejected.jsonl")
-
-
 class _Files:
-    """The files of decided pictures in `out`, each written beside the one of an earlier start until it replaces it."""
+    """The files of decided pictures in `out`, each written beside the one of an earlier start until it replaces it.
+
+    They and the report on them are replaced together: `replacing.json` holds that report from before the first of the
+    renames until after the last, and a start that finds it finishes what a kill interrupted.
+    """
 
     def __init__(self, out: Path, names: Sequence[str]) -> None:
         self._paths = {name: out / name for name in names}
+        self._report, self._replacing = out / "distill_report.json", out / "replacing.json"
+        if self._replacing.exists():
+            self._finish_replacing()
+        draft_of(self._replacing).unlink(missing_ok=True)
         for path in self._paths.values():
             draft_of(path).write_bytes(b"")
 
@@ -150,32 +155,26 @@ class _Files:
 
     def hold_as_many_as_before(self) -> bool:
         """Return whether this start decided at least as many pictures as the one whose files stand in the folder."""
-        paths = [self._paths[name] for name in _DECIDED]
-        return _lines(map(draft_of, paths)) >= _lines(path for path in paths if path.exists())
+        paths = [self._paths[name] for name in DECIDED]
+        return len(decided_pictures(map(draft_of, paths))) >= len(decided_pictures(paths))
 
-    def replace(self) -> None:
-        """Put the new files into the places of the old ones, each at once."""
+    def replace(self, report: Mapping[str, Any]) -> None:
+        """Put the new files and the report on them into the places of the old ones."""
+        write_json(self._replacing, report)
+        self._finish_replacing()
+
+    def _finish_replacing(self) -> None:
+        report = read_json(self._replacing)
         for path in self._paths.values():
-            draft_of(path).replace(path)
+            if draft_of(path).exists():  # else a start that was killed had renamed it
+                draft_of(path).replace(path)
+        write_json(self._report, report)
+        self._replacing.unlink()
 
     def drop(self) -> None:
         """Delete the new files; the old ones stay."""
         for path in self._paths.values():
             draft_of(path).unlink()
-
-
-def _lines(paths: Iterable[Path]) -> int:
-    total = 0
-    for path in paths:
-        with path.open("rb") as file:
-            total += sum(1 for _ in file)
-    return total
-
-
-def _report_before(out: Path) -> dict[str, Any]:
-    """Return the report on the files that stay; an older program may have been killed before it wrote one."""
-    path = out / "distill_report.json"
-    return read_json(path) if path.exists() else {}
 
 
 @dataclass
@@ -194,18 +193,32 @@ class _Distillation:
     progress: Progress | None
     stopped: str | None = None
     failure: ServerGone | None = None
+    examined: set[tuple[str, str]] = field(default_factory=set)  # (data set, id) of the pictures in flight
+    unread: set[tuple[str, str]] = field(init=False)  # those with answers of an earlier start, before they are examined
     first_reasons: dict[str, str] = field(default_factory=dict)  # for each code, what was found the first time
 
+    def __post_init__(self) -> None:
+        self.unread = set(self.journal.pictures) if self.journal is not None else set()
+
     async def run(self) -> None:
-        """Decide pictures until none is left to draw; once stopped, until every answer of an earlier start is read."""
+        """Decide pictures until none is left to draw; once stopped, those with answers of an earlier start."""
         while self._goes_on() and (drawn := self.draw.next_round()):
             await self._round(drawn)
 
     def _goes_on(self) -> bool:
-        return self.stopped is None or (self.journal is not None and self.journal.has_unread)
+        return self.stopped is None or bool(self.unread)
+
+    def _next(self, remaining: Iterator[Sample]) -> Sample | None:
+        """Return the next picture to examine, of which the draw holds no more where it is None."""
+        if not self._goes_on():
+            return None
+        return next((one for one in remaining if self.stopped is None or (one.dataset, one.id) in self.unread), None)
 
     def _stop(self, error: CeilingReached | ServerGone) -> None:
-        """Buy nothing for further pictures. At a price ceiling the pictures in flight are finished first."""
+        """Buy nothing for further pictures. At a price ceiling the pictures in flight are finished first.
+
+        The expert that has reached its ceiling buys nothing for those either, but a judge does.
+        """
         if isinstance(error, ServerGone):
             self.failure = self.failure or error
             self.stopped = str(self.failure)
@@ -213,8 +226,8 @@ class _Distillation:
                 chat.close(error, cancel=True)
         elif self.stopped is None:
             self.stopped = f"price ceiling: {error}"
-            if "expert" in self.chats:
-                self.chats["expert"].close(error, cancel=False)
+            for group, chat in self.chats.items():
+                chat.close(error, cancel=False, finishing=self.examined if group == "judge" else ())
 
     async def _round(self, drawn: Iterable[Sample]) -> None:
         """Examine pictures concurrently and decide them in order; those that can no longer be decided are left out."""
@@ -228,7 +241,8 @@ class _Distillation:
 
         try:
             while True:
-                while self._goes_on() and len(waiting) < self.window and (sample := next(remaining, None)) is not None:
+                while len(waiting) < self.window and (sample := self._next(remaining)) is not None:
+                    self.unread.discard((sample.dataset, sample.id))
                     waiting.append(asyncio.create_task(self._examine(sample)))
                     waiting[-1].add_done_callback(note_failure)
                 if not waiting:
@@ -246,6 +260,13 @@ class _Distillation:
 
     async def _examine(self, sample: Sample) -> Outcome:
         """Ask the expert, then every filter; a judge is paid only for a reply that no pure filter rejects."""
+        self.examined.add((sample.dataset, sample.id))
+        try:
+            return await self._outcome(sample)
+        finally:
+            self.examined.discard((sample.dataset, sample.id))
+
+    async def _outcome(self, sample: Sample) -> Outcome:
         try:
             attempt = await self.expert.attempt(sample)
         except NoAnswer as error:
@@ -327,6 +348,39 @@ def _report_of_run(job: _Distillation, samples: Sequence[Sample]) -> dict[str, A
         "mended": {group: dict(sorted(chat.mended.items())) for group, chat in job.chats.items()},
         "first_reasons": job.first_reasons,
     }
+
+
+def _report_before(
+    out: Path, report: Mapping[str, Any], job: _Distillation, cells: Mapping[Cell, int]
+) -> dict[str, Any]:
+    """Return the report on the files that stay in `out`.
+
+    An older program may have been killed before it wrote one, or have written one with fewer entries. What is missing
+    is counted in the files, or taken from the `report` of this start where the files do not say it.
+    """
+    path = out / "distill_report.json"
+    before = read_json(path) if path.exists() else {}
+    if report.keys() <= before.keys():
+        return before
+    tally, draw, first_reasons = Tally(job.tally.seed), QuotaSampler((), cells, job.tally.seed), dict[str, str]()
+    planted = {row["id"]: row["planted"] for row in iter_rows(out / "plants.jsonl")}
+    checked = (*FORM_FILTERS, *(("align", "fact") if job.judge is not None else ()))
+    checked += ("near_copy",) if job.settings.near_copy is not None else ()
+    for row in iter_rows(out / "aescot.jsonl"):
+        tally.add(row, (), checked, planted.get(row["id"]))
+        draw.keep(Sample(row["id"], row["image"], row["mos"], row["dataset"], "train"))
+    for row in iter_rows(out / "rejected.jsonl"):
+        tally.add(row, row["reasons"], row.get("passed", ()), planted.get(row["id"]))
+        for code, finding in row.get("details", {}).items():
+            first_reasons.setdefault(code, finding[:200])
+    counted = {
+        **tally.summary(),
+        **({"plants": tally.plants()} if "plants" in report else {}),
+        "pictures": {**report["pictures"], "decided": tally.kept["pictures"] + tally.rejected["pictures"]},
+        "shortfalls": draw.shortfalls(),
+        "first_reasons": first_reasons,
+    }
+    return {**report, **counted, **before}
 
 
 def expert_corpus() -> list[str]:

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,12 +50,16 @@ class ChatModel:
         self._unreadable = 0
         self._router: Any = None
         self._closed: Exception | None = None
+        self._finishing: Collection[tuple[str, str]] = ()  # pictures that are asked about even when it is closed
         self._in_flight = set[asyncio.Task[dict[str, Any]]]()
         self.mended = Counter[str]()
 
-    def close(self, reason: Exception, *, cancel: bool) -> None:
-        """Buy nothing any more: what the journal does not answer raises `reason`. cancel: end the calls in flight."""
-        self._closed = self._closed or reason
+    def close(self, reason: Exception, *, cancel: bool, finishing: Collection[tuple[str, str]] = ()) -> None:
+        """Buy nothing any more: what the journal does not answer raises `reason`.
+
+        cancel: end the calls in flight. finishing: (data set, id) of pictures for which it still buys.
+        """
+        self._closed, self._finishing = self._closed or reason, frozenset(finishing)
         for call in list(self._in_flight) if cancel else ():
             call.cancel()
 
@@ -94,7 +98,7 @@ class ChatModel:
             known = self.journal.get(key) or self.journal.get(fingerprint(*asked, (prompt, place, *limits), *again))
             if known is None:
                 async with self._slots:
-                    if self._closed is not None:
+                    if self._closed is not None and (sample.dataset, sample.id) not in self._finishing:
                         raise self._closed.with_traceback(None)  # one instance would collect the frames of all calls
                     if attempt and self._unreadable >= UNREADABLE_IN_A_ROW:
                         self.journal.append(key, {**self._subject(role, sample), **GIVEN_UP})
@@ -204,6 +208,7 @@ class ChatModel:
             if reason is None:
                 raise
             self._closed = refusal = self._refused(reason, error)
+            self._finishing = ()
             raise refusal from error
 
     def _wants_schema(self) -> bool:

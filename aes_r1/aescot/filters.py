@@ -25,7 +25,8 @@ FORM_FILTERS = ("leak", "length", "language", "missing_dimension", "refusal")  #
 _REFUSAL = re.compile(
     r"\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can(?:'t|not| not)|won't|will not|must decline|decline to|"
     r"don't feel comfortable)"
-    r"(?: (?!help\b)\w+)? (?:assist|help(?! but\b| \w+ing\b)|view|analy[sz]e|comment|critique|describe|provide|comply|"
+    r"(?: (?!help\b)\w+)? (?:assist|help(?! but\b| (?:admiring|noticing|smiling|feeling|loving)\b)|"
+    r"view|analy[sz]e|comment|critique|describe|provide|comply|"
     r"identify|evaluate|fulfil|process|access|do)|"
     r"as an ai\b|as a language model|no (?:image|picture|photo(?:graph)?) (?:was|is|has been) (?:provided|attached|"
     r"included|visible)|"

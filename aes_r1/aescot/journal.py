@@ -16,27 +16,28 @@ class Journal:
     """An append-only JSON-lines file of answers by key, which survives kill -9.
 
     A row is one write followed by fsync. A kill can leave at most a half-written last line, which is cut off when the
-    file is opened again. Only keys and file offsets are held in memory.
+    file is opened again. Only keys, file offsets and the names of pictures are held in memory. pictures: (data set, id)
+    of those that the file held an answer about when it was opened.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("a+b")
         self._offsets: dict[str, int] = {}
-        self._unread = set[str]()
+        self.pictures = set[tuple[Any, Any]]()
         last: int | None = None
         number = 0  # of the last line that held a row
         try:
             for offset, row in rows_at(path):
                 number += 1
                 self._offsets[str(row["key"])] = last = offset
+                self.pictures.add((row.get("dataset"), row.get("id")))
         except (InputError, TypeError, KeyError) as error:  # damaged by something other than a kill
             # rows_at fails at the line behind the last row that it gave; a row without a key is that row itself.
             line = f"{path}:{number + isinstance(error, InputError)}"
             raise InputError(
                 f"{line}: not an answer of this program; delete the line, and it is asked again"
             ) from error
-        self._unread.update(self._offsets)
         self._file.seek(last or 0)
         end = 0 if last is None else last + len(self._file.readline())
         self._file.truncate(end)
@@ -44,7 +45,6 @@ class Journal:
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the row that was appended under `key`, else None."""
         offset = self._offsets.get(key)
-        self._unread.discard(key)
         return None if offset is None else next(rows_at(self._path, start=offset))[1]
 
     def append(self, key: str, row: dict[str, Any]) -> None:
@@ -56,11 +56,6 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._offsets[key] = offset
-
-    @property
-    def has_unread(self) -> bool:
-        """Whether the file held an answer, when it was opened, that has not been asked for since."""
-        return bool(self._unread)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield every row, in the order in which the answers came."""

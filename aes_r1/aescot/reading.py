@@ -51,9 +51,12 @@ def read_object(
 
     names: every spelling of a name, as `plain` leaves it, and the name that it stands for. decides: a name; the last
     object that has it is returned where it is complete, and None where it is not, because an earlier one, or one inside
-    it, speaks of something else.
+    it, speaks of something else. What a model thought before `</think>` decides nothing.
     """
     text = text[-MAX_CHARACTERS:]
+    if decides is not None:
+        _, thought, said = text.rpartition("</think>")
+        text = said if thought and "{" in said else text
     objects, broken = _objects(text)
     found = _named(objects, names)
     if decides is None:
@@ -63,9 +66,10 @@ def read_object(
         if not complete:
             return Reading(found[-1].values, found[-1].mended) if found else None
     else:
-        if any(_has_key(part, names, decides) for part in broken):
-            return None
+        starts = [start for start, part in broken if _has_key(part, names, decides)]
         complete = _outermost([one for one in found if decides in one.values])
+        if starts and (not complete or any(_reaches(start, complete[-1].top, text) for start in starts)):
+            return None
         if not complete:
             complete = _outermost([one for one in _named(_repaired(text), names) if decides in one.values])
         if not complete or not is_complete(complete[-1].values):
@@ -117,20 +121,32 @@ def _has_key(text: str, names: Mapping[str, str], name: str) -> bool:
     return any(names.get(plain(key)) == name for key in _KEY.findall(text))
 
 
+def _reaches(start: int, top: int, text: str) -> bool:
+    """Return whether the broken object at `start` comes after the whole one at `top`, or holds it."""
+    if start > top:
+        return True
+    before = text[start:top]
+    listed = before.rstrip().endswith(("[", ",")) and before.count("[") > before.count("]")
+    return listed or text.startswith('{\\"', top) or _BEFORE_VALUE.search(before[-MAX_KEY:]) is not None
+
+
+MAX_KEY = 80  # characters before a value in which its key is looked for
+# A key in quotes; one without them follows a comma, and its value begins on the same line. The value may be a text.
+_BEFORE_VALUE = re.compile(r"""(?:["'“”]\s*:\s*["'“”]?|,\s*\w+[^\S\n]*:[^\S\n]*)\Z""")
 _KEY = re.compile(r"[\"'“”]?([\w &-]{1,40})[\"'“”]?\s*:")
 
 # An outermost object: its place in the text, its value, and whether json_repair had to read it.
 _Object = tuple[int, Any, bool]
 
 
-def _objects(text: str) -> tuple[list[_Object], list[str]]:
-    """Return every outermost object of `text` in order, and the beginnings of those that cannot be read.
+def _objects(text: str) -> tuple[list[_Object], list[tuple[int, str]]]:
+    """Return every outermost object of `text` in order, and the places and beginnings of those that cannot be read.
 
     An object whose braces close is repaired; the objects inside any other one count as outermost.
     """
     decoder = json.JSONDecoder(strict=False, parse_int=_integer)
     objects: list[_Object] = []
-    broken: list[str] = []
+    broken: list[tuple[int, str]] = []
     closed = _closing_braces(text)
     left = REPAIRED_CHARACTERS
     start = text.find("{")
@@ -151,7 +167,7 @@ def _objects(text: str) -> tuple[list[_Object], list[str]]:
             else:
                 end = start + 1
                 following = text.find("{", end)
-                broken.append(text[end : following if following >= 0 else len(text)])
+                broken.append((start, text[end : following if following >= 0 else len(text)]))
         start = text.find("{", end)
     return objects, broken
 

@@ -17,6 +17,7 @@ class Tally:
     """Counts of one distillation, updated picture by picture."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self._examined = Counter[str]()
         self._failed = Counter[str]()
         self.kept = Counter[str]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from aes_r1.aescot.expert import known_mos
 from aes_r1.aescot.phrases import BOOK_SHA256
+from aes_r1.aescot.record import DECIDED, decided_pictures
 from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.sample import Sample
@@ -84,7 +85,9 @@ def claim_output_folder(
 
     A changed prompt or picture size would buy every answer again, so it needs another folder. A picture that cannot be
     read for the moment changes nothing, because `samples` is the list with such pictures; `readable` is the list
-    without them, by which older versions named a folder. Returns the one of the two by which this folder is named.
+    without them. Older versions named a folder by the pictures that could be read then: by `readable`, or, where the
+    others came back, by those that the folder has decided; distill.json notes the others as left out. Returns the list
+    by which this folder is named.
     """
     from filelock import FileLock, Timeout
 
@@ -96,17 +99,25 @@ def claim_output_folder(
         stack.enter_context(FileLock(out / ".lock", timeout=0))
         if path.exists():
             existing = json.loads(path.read_text())
-            differing = _differing(identity, existing)
-            if differing and readable is not None:
-                shorter = _identity(readable, expert, judge, **settings)
-                if not _differing(shorter, existing):
-                    return readable
-            if differing:
-                way_out = "bring the pictures back, or " if "pictures" in differing else ""
+            if differing := _differing(identity, existing):
+                for shorter in _shorter_lists(samples, readable, existing, out):
+                    if not _differing(named := _identity(shorter, expert, judge, **settings), existing):
+                        listed = set(map(_name_of, shorter))
+                        left_out = [one for one in map(_name_of, samples) if one not in listed]
+                        write_json(path, {**named, "left_out": left_out})
+                        return shorter
+                way_out = (
+                    "give the pictures that it was begun with, of which an older version left out those that it could "
+                    "not read, or "
+                    if "pictures" in differing
+                    else ""
+                )
                 raise InputError(
                     f"{out} holds a distillation with other {', '.join(differing)}; {way_out}give another out="
                 )
-        write_json(path, identity)  # atomic: a damaged file would make the answers that were paid for unusable
+        write_json(
+            path, {**identity, "left_out": []}
+        )  # atomic: a damaged file would make the answers that were paid for unusable
     except Timeout as error:
         raise InputError(
             f"out={out}: another distillation is writing there; wait for it or give another out="
@@ -116,6 +127,24 @@ def claim_output_folder(
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is damaged ({error.msg}); delete it to go on here, or give another out=") from error
     return samples
+
+
+def _shorter_lists(
+    samples: Sequence[Sample], readable: Sequence[Sample] | None, existing: Mapping[str, Any], out: Path
+) -> Iterator[Sequence[Sample]]:
+    """Yield the lists by which an older version may have named `out`, those that need no reading of files first."""
+    left_out = {(dataset, name) for dataset, name in existing.get("left_out", ())}
+    if left_out:
+        yield [one for one in samples if _name_of(one) not in left_out]
+    if readable is not None:
+        yield readable
+    if "left_out" not in existing:  # else a set that has grown would pass for one of which a picture was left out
+        decided = decided_pictures(out / name for name in DECIDED)
+        yield [one for one in samples if _name_of(one) in decided]
+
+
+def _name_of(sample: Sample) -> tuple[str, str]:
+    return sample.dataset, sample.id
 
 
 def _differing(identity: Mapping[str, Any], existing: Mapping[str, Any]) -> list[str]:

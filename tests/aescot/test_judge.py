@@ -82,6 +82,24 @@ def test_a_rating_is_read_strictly(text, rating):
         ("{'rating': 2} no: {\"rating\": 9}", 9.0),
         ('The form is {"rating": <0-10>}: {"rating": 9}', 9.0),
         ('I see {perhaps\n{"rating": 9}', 9.0),
+        # A draft that breaks off decides nothing about a whole object that stands outside it.
+        ('<think>{"rating": 6, wait no, the light is better</think>{"rating": 7}', 7.0),
+        ('<think>{"rating": 6, wait no}} or {"rating": </think>{"rating": 7}', 7.0),
+        ('<think>The form {"rating": </think>I say {"rating": 7}}', 7.0),
+        ('<think>{"rating": 7}</think>', 7.0),
+        ('Scale {0 = bad ... rating: as asked\n{"rating": 7}', 7.0),
+        ('{"rating": 6, wait no, the light is better.\nFinal: {"rating": 7}', 7.0),
+        ('{"rating": 6, "why": [unclear\nFinal: {"verdict": {"rating": 7}}', 7.0),
+        ('{"rating": 8, "aspects": {"light": {"rating": 2}, oops\n{"rating": 7}', 7.0),
+        # One inside it speaks of a part.
+        ('{"rating": 8, "parts": [{"rating": 1}, {"rating": 2}', None),
+        ('{"rating": 8, "parts": [{"rating": 1}, {"rating": 2}], "why": "it', None),
+        ('{"rating": 8, "aspects": {"light": {"rating": 2}, "color": "', None),
+        ('{"rating": 8, "aspects" :\n  {"light": {"rating": 2}}', None),
+        ("{'rating': 8, 'part': {'rating': 2}", None),
+        ("{rating: 8,\n part: {rating: 2}", None),
+        ('{"rating": 8, "example": "{\\"rating\\": 3} and', None),
+        ('{"rating": 8, "note": "as in {\\"rating\\": 3} and', None),
     ],
 )
 def test_a_rating_is_taken_from_the_object_that_gives_it(text, rating):
@@ -103,6 +121,9 @@ GOOD = '{"level": "good", "score": 0.9, "unsupported_claims": ["a dog"]'
         (f'{BAD} No: {{"level": "superb", "score": 0.9, "unsupported_claims": ["a dog"]}}', None),
         (f"{BAD} No: {GOOD}", None),
         (f'{GOOD}}} of {{"score": 1}}', "good"),
+        (f'Draft: {{"level": "bad", \nFinal:\n{GOOD}}}', "good"),
+        (f"<think>The form is {{level: one of bad, fair, good</think>{GOOD}}}", "good"),
+        (f'{{"level": "bad", "verdict": {GOOD}}}', None),
     ],
 )
 def test_a_verdict_is_taken_from_the_object_that_gives_it(text, level):

@@ -16,10 +16,13 @@ import pytest
 from test_reading import VERDICT, WHOLE
 
 from aes_r1 import distill
+from aes_r1.aescot import pixels_expert
 from aes_r1.aescot.build import build_aescot
-from aes_r1.aescot.chat import UNREADABLE_IN_A_ROW, _litellm
+from aes_r1.aescot.chat import GIVEN_UP, UNREADABLE_IN_A_ROW, _litellm, tokens_in
 from aes_r1.aescot.failures import Refused, ServerGone
+from aes_r1.aescot.journal import Journal
 from aes_r1.data.sample import Sample
+from aes_r1.prompts import judge_prompt
 from aes_r1.runs.files import read_rows
 from aes_r1.settings import DataSettings, DistillSettings, ExpertSettings, InputError, JudgeSettings
 from tests.conftest import picture
@@ -222,6 +225,18 @@ def test_a_picture_that_cannot_be_read_for_a_moment_buys_nothing_again(quotas, s
     assert decided_files(tmp_path / "out") == first
 
 
+def test_a_picture_mended_since_an_older_version_left_it_out_is_the_only_one_bought(serve, tmp_path):
+    server, samples, out = serve(lambda prompt, times: completion(WHOLE)), pictures(tmp_path, 12), tmp_path / "out"
+    build(samples[:5] + samples[6:], out, server.url)
+    settings = json.loads((out / "distill.json").read_text())
+    del settings["left_out"]
+    (out / "distill.json").write_text(json.dumps(settings))
+    for _ in range(2):
+        report = build(samples, out, server.url)
+        assert server.asked.total() == 12
+        assert report["pictures"] == {"given": 12, "decided": 12}
+
+
 @pytest.mark.parametrize("first", ["", "no JSON", '{"level": "great"}'])
 def test_expert_and_judge_are_asked_again_when_nothing_can_be_read(first, serve, tmp_path):
     def answer(prompt: str, times: int) -> Sent:
@@ -400,6 +415,153 @@ def test_the_files_are_whole_while_another_start_writes_them(serve, tmp_path):
     assert len(seen) == 11
     assert seen[-1] == first
     assert len(read_rows(out / "rejected.jsonl")) == first[1] - 1
+
+
+class Killed(BaseException):
+    """Stands for a kill, after which nothing is tidied up."""
+
+
+@pytest.mark.parametrize("before", ["replacing.json", "aescot.jsonl", "rejected.jsonl", "distill_report.json"])
+def test_a_kill_while_files_are_replaced_leaves_every_picture_in_one_of_them(before, serve, tmp_path, monkeypatch):
+    """The next start is ended by its server, so that it decides fewer pictures than it found and keeps the files."""
+    hears = {"3": GONE, "13": GONE}
+
+    def answer(prompt: str, times: int) -> Sent:
+        return next((hears[n] for n in hears if f"score of {(int(n) + 0.5) / 30:.2f}" in prompt), completion(WHOLE))
+
+    server, samples, out = serve(answer), pictures(tmp_path, 30), tmp_path / "out"
+    first = build(samples, out, server.url, max_concurrency=1)
+    assert first["rejected_by_reason"]["no_answer"] == 2
+    del hears["3"]
+    rename = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == out / before:
+            raise Killed
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(Killed):
+            build(samples, out, server.url, max_concurrency=1)
+    hears["13"] = error(401, "Incorrect API key provided")
+    with pytest.raises(ServerGone):
+        build(samples, out, server.url, max_concurrency=1)
+    rows = [read_rows(out / name) for name in ("aescot.jsonl", "rejected.jsonl")]
+    assert sorted(int(row["id"]) for row in [*rows[0], *rows[1]]) == list(range(30))
+    report = json.loads((out / "distill_report.json").read_text())
+    assert [report["kept"], report["rejected"]] == [len(rows[0]), len(rows[1])]
+    assert report["kept"] == first["kept"] + (before != "replacing.json")
+    assert no_drafts(out)
+    assert not (out / "replacing.json").exists()
+
+
+OF_A_START = ("wall_seconds", "mended")  # entries of a report that the files of pictures do not say
+
+
+@pytest.mark.parametrize("lost", [None, ["kept"], ["first_reasons", "shortfalls", "mended"]])
+@pytest.mark.parametrize("end", STOPS)
+def test_a_report_that_was_never_written_is_counted_in_the_files_that_stay(end, lost, silent_about, tmp_path):
+    server, say = silent_about(judge=True)
+    samples, out = pictures(tmp_path, 30), tmp_path / "out"
+    first = build(samples, out, server.url, judge=True, max_concurrency=1)
+    path = out / "distill_report.json"
+    if lost is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps({key: value for key, value in first.items() if key not in lost}))
+    before = decided_files(out)
+    sent, values = STOPS[end]
+    say(sent)
+    if end == "ceiling":
+        build(samples, out, server.url, judge=True, max_concurrency=1, **values)
+    else:
+        with pytest.raises(ServerGone):
+            build(samples, out, server.url, judge=True, max_concurrency=1, **values)
+    assert decided_files(out) == before
+    report = json.loads(path.read_text())
+    assert report["stopped"]
+    assert list(report) == list(report | first)
+    for key in first.keys() - {"stopped", *OF_A_START}:
+        assert report[key] == first[key], key
+
+
+def test_the_command_ends_in_its_summary_where_a_report_was_never_written(silent_about, tmp_path, capsys):
+    server, say = silent_about(judge=False)
+    pictures(tmp_path, 30)
+    lines = "".join(f"{n}.png,{(n + 0.5) / 30},train\n" for n in range(30))
+    (tmp_path / "labels.csv").write_text("image,mos,split\n" + lines)
+    expert = ExpertSettings(
+        **{"name": "openai", "model": "fake", "api_base": server.url, **PRICE}, retries=0, max_words=400, min_words=5
+    )
+    settings = DistillSettings(
+        data=DataSettings(name="folder", root=str(tmp_path), workers=0),
+        expert=expert,
+        judge=JudgeSettings(name="none"),
+        quotas={"good": 30},
+        out=str(tmp_path / "out"),
+        store=str(tmp_path / "store"),
+    )
+    distill.run(settings)
+    said = capsys.readouterr().out
+    (tmp_path / "out" / "distill_report.json").unlink()
+    say(completion(WHOLE))
+    distill.run(replace(settings, expert=replace(expert, max_usd=1e-6)))
+    again = capsys.readouterr().out
+    assert "stopped early: price ceiling" in again
+    for line in said.splitlines():
+        assert line in again or "USD" in line, line
+
+
+def test_a_picture_that_an_older_version_left_in_both_files_counts_once(silent_about, tmp_path):
+    server, say = silent_about(judge=False)
+    samples, out = pictures(tmp_path, 30), tmp_path / "out"
+    build(samples, out, server.url, max_concurrency=1)
+    kept, rejected = decided_files(out)
+    twice = [row for row in kept.splitlines() if json.loads(row)["id"] in ("5", "6", "7")]
+    (out / "rejected.jsonl").write_bytes(rejected + b"\n".join([*twice, b""]))
+    say(error(401, "Incorrect API key provided"))
+    (out / "aescot.jsonl").write_bytes(b"\n".join(kept.splitlines()[:-3]) + b"\n")
+    with pytest.raises(ServerGone):
+        build(samples, out, server.url, max_concurrency=1)
+    ids = [row["id"] for name in ("aescot", "rejected") for row in read_rows(out / f"{name}.jsonl")]
+    assert len(ids) == len(set(ids)) == 27
+
+
+@pytest.mark.parametrize("known", [["gone"], ["39"], [str(n) for n in range(40)]])
+def test_a_stopped_start_examines_only_pictures_with_answers_and_buys_none(known, serve, tmp_path, monkeypatch):
+    """The answers are to questions that are asked no more, and calls that are cheaper than the last one still fit."""
+    measured = []
+    monkeypatch.setattr(
+        "aes_r1.aescot.expert.measure", lambda opened, then=pixels_expert.measure: measured.append(1) or then(opened)
+    )
+    status, kind, said = completion(VERDICT)
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    server = serve(lambda prompt, times: (status, kind, json.dumps({**json.loads(said), "usage": usage})))
+    out = tmp_path / "out"
+    with Journal(journal_path := tmp_path / "calls.jsonl") as journal:
+        for name in known:
+            subject = {"group": "judge", "role": "align", "dataset": "folder", "id": name, "model": "fake"}
+            journal.append(f"key of {name}", {**subject, **GIVEN_UP})
+    out.mkdir()
+    journal_path.rename(out / "calls.jsonl")
+    samples = [replace(sample, mos=0.5) for sample in pictures(tmp_path, 40)]
+    align = tokens_in(judge_prompt("align", "word " * 80))
+    build_aescot(
+        samples,
+        expert=ExpertSettings(name="pixels", max_concurrency=1, min_words=5, near_copy=None),
+        judge=JudgeSettings(
+            **{"name": "openai", "model": "fake", "api_base": server.url, **PRICE, "max_concurrency": 1},
+            max_tokens=100,
+            max_usd=(100 + 1.25 * align) * 1e-6,
+        ),
+        seed=0,
+        out=out,
+    )
+    report = json.loads((out / "distill_report.json").read_text())
+    assert report["stopped"].startswith("price ceiling")
+    assert 1 <= server.asked.total() <= 5
+    assert len(measured) <= 5 + len(set(known) & {sample.id for sample in samples})
 
 
 @pytest.mark.parametrize("sent", [page(502), page(500), error(429, "slow down"), error(503, "model is loading")])

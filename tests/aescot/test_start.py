@@ -1,3 +1,4 @@
+import json
 import re
 from contextlib import ExitStack
 from dataclasses import replace
@@ -91,13 +92,59 @@ def test_a_folder_is_named_by_the_list_and_not_by_what_can_be_read_of_it(tmp_pat
     both = (PHOTOGRAPH, other)
     assert take(tmp_path, samples=both, readable=[PHOTOGRAPH]) == both
     assert take(tmp_path, samples=both, readable=both) == both
-    with pytest.raises(InputError, match="other pictures; bring the pictures back, or give another out="):
+    with pytest.raises(InputError, match=r"other pictures; give the pictures that it was begun with, .*another out="):
         take(tmp_path, samples=[other], readable=[other])
     # A folder that an older version named by what could be read then.
     take(tmp_path / "old", samples=[PHOTOGRAPH])
     assert take(tmp_path / "old", samples=both, readable=[PHOTOGRAPH]) == [PHOTOGRAPH]
     with pytest.raises(InputError, match="other seed"):
         take(tmp_path / "old", samples=both, readable=[PHOTOGRAPH], seed=1)
+
+
+FOUR = tuple(replace(PHOTOGRAPH, id=name) for name in "abcd")
+
+
+def forget_left_out(out):
+    """As an older version wrote it."""
+    path = out / "distill.json"
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "left_out"})
+    )
+
+
+def decide(out, *pictures):
+    for name, some in (("aescot.jsonl", pictures[::2]), ("rejected.jsonl", pictures[1::2])):
+        rows = [json.dumps({"dataset": one.dataset, "id": one.id}) + "\n" for one in some]
+        (out / name).write_text("".join(rows))
+
+
+def test_a_folder_named_by_what_could_be_read_goes_on_when_a_picture_was_mended(tmp_path):
+    """As older versions named it; they had left out a picture that is whole again."""
+    short = [*FOUR[:1], *FOUR[2:]]
+    take(tmp_path, samples=short)
+    forget_left_out(tmp_path)
+    decide(tmp_path, *short)
+    assert take(tmp_path, samples=FOUR, readable=FOUR) == short
+    decide(tmp_path, *FOUR)  # the mended picture too: the folder keeps its name
+    for readable in (FOUR, FOUR[1:], FOUR[:1]):
+        assert take(tmp_path, samples=FOUR, readable=readable) == short
+    with pytest.raises(InputError, match="other pictures; give the pictures"):
+        take(tmp_path, samples=[*FOUR, SCENE], readable=FOUR)
+
+
+def test_a_folder_that_older_versions_named_is_known_again_after_a_start_that_decided_nothing(tmp_path):
+    short = list(FOUR[1:])
+    take(tmp_path, samples=short)
+    assert take(tmp_path, samples=FOUR, readable=short) == short
+    assert take(tmp_path, samples=FOUR, readable=FOUR) == short  # mended since
+    assert take(tmp_path, samples=FOUR, readable=FOUR[2:]) == short  # and others that cannot be read
+
+
+def test_the_way_out_of_other_pictures_fits_pictures_that_are_back_and_those_that_are_gone(tmp_path):
+    take(tmp_path, samples=FOUR[1:3])
+    for samples in (FOUR, FOUR[1:2]):
+        with pytest.raises(InputError, match="begun with, of which an older version left out those that it could not"):
+            take(tmp_path, samples=samples, readable=samples)
 
 
 def test_another_prompt_is_refused(tmp_path, monkeypatch):
