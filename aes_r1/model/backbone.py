@@ -163,9 +163,10 @@ class Backbone:
         model = self.model
         if hasattr(model, "merge_and_unload"):
             raise InputError(f"{folder}: merge the adapter (merged()) before saving")
-        model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
+        with files.written_to(folder):
+            model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            self.image_processor.save_pretrained(folder)
 
     def save_half(self, folder: Path) -> None:
         """Write the model in Hugging Face form with bfloat16 weights and the adapter merged; the model is unchanged.
@@ -178,12 +179,13 @@ class Backbone:
         for name, weight in _merged_weights(self.model):
             converted = halves.get(tied.get(name, name))
             halves[name] = weight.to("cpu", torch.bfloat16) if converted is None else converted
-        self.core.save_pretrained(folder, state_dict=halves)
-        config = folder / "config.json"  # save_pretrained wrote the dtype of the model there
-        written = json.loads(config.read_text(encoding="utf-8"))
-        config.write_text(json.dumps(_in_bfloat16(written), indent=2) + "\n", encoding="utf-8")
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
+        with files.written_to(folder):
+            self.core.save_pretrained(folder, state_dict=halves)
+            config = folder / "config.json"  # save_pretrained wrote the dtype of the model there
+            written = json.loads(config.read_text(encoding="utf-8"))
+            config.write_text(json.dumps(_in_bfloat16(written), indent=2) + "\n", encoding="utf-8")
+            self.tokenizer.save_pretrained(folder)
+            self.image_processor.save_pretrained(folder)
 
     def with_max_pixels(self, max_pixels: int) -> Backbone:
         """Limit pictures to `max_pixels` pixels and return this backbone; every stage uses the same limit.

@@ -5,10 +5,12 @@ Only the header of a weight file is read, so a folder of any size is checked in 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,27 @@ _OBJECTS = (
     *("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.json"),
     *("model.safetensors.index.json", "vocab.json", "generation_config.json"),
 )
+
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust writes the errno of an error
+
+
+@contextlib.contextmanager
+def written_to(folder: Path) -> Iterator[None]:
+    """Raise OSError where a library that is written in Rust cannot write into `folder`, say on a full disk.
+
+    safetensors raises an error of its own then, and tokenizers the class Exception itself.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        found = _OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(folder)) from error
 
 
 def _safetensors_fault(file: Path) -> str | None:

@@ -11,6 +11,7 @@ import torch
 
 from aes_r1.model import families
 from aes_r1.model.backbone import MIN_PIXELS, Backbone
+from aes_r1.model.files import written_to
 from aes_r1.settings import InputError
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
@@ -39,8 +40,9 @@ def save(backbone: Backbone, folder: Path) -> None:
     """Write the tower of `backbone` and its processor in Hugging Face form. InputError for a family without one."""
     require_tower(backbone.core.config.model_type)
     tower: Any = families.vision_tower(backbone.core)
-    tower.save_pretrained(folder)
-    backbone.image_processor.save_pretrained(folder)
+    with written_to(folder):
+        tower.save_pretrained(folder)
+        backbone.image_processor.save_pretrained(folder)
 
 
 def load(folder: Path, *, family: str, max_pixels: int, device: torch.device) -> Tower:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from aes_r1.model import backbone as backbones
-from aes_r1.model import files
+from aes_r1.model import files, tower
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import InputError
 from tests.conftest import picture
@@ -155,3 +159,40 @@ def test_another_models_tokenizer_is_refused(plain, tmp_path):
     (tmp_path / "small" / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"its tokenizer has .* tokens, the model 40"):
         backbones.check(tmp_path / "small", question=RATING_PROMPT, max_pixels=9216)
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The disk takes no larger file: a write beyond it fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_cannot_be_written_is_an_error_of_the_disk(backbone, tmp_path):
+    """Each of these libraries has a class of its own for it, which a command would end with in a traceback."""
+    saves = {
+        "whole": backbone.save,
+        "half": backbone.save_half,
+        "tokenizer": lambda folder: saved_alone(backbone.tokenizer, folder),
+        "tower": lambda folder: tower.save(backbone, folder),
+    }
+    for name, save in saves.items():
+        with files_of_at_most(5000), pytest.raises(OSError, match="File too large") as raised:
+            save(tmp_path / name)
+        assert raised.value.errno == errno.EFBIG
+        assert raised.value.filename == str(tmp_path / name)
+
+
+def saved_alone(tokenizer, folder: Path) -> None:
+    folder.mkdir()
+    with files.written_to(folder):
+        tokenizer.save_pretrained(folder)
+
+
+def test_another_error_of_such_a_library_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="no disk is to blame"), files.written_to(tmp_path):
+        raise RuntimeError("no disk is to blame")
