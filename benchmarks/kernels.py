@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aes_r1.aescot.build import expert_corpus
+from aes_r1.aescot.scenes_expert import expert_corpus
 from aes_r1.model import backbone as backbones
 from aes_r1.model import families
 from aes_r1.model.backbone import Backbone

@@ -147,7 +147,7 @@ def model_folder(workload: Workload, folder: Path) -> Path:
     from transformers import AutoConfig, GenerationConfig
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from aes_r1.aescot.build import expert_corpus
+    from aes_r1.aescot.scenes_expert import expert_corpus
     from aes_r1.model.tiny import build_tokenizer
 
     shape = config_of(workload.model)

@@ -18,25 +18,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from aes_r1.aescot.budget import CeilingReached
 from aes_r1.aescot.chat import ChatModel
+from aes_r1.aescot.decided import DECIDED, DecidedFiles
 from aes_r1.aescot.expert import AttributesExpert, ChatExpert, Expert, PixelsExpert, ScenesExpert, known_mos
 from aes_r1.aescot.failures import NoAnswer, ServerGone
 from aes_r1.aescot.filters import FORM_FILTERS, form_reasons
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
 from aes_r1.aescot.near_copy import NearCopies
-from aes_r1.aescot.phrases import FACT_WORDS
 from aes_r1.aescot.quotas import Cell, QuotaSampler, read_quotas
-from aes_r1.aescot.record import DECIDED, Reply, decided_pictures, record
+from aes_r1.aescot.record import Reply, record
 from aes_r1.aescot.report import Tally, calls_summary
-from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.aescot.start import check_roles, claim_output_folder, prompts_of
 from aes_r1.data.sample import PictureError, Sample
-from aes_r1.prompts import DIMENSIONS
-from aes_r1.runs.files import append_rows, draft_of, iter_rows, read_json, write_json
+from aes_r1.runs.files import iter_rows, read_json, write_json
 from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
 
 Progress = Callable[[int, int], None]  # takes the numbers of pictures decided and kept
@@ -106,7 +102,7 @@ def build_aescot(
             tally=Tally(seed),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),
-            files=_Files(out, (*DECIDED, "plants.jsonl") if expert.name == "scenes" else DECIDED),
+            files=DecidedFiles(out, (*DECIDED, "plants.jsonl") if expert.name == "scenes" else DECIDED),
             journal=journal,
             chats=chats,
             progress=progress,
@@ -133,50 +129,6 @@ def build_aescot(
     return out / "aescot.jsonl"
 
 
-class _Files:
-    """The files of decided pictures in `out`, each written beside the one of an earlier start until it replaces it.
-
-    They and the report on them are replaced together: `replacing.json` holds that report from before the first of the
-    renames until after the last, and a start that finds it finishes what a kill interrupted.
-    """
-
-    def __init__(self, out: Path, names: Sequence[str]) -> None:
-        self._paths = {name: out / name for name in names}
-        self._report, self._replacing = out / "distill_report.json", out / "replacing.json"
-        if self._replacing.exists():
-            self._finish_replacing()
-        draft_of(self._replacing).unlink(missing_ok=True)
-        for path in self._paths.values():
-            draft_of(path).write_bytes(b"")
-
-    def append(self, name: str, row: Mapping[str, Any]) -> None:
-        """Append a row to the file `name`, by one write."""
-        append_rows(draft_of(self._paths[name]), [row])
-
-    def hold_as_many_as_before(self) -> bool:
-        """Return whether this start decided at least as many pictures as the one whose files stand in the folder."""
-        paths = [self._paths[name] for name in DECIDED]
-        return len(decided_pictures(map(draft_of, paths))) >= len(decided_pictures(paths))
-
-    def replace(self, report: Mapping[str, Any]) -> None:
-        """Put the new files and the report on them into the places of the old ones."""
-        write_json(self._replacing, report)
-        self._finish_replacing()
-
-    def _finish_replacing(self) -> None:
-        report = read_json(self._replacing)
-        for path in self._paths.values():
-            if draft_of(path).exists():  # else a start that was killed had renamed it
-                draft_of(path).replace(path)
-        write_json(self._report, report)
-        self._replacing.unlink()
-
-    def drop(self) -> None:
-        """Delete the new files; the old ones stay."""
-        for path in self._paths.values():
-            draft_of(path).unlink()
-
-
 @dataclass
 class _Distillation:
     expert: Expert
@@ -187,7 +139,7 @@ class _Distillation:
     tally: Tally
     copies: NearCopies
     window: int  # pictures examined at once; decisions keep the order of the pictures
-    files: _Files
+    files: DecidedFiles
     journal: Journal | None
     chats: Mapping[str, ChatModel]  # by group: expert, judge
     progress: Progress | None
@@ -381,21 +333,6 @@ def _report_before(
         "first_reasons": first_reasons,
     }
     return {**report, **counted, **before}
-
-
-def expert_corpus() -> list[str]:
-    """Return critiques of every kind that the offline experts write, to train a tokenizer that encodes them briefly."""
-    rng = np.random.default_rng(0)
-    rows = [(rng.random(5), rng.random()) for _ in range(2000)]
-    return [
-        scenes_critique(dict(zip(DIMENSIONS, factors, strict=True)), _random_facts(rng), mos, rng).critique
-        for factors, mos in rows
-    ]
-
-
-def _random_facts(rng: np.random.Generator) -> dict[str, Any]:
-    facts = {name: str(rng.choice(values)) for name, values in FACT_WORDS.items() if name != "cue"}
-    return {**facts, "cues": [str(rng.choice(FACT_WORDS["cue"]))]}
 
 
 def _expert(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS, level_of
-from aes_r1.runs.files import rows_at
-
-DECIDED = ("aescot.jsonl", "rejected.jsonl")  # the files of which every decided picture stands in one
 
 DIMENSION_NAMES = {
     "light_and_shadow": "Light and shadow",
@@ -57,8 +52,3 @@ def record(sample: Sample, reply: Reply | None, *, expert: str, prompt_sha256: s
         "expert": expert,
         "prompt_sha256": prompt_sha256,
     }
-
-
-def decided_pictures(paths: Iterable[Path]) -> set[tuple[Any, Any]]:
-    """Return the distinct (data set, id) of the pictures in files of records; a missing file holds none."""
-    return {(row.get("dataset"), row.get("id")) for path in paths for _, row in rows_at(path, skip_broken=True)}

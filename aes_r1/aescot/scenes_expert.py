@@ -111,3 +111,18 @@ def _false_words(fact: str, truth: str, facts: dict[str, Any]) -> list[str]:
     """Return the words that are false for a fact; none where every word is true, as with all cues in one picture."""
     true = set(facts.get("cues") or ()) if fact == "cue" else {truth}
     return [word for word in FACT_WORDS[fact] if not any(word in held for held in true)]
+
+
+def expert_corpus() -> list[str]:
+    """Return critiques of every kind that the offline experts write, to train a tokenizer that encodes them briefly."""
+    rng = np.random.default_rng(0)
+    rows = [(rng.random(5), rng.random()) for _ in range(2000)]
+    return [
+        scenes_critique(dict(zip(DIMENSIONS, factors, strict=True)), _random_facts(rng), mos, rng).critique
+        for factors, mos in rows
+    ]
+
+
+def _random_facts(rng: np.random.Generator) -> dict[str, Any]:
+    facts = {name: str(rng.choice(values)) for name, values in FACT_WORDS.items() if name != "cue"}
+    return {**facts, "cues": [str(rng.choice(FACT_WORDS["cue"]))]}

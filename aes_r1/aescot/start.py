@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from aes_r1.aescot.decided import DECIDED, decided_pictures
 from aes_r1.aescot.expert import known_mos
 from aes_r1.aescot.phrases import BOOK_SHA256
-from aes_r1.aescot.record import DECIDED, decided_pictures
 from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.sample import Sample

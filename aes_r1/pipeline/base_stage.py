@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from aes_r1.aescot.build import expert_corpus
+from aes_r1.aescot.scenes_expert import expert_corpus
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample, open_listed

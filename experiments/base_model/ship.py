@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
 
-from aes_r1.aescot.build import expert_corpus
+from aes_r1.aescot.scenes_expert import expert_corpus
 from aes_r1.data.sample import Sample
 from aes_r1.data.scene_sets import make_scenes
 from aes_r1.data.scenes import SCENES_VERSION

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aes_r1.aescot.build import build_aescot, expert_corpus
+from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.failures import NoAnswer
 from aes_r1.aescot.judge import JudgeVerdict, ScenesJudge
+from aes_r1.aescot.scenes_expert import expert_corpus
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS, level_of

@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from aes_r1.aescot.build import build_aescot, expert_corpus
+from aes_r1.aescot.build import build_aescot
+from aes_r1.aescot.scenes_expert import expert_corpus
 from aes_r1.data.sample import Sample
 from aes_r1.model.tiny import build, build_tokenizer
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions

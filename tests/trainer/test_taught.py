@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from aes_r1.aescot.build import expert_corpus
+from aes_r1.aescot.scenes_expert import expert_corpus
 from aes_r1.data.records import read_records
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny

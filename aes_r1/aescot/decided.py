@@ -1,0 +1,60 @@
+"""The files of decided pictures in the folder of a distillation, which one start replaces whole at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aes_r1.runs.files import append_rows, draft_of, read_json, rows_at, write_json
+
+DECIDED = ("aescot.jsonl", "rejected.jsonl")  # the files of which every decided picture stands in one
+
+
+class DecidedFiles:
+    """The files of decided pictures in `out`, each written beside the one of an earlier start until it replaces it.
+
+    They and the report on them are replaced together: `replacing.json` holds that report from before the first of the
+    renames until after the last, and a start that finds it finishes what a kill interrupted.
+    """
+
+    def __init__(self, out: Path, names: Sequence[str]) -> None:
+        self._paths = {name: out / name for name in names}
+        self._report, self._replacing = out / "distill_report.json", out / "replacing.json"
+        if self._replacing.exists():
+            self._finish_replacing()
+        draft_of(self._replacing).unlink(missing_ok=True)
+        for path in self._paths.values():
+            draft_of(path).write_bytes(b"")
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Append a row to the file `name`, by one write."""
+        append_rows(draft_of(self._paths[name]), [row])
+
+    def hold_as_many_as_before(self) -> bool:
+        """Return whether this start decided at least as many pictures as the one whose files stand in the folder."""
+        paths = [self._paths[name] for name in DECIDED]
+        return len(decided_pictures(map(draft_of, paths))) >= len(decided_pictures(paths))
+
+    def replace(self, report: Mapping[str, Any]) -> None:
+        """Put the new files and the report on them into the places of the old ones."""
+        write_json(self._replacing, report)
+        self._finish_replacing()
+
+    def _finish_replacing(self) -> None:
+        report = read_json(self._replacing)
+        for path in self._paths.values():
+            if draft_of(path).exists():  # else a start that was killed had renamed it
+                draft_of(path).replace(path)
+        write_json(self._report, report)
+        self._replacing.unlink()
+
+    def drop(self) -> None:
+        """Delete the new files; the old ones stay."""
+        for path in self._paths.values():
+            draft_of(path).unlink()
+
+
+def decided_pictures(paths: Iterable[Path]) -> set[tuple[Any, Any]]:
+    """Return the distinct (data set, id) of the pictures in files of records; a missing file holds none."""
+    return {(row.get("dataset"), row.get("id")) for path in paths for _, row in rows_at(path, skip_broken=True)}
