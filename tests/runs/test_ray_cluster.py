@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -71,25 +70,36 @@ def test_a_node_that_does_not_start_in_time_is_one_line(monkeypatch):
         start_ray(that_raises(TypeError("init() got an unexpected keyword argument")))
 
 
-def test_a_signal_that_ray_takes_is_handed_on(monkeypatch):
-    """While it starts, Ray replaces the handler of SIGTERM by one that exits."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    got: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
-    try:
+def test_a_signal_that_ray_takes_is_handed_on():
+    """While it starts, Ray replaces the handler of SIGTERM by one that exits.
 
-        def init() -> None:
-            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
-            os.kill(os.getpid(), signal.SIGTERM)
+    The signals go to a process of their own, because they would end one that other tests left in another state.
+    """
+    program = """
+import os, signal, sys
+from types import SimpleNamespace
+from aes_r1.runs.ray_cluster import start_ray
 
-        with pytest.raises(SystemExit):
-            start_ray(SimpleNamespace(init=init))
-        assert got == [signal.SIGTERM]
-        start_ray(SimpleNamespace(init=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)))
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert got == [signal.SIGTERM] * 2
-    finally:
-        signal.signal(signal.SIGTERM, before)
+got = []
+signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
+
+def taken():
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+try:
+    start_ray(SimpleNamespace(init=taken))
+except SystemExit as left:
+    print("left", left.code, got)
+start_ray(SimpleNamespace(init=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)))
+os.kill(os.getpid(), signal.SIGTERM)
+print(got)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["left 15 [15]", "[15, 15]"], done.stderr
 
 
 @pytest.mark.slow
