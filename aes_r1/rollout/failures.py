@@ -9,6 +9,10 @@ class Unusable(Exception):
     """Report that a server gave no usable answer; the request can be repeated, there or at another server."""
 
 
+class CutOff(Unusable):
+    """Report that a connection was refused, cut or silent for too long: the server said nothing about the request."""
+
+
 class Refused(Exception):
     """Report that a server rejected a request: a repetition would be rejected as well."""
 

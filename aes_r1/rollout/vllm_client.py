@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from filelock import FileLock, Timeout
 
-from aes_r1.rollout.failures import Refused, ServersGone, Unusable
+from aes_r1.rollout.failures import CutOff, Refused, ServersGone, Unusable
 from aes_r1.settings import InputError
 
 SERVED = "policy"  # the name under which aes_r1.serve serves the model
@@ -60,7 +60,7 @@ class Server:
             else:
                 answer = self._http.post(self.url + path, json=body, timeout=timeout, extensions=self._extensions)
         except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the client was closed during the call
-            raise Unusable(f"{self.url}: {error or type(error).__name__}") from error
+            raise CutOff(f"{self.url}: {error or type(error).__name__}") from error
         message = " ".join(answer.text.split())[:500]
         if answer.status_code >= 500 or answer.status_code in _AGAIN:
             raise Unusable(f"{self.url}{path}: {answer.status_code} {message}")
@@ -134,6 +134,8 @@ class Server:
             self.call("/start_weight_update", {}, timeout=timeout)
         try:
             self.call("/update_weights", {"update_info": {"path": str(folder)}}, timeout=timeout)
+        except CutOff:
+            raise  # the server died; one that is healthy now has been started since
         except Unusable as error:
             if not is_healthy(self.url):
                 raise  # the server is at fault, not the weights

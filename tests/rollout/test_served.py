@@ -212,6 +212,18 @@ def test_weights_of_another_model_are_refused(policy, server, backbone, prompts)
         policy.push(backbone)
 
 
+def test_a_server_that_dies_while_it_takes_weights_and_is_back_at_once_gets_them_again(
+    policy, server, backbone, prompts
+):
+    """By the time that somebody asks whether it is healthy, another one may have been started in its place."""
+    policy.push(backbone)
+    expected = drawn(policy, backbone, prompts)
+    server.misbehave("hangs up")
+    policy.push(backbone)
+    assert same(drawn(policy, backbone, prompts), expected)
+    assert server.routes.count("/update_weights") == 3
+
+
 def test_a_server_that_keeps_old_weights_is_found_out(policy, server, backbone, prompts):
     """It says the new version and draws with the old weights: no answer is wrong in form."""
     policy.push(backbone)

@@ -71,6 +71,10 @@ class FakeServer:
                     self.close_connection = True
                     return
                 fake.routes.append(route)
+                if route == "/update_weights" and fake.faults and fake.faults[0] == "hangs up":
+                    fake.faults.popleft()
+                    self.close_connection = True
+                    return
                 if route.startswith("/inference") and fake.faults and fake.faults[0] == "slow":
                     fake.faults.popleft()
                     time.sleep(1.5)
@@ -103,7 +107,7 @@ class FakeServer:
         self._http.server_close()
 
     def misbehave(self, *faults: str) -> None:
-        """Answer the coming requests for completions each with one of `faults`."""
+        """Answer the coming requests for completions each with one of `faults`; "hangs up" is for one of weights."""
         self.faults.extend(faults)
 
     # -- answers -------------------------------------------------------------------------------------------------------
