@@ -115,9 +115,8 @@ def claim_output_folder(
                 raise InputError(
                     f"{out} holds a distillation with other {', '.join(differing)}; {way_out}give another out="
                 )
-        write_json(
-            path, {**identity, "left_out": []}
-        )  # atomic: a damaged file would make the answers that were paid for unusable
+        # Atomic, because a damaged file would make the answers that were paid for unusable.
+        write_json(path, {**identity, "left_out": []})
     except Timeout as error:
         raise InputError(
             f"out={out}: another distillation is writing there; wait for it or give another out="

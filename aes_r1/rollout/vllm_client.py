@@ -135,7 +135,7 @@ class Server:
         try:
             self.call("/update_weights", {"update_info": {"path": str(folder)}}, timeout=timeout)
         except CutOff:
-            raise  # the server died; one that is healthy now has been started since
+            raise  # the server said nothing of the weights; one that is healthy now may have been started since
         except Unusable as error:
             if not is_healthy(self.url):
                 raise  # the server is at fault, not the weights
