@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import matplotlib
 
 from aes_r1.settings import InputError
+from experiments.answers import write_answers
 from experiments.claims import Claim, judged
 from experiments.reading import METRICS, Run, by_condition, check_pictures, origins, over_seeds, paired, read_runs
 from experiments.tables import table
@@ -157,9 +158,17 @@ def _tick(row: Mapping[str, Any], metric: str) -> str:
     return row["condition"] if n == run else f"{row['condition']}\n{n} of {run} seeds defined"
 
 
-def write(here: Path, result: Mapping[str, Any], figure: Any, text: str) -> None:
-    """Write result.json, table.md (`text`), figure.svg and figure.png to `here`, and print the table."""
+def write(
+    here: Path, result: Mapping[str, Any], figure: Any, text: str, found: Mapping[str, Mapping[int, Run]] | None = None
+) -> None:
+    """Write result.json, table.md (`text`), figure.svg and figure.png to `here`, and print the table.
+
+    found: the study's runs by condition and seed, whose answers go to answers.csv.gz; None for a study of runs whose
+    answers are in another study's folder.
+    """
     here.mkdir(parents=True, exist_ok=True)
+    if found is not None:
+        write_answers(here / "answers.csv.gz", found)
     (here / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     (here / "table.md").write_text(text)
     for kind in ("svg", "png"):
@@ -185,5 +194,5 @@ def run_analysis(analysis: Callable[[], T]) -> T:
 def main(study: Study, arguments: list[str] | None = None) -> None:
     """Run the analysis: `python -m experiments.NAME.analyse [RUNS [OUT]]`."""
     runs, out = folders(study.name, sys.argv[1:] if arguments is None else arguments)
-    result = run_analysis(lambda: analyse(study, runs)[0])
-    write(out, result, dots(study, result), table(result))
+    result, found = run_analysis(lambda: analyse(study, runs))
+    write(out, result, dots(study, result), table(result), found)

@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
     result, found = run_analysis(lambda: analyse(STUDY, runs))
     result["sources"] = sources(found)
-    write(out, result, dots(STUDY, result), table(result) + section(result))
+    write(out, result, dots(STUDY, result), table(result) + section(result), found)
 
 
 if __name__ == "__main__":

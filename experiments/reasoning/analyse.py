@@ -76,8 +76,8 @@ def srcc(run: Run, stage: str, place: str, protocol: str) -> float | None:
     return None if cell is None else cell["srcc"]["value"]
 
 
-def analyse(folder: Path) -> dict[str, Any]:
-    """Return the result as plain values."""
+def analyse(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, Run]]]:
+    """Return the result as plain values, and its runs by condition and seed."""
     runs, unfinished = read_runs(folder)
     check_pictures(runs)
     found = by_condition(runs, condition, STUDY.axes)
@@ -112,7 +112,7 @@ def analyse(folder: Path) -> dict[str, Any]:
     }
     ends = zip(TASTES, (-1, 1), strict=True)
     more = {f"{name}: {one}": sign * weight for name, sign in ends for one, weight in CONTRASTS[PRIMARY].items()}
-    return {
+    result = {
         "study": STUDY.name,
         "seeds": seeds,
         "origins": origins(runs),
@@ -124,6 +124,7 @@ def analyse(folder: Path) -> dict[str, Any]:
         "missing": [f"{one}, seed {seed}" for one in STUDY.order for seed in seeds if seed not in found.get(one, {})],
         "unfinished": unfinished,
     }
+    return result, found
 
 
 def _replicates(values: Mapping[str, Mapping[tuple[str, int], float | None]], names: Iterable[str]) -> int:
@@ -225,8 +226,8 @@ def draw(result: Mapping[str, Any]) -> Any:
 
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
-    result = run_analysis(lambda: analyse(runs))
-    write(out, result, draw(result), table(result))
+    result, found = run_analysis(lambda: analyse(runs))
+    write(out, result, draw(result), table(result), found)
 
 
 if __name__ == "__main__":

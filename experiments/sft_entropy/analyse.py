@@ -184,7 +184,7 @@ def main(arguments: list[str]) -> None:
     added = run_analysis(lambda: gains(found, place, 1000))
     rule = by_seed(found, place, added)
     result |= {"gains": added, "rule": rule, "relations": relations(rule), "probes": probes(found)}
-    write(out, result, draw(result), table(result) + section(result))
+    write(out, result, draw(result), table(result) + section(result), found)
 
 
 if __name__ == "__main__":

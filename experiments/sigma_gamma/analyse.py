@@ -58,8 +58,8 @@ def section(result: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
-    result = run_analysis(lambda: analyse(STUDY, runs)[0])
-    write(out, result, dots(STUDY, result), table(result) + section(result))
+    result, found = run_analysis(lambda: analyse(STUDY, runs))
+    write(out, result, dots(STUDY, result), table(result) + section(result), found)
 
 
 if __name__ == "__main__":

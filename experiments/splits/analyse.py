@@ -54,11 +54,11 @@ def section(result: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
-    result = run_analysis(lambda: analyse(STUDY, runs)[0])
+    result, found = run_analysis(lambda: analyse(STUDY, runs))
     place = result["rows"][0]["set"]
     mine = [row for row in result["rows"] if (row["set"], row["protocol"]) == (place, STUDY.protocol)]
     result["spread"] = {metric: spread(mine, metric) for metric in METRICS}
-    write(out, result, dots(STUDY, result), table(result) + section(result))
+    write(out, result, dots(STUDY, result), table(result) + section(result), found)
 
 
 if __name__ == "__main__":
