@@ -46,7 +46,8 @@ def sft_epochs(count: int, cold_start: ColdStartSettings, least: int) -> int:
     """
     if cold_start.epochs == 0:
         return 0
-    return max(cold_start.epochs, math.ceil(least * cold_start.batch_size / count))
+    fewest_records = (least - 1) * cold_start.batch_size + 1  # the last step's batch may hold a single record
+    return max(cold_start.epochs, math.ceil(fewest_records / count))
 
 
 def sft_steps(count: int, cold_start: ColdStartSettings) -> int:

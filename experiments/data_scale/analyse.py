@@ -1,4 +1,4 @@
-"""Vary the number of pictures with opinions, and so the length of the cold start; paired against all 3,000.
+"""Vary the number of pictures with opinions at equal steps of both stages; paired against all 3,000.
 
 python -m experiments.data_scale.analyse [RUNS [OUT]]
 """
@@ -11,15 +11,15 @@ STUDY = Study(
     name="data_scale",
     axes=("data.limit",),
     label=lambda settings: f"{settings['data']['limit']} pictures",
-    order=("600 pictures", "1000 pictures", "1700 pictures", "3000 pictures"),
+    order=("600 pictures", "1000 pictures", "3000 pictures"),
     baseline="3000 pictures",
+    protocol="mean",
     claims=(
         Claim(
-            "a fifth of the pictures, at the same steps of RAPO, is worse than all",
-            "600 pictures",
-            "3000 pictures",
-            "srcc",
-            -1,
+            "a fifth of the pictures, at equal steps, is worse than all", "600 pictures", "3000 pictures", "srcc", -1
+        ),
+        Claim(
+            "a third of the pictures, at equal steps, is worse than all", "1000 pictures", "3000 pictures", "srcc", -1
         ),
     ),
 )

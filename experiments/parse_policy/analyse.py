@@ -13,7 +13,11 @@ STUDY = Study(
     label=lambda settings: settings["reward"]["failed_parse"],
     order=("none", "random"),
     baseline="none",
-    claims=(Claim("a random score for a failed parse is worse", "random", "none", "srcc", -1),),
+    protocol="mean",
+    claims=(
+        Claim("a random score for a failed parse is worse", "random", "none", "srcc", -1),
+        Claim("a random score for a failed parse is not worse by .02", "random", "none", "srcc", 1, margin=0.02),
+    ),
 )
 
 if __name__ == "__main__":

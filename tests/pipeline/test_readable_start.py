@@ -19,25 +19,37 @@ from tests.recipes import composed
 
 def test_passes_follow_the_number_of_records():
     cold_start = ColdStartSettings(epochs=1, batch_size=32)
-    found = {count: sft_epochs(count, cold_start, 80) for count in (1, 34, 105, 2560, 2725)}
-    assert found == {1: 2560, 34: 76, 105: 25, 2560: 1, 2725: 1}
-    for count, epochs in found.items():
-        assert sft_steps(count, ColdStartSettings(epochs=epochs, batch_size=32)) >= 80
+    found = {count: sft_epochs(count, cold_start, 86) for count in (1, 34, 551, 2720, 2721, 2725)}
+    # 85 full batches and one record more: 2,721 records, of which a set of 2,725 holds enough once.
+    assert found == {1: 2721, 34: 81, 551: 5, 2720: 2, 2721: 1, 2725: 1}
     assert sft_epochs(34, ColdStartSettings(epochs=90), 80) == 90  # never fewer than were asked for
     assert sft_epochs(34, ColdStartSettings(epochs=0), 80) == 0
+
+
+@pytest.mark.parametrize("least", [0, 1, 79, 80, 86])
+@pytest.mark.parametrize("batch", [1, 7, 32])
+def test_passes_are_the_fewest_that_take_the_steps(least, batch):
+    for count in range(1, 3 * batch * max(least, 1), 5):
+        epochs = sft_epochs(count, ColdStartSettings(epochs=1, batch_size=batch), least)
+
+        def steps(passes, count=count):
+            return sft_steps(count, ColdStartSettings(epochs=passes, batch_size=batch))
+
+        assert steps(epochs) >= least
+        assert epochs == 1 or steps(epochs - 1) < least, (count, epochs)
 
 
 @pytest.mark.parametrize(
     ("given", "count", "epochs"),
     [
         ((), 34, 1),  # drawn scenes keep the passes of their recipe
-        (("data=folder",), 34, 76),
+        (("data=folder",), 34, 75),
         (("data=folder",), 3000, 1),
         (("data=folder", "cold_start.epochs=100"), 34, 100),
         (("data=folder", "cold_start.min_steps=0"), 34, 1),
-        (("cold_start.min_steps=40",), 34, 38),
+        (("cold_start.min_steps=40",), 34, 37),
         (("data=folder", "model=qwen2_5_vl_3b"), 34, 1),  # a pretrained model reads the format in its question
-        (("data=folder", "model=qwen2_5_vl_3b", "cold_start.min_steps=20"), 34, 19),
+        (("data=folder", "model=qwen2_5_vl_3b", "cold_start.min_steps=20"), 34, 18),
     ],
 )
 def test_a_small_set_of_photographs_is_passed_over_until_the_format_is_learned(given, count, epochs):
