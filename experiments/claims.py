@@ -13,7 +13,7 @@ from typing import Any
 
 from aes_r1.evaluation.metrics import holm
 from aes_r1.settings import as_dict
-from experiments.blocks import contrast, p_value
+from experiments.blocks import Values, contrast, p_value
 
 ALPHA = 0.05  # family-wise level over the claims of one study
 
@@ -33,17 +33,22 @@ class Claim:
     margin: float = 0.0
 
 
-def judged(claims: Sequence[Claim], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return claims with difference (None: not run), p, p_holm (over the claims that have a p), verdict and p_alone.
+def judged(
+    claims: Sequence[Claim], rows: Sequence[Mapping[str, Any]], failed: Mapping[str, Mapping[Any, str]]
+) -> list[dict[str, Any]]:
+    """Return claims with difference (None: not run), p, p_holm (over all claims), verdict and p_alone.
 
     p_alone: of the paired t-test of the two conditions, not adjusted for the number of claims.
 
     rows: a study's rows of one set and protocol, a condition each, with {METRIC: {"seeds": {seed: {"value"}}}}.
+    failed: {condition: {seed: reason}} of runs that ended before they were evaluated. They count as seeds without a
+    value, because a run that fails may fail for what the study asks about.
     """
-    differences = [difference(claim, rows) for claim in claims]
+    values = {metric: _values(rows, failed, metric) for metric in dict.fromkeys(claim.metric for claim in claims)}
+    differences = [difference(claim, values[claim.metric]) for claim in claims]
     p, p_alone = (
         [None if one is None else p_of(one, claim.sign, claim.margin) for claim, one in zip(claims, found, strict=True)]
-        for found in (differences, [difference(claim, rows, alone=True) for claim in claims])
+        for found in (differences, [difference(claim, values[claim.metric], alone=True) for claim in claims])
     )
     return [
         {
@@ -58,14 +63,23 @@ def judged(claims: Sequence[Claim], rows: Sequence[Mapping[str, Any]]) -> list[d
     ]
 
 
-def difference(claim: Claim, rows: Sequence[Mapping[str, Any]], *, alone: bool = False) -> dict[str, Any] | None:
+def _values(
+    rows: Sequence[Mapping[str, Any]], failed: Mapping[str, Mapping[Any, str]], metric: str
+) -> dict[str, dict[Any, float | None]]:
+    """Return {condition: {seed: value, or None of a run that failed or answered nothing or a constant}}."""
+    values: dict[str, dict[Any, float | None]] = {
+        row["condition"]: {seed: cell["value"] for seed, cell in row[metric]["seeds"].items()} for row in rows
+    }
+    for condition, seeds in failed.items():
+        values.setdefault(condition, {}).update(dict.fromkeys(seeds))
+    return values
+
+
+def difference(claim: Claim, values: Values, *, alone: bool = False) -> dict[str, Any] | None:
     """Return the contrast of a claim's two conditions and "run": the seeds that both were run with; None without one.
 
     "n" are those of them that have both values. alone: the error is that of these two conditions, not of all.
     """
-    values = {
-        row["condition"]: {seed: cell["value"] for seed, cell in row[claim.metric]["seeds"].items()} for row in rows
-    }
     if not {claim.condition, claim.than} <= values.keys():
         return None
     run = len(values[claim.condition].keys() & values[claim.than].keys())
@@ -87,11 +101,12 @@ def p_of(found: Mapping[str, Any], sign: int, margin: float = 0.0) -> float | No
 def verdict(found: Mapping[str, Any], sign: int, p_holm: float | None, margin: float = 0.0) -> str:
     """Return yes or no where the adjusted p is below ALPHA, "not shown" where it is not, else why there is no p.
 
-    A run without answers, or with constant ones, has no correlation; no verdict is given from the remaining seeds.
+    A run that failed, or without answers, or with constant ones, has no correlation; no verdict is given from the
+    remaining seeds.
     """
     run, lost = found["run"], found["run"] - found["n"]
     if lost:
-        return f"not defined: {lost} of {run} seeds answered nothing or a constant"
+        return f"not defined: {lost} of {run} seeds failed, answered nothing or a constant"
     if p_holm is None:
         return "one seed" if run else "not run"
     if p_holm < ALPHA:

@@ -56,8 +56,8 @@ class Run:
         }
 
 
-def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
-    """Return finished runs below `folder`, and one line for each that is not. InputError when there is none."""
+def read_runs(folder: Path) -> tuple[list[Run], list[RunFolder]]:
+    """Return finished runs below `folder`, and the others. InputError when there is no finished one."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; run the study's sweep first")
     runs, unfinished = [], []
@@ -65,10 +65,15 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
         if run.stage_done("evaluation"):
             runs.append(Run(run, run.settings, run.evaluation))
         else:
-            unfinished.append(f"{run.path.name}: {run.failure or 'stopped before its evaluation'}")
+            unfinished.append(run)
     if not runs:
         raise InputError(f"{folder}: no finished run in it; run the study's sweep first")
     return runs, unfinished
+
+
+def why_unfinished(runs: Iterable[RunFolder]) -> list[str]:
+    """Return a line for each run: its folder, and why it is not finished."""
+    return [f"{run.path.name}: {run.failure or 'stopped before its evaluation'}" for run in runs]
 
 
 def by_condition(

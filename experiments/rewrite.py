@@ -20,7 +20,7 @@ from experiments.tables import table
 
 def rewritten(study: Study, result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result with its claims judged from the values by condition and seed that it holds."""
-    return {**result, "claims": claimed(study, result["rows"])}
+    return {**result, "claims": claimed(study, result["rows"], result.get("failed", {}))}
 
 
 def page(module: Any, result: Mapping[str, Any]) -> str:

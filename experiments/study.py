@@ -14,7 +14,17 @@ import matplotlib
 from aes_r1.settings import InputError
 from experiments.answers import write_answers
 from experiments.claims import Claim, judged
-from experiments.reading import METRICS, Run, by_condition, check_pictures, origins, over_seeds, paired, read_runs
+from experiments.reading import (
+    METRICS,
+    Run,
+    by_condition,
+    check_pictures,
+    origins,
+    over_seeds,
+    paired,
+    read_runs,
+    why_unfinished,
+)
 from experiments.tables import table
 
 matplotlib.use("agg")
@@ -59,6 +69,10 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         check_pictures(runs)
     found = {condition: found[condition] for condition in study.order if condition in found}
     seeds = sorted({seed for by_seed in found.values() for seed in by_seed})
+    failed: dict[str, dict[int, str]] = {}
+    for run in unfinished:
+        if run.failure is not None:
+            failed.setdefault(study.label(run.settings), {})[run.settings["seed"]] = run.failure
     places = list(runs[0].evaluation["stages"].get(study.stage, {}))
     rows = [
         _row(condition, by_seed, study.stage, place, protocol)
@@ -90,19 +104,23 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
             for seed in seeds
             if seed not in found.get(condition, {})
         ],
-        "unfinished": unfinished,
+        "unfinished": why_unfinished(unfinished),
+        "failed": failed,
         "rows": rows,
         "differences": compared,
-        "claims": claimed(study, rows),
+        "claims": claimed(study, rows, failed),
         "paper": study.paper,
     }
     return result, found
 
 
-def claimed(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def claimed(
+    study: Study, rows: Sequence[Mapping[str, Any]], failed: Mapping[str, Mapping[Any, str]]
+) -> list[dict[str, Any]]:
     """Return the study's claims, judged on the first set under the study's protocol."""
     place = rows[0]["set"] if rows else None
-    return judged(study.claims, [row for row in rows if (row["set"], row["protocol"]) == (place, study.protocol)])
+    of_place = [row for row in rows if (row["set"], row["protocol"]) == (place, study.protocol)]
+    return judged(study.claims, of_place, failed)
 
 
 def _row(condition: str, by_seed: Mapping[int, Run], stage: str, place: str, protocol: str) -> dict[str, Any]:

@@ -96,13 +96,14 @@ def paired_bootstrap(
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjust p-values for their number (Holm 1979): the i-th smallest of m times m - i + 1, never falling.
 
-    Values below .05 are significant with a family-wise error of 5%. None stays None and is not counted.
+    Values below .05 are significant with a family-wise error of 5%. None stays None and counts towards m: which
+    questions are asked is settled before the data, so a question without an answer must not make the others easier.
     """
     known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
     for rank, (p, index) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        highest = max(highest, min(1.0, p * (len(p_values) - rank)))
         adjusted[index] = highest
     return adjusted
 

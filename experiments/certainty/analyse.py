@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 
 from aes_r1.settings import InputError
 from experiments.grounding.analyse import STUDY, arm
-from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs
+from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs, why_unfinished
 from experiments.study import TITLES, folders, run_analysis, write
 from experiments.tables import commits, error_bars, interval
 
@@ -67,7 +67,7 @@ def analyse(folder: Path) -> dict[str, Any]:
         "study": "certainty",
         "seeds": sorted(published),
         "origins": origins(list(published.values())),
-        "unfinished": unfinished,
+        "unfinished": why_unfinished(unfinished),
         "rows": [
             {
                 "set": place,

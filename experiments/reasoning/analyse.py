@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from aes_r1.runs.cells import format_cell
 from aes_r1.settings import InputError
 from experiments.blocks import contrast, equivalent
-from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs
+from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs, why_unfinished
 from experiments.reasoning.pictures import TASTES
 from experiments.study import TITLES, Study, folders, run_analysis, write
 from experiments.tables import commits, error_bars, interval, missing
@@ -122,7 +122,7 @@ def analyse(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, Run]]]:
         # A block is a taste of a replicate, so no block holds all of this contrast; a replicate with both tastes does.
         "between_tastes": {**_judged(contrast(both, more)), "n": _replicates(both, more)},
         "missing": [f"{one}, seed {seed}" for one in STUDY.order for seed in seeds if seed not in found.get(one, {})],
-        "unfinished": unfinished,
+        "unfinished": why_unfinished(unfinished),
     }
     return result, found
 

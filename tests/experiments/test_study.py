@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aes_r1.settings import InputError, Settings, TrackerSettings
+from aes_r1.runs.folder import RunFolder
+from aes_r1.settings import InputError, Settings, TrackerSettings, as_dict
 from experiments.claims import Claim, difference, judged, p_of, verdict
 from experiments.demonstration import POINTS
 from experiments.power import detectable, level_over_pictures, picture_variance, power, shown_by, spread, table
-from experiments.reading import by_condition, over_seeds, read_runs
+from experiments.reading import by_condition, over_seeds, read_runs, why_unfinished
 from experiments.rewrite import page, rewritten
 from experiments.study import analyse
 from experiments.tables import error_bars, interval
@@ -112,7 +113,7 @@ def test_unfinished_runs_are_named_with_their_reason(tmp_path):
     (broken / "failure.txt").write_text("rank 0: MemoryError: no room\n")
     runs, unfinished = read_runs(tmp_path)
     assert len(runs) == 1
-    assert unfinished == ["broken: rank 0: MemoryError: no room"]
+    assert why_unfinished(unfinished) == ["broken: rank 0: MemoryError: no room"]
     with pytest.raises(InputError, match="no such folder"):
         read_runs(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -150,7 +151,8 @@ A_THAN_B = Claim("a beats b", "a", "b", "srcc", +1)
 
 
 def found(*values: float | None) -> dict:
-    return difference(A_THAN_B, pair(*values))
+    rows = {row["condition"]: row["srcc"]["seeds"] for row in pair(*values)}
+    return difference(A_THAN_B, {one: {seed: cell["value"] for seed, cell in of.items()} for one, of in rows.items()})
 
 
 def test_the_p_of_a_claim_about_two_conditions_is_students():
@@ -168,7 +170,7 @@ def test_the_p_of_a_claim_about_two_conditions_is_students():
 def test_a_claim_is_tested_by_the_error_of_all_conditions():
     """a - b is 1.2 with an SD of .28; a third condition adds two degrees and no residual of its own."""
     rows = [row_of("b", 0.0, 1.0), row_of("a", 1.0, 2.4), row_of("c", 3.0, 3.6)]
-    (claim,) = judged([A_THAN_B], rows)
+    (claim,) = judged([A_THAN_B], rows, {})
     # As in test_three_conditions_share_their_error: an error of .2828 / sqrt 2 on 2 degrees, .2828 for two of them.
     t = 1.2 / (0.16 / 2) ** 0.5
     assert (claim["difference"]["df"], claim["difference"]["run"]) == (2, 2)
@@ -178,7 +180,7 @@ def test_a_claim_is_tested_by_the_error_of_all_conditions():
 def test_a_noisy_third_condition_hides_a_difference_that_its_two_conditions_show():
     """a - b is .1, .12, .14: t = .12 / (.02 / sqrt 3), t^2 = 108. c varies far more, and with it the pooled error."""
     rows = pair(0.1, 0.12, 0.14)
-    (alone,), (beside,) = judged([A_THAN_B], rows), judged([A_THAN_B], [*rows, row_of("c", 0.1, 0.9, 0.2)])
+    (alone,), (beside,) = judged([A_THAN_B], rows, {}), judged([A_THAN_B], [*rows, row_of("c", 0.1, 0.9, 0.2)], {})
     for one in (alone["p"], alone["p_alone"], beside["p_alone"]):
         assert one == pytest.approx(1 - (108 / 110) ** 0.5)
     assert (alone["verdict"], beside["verdict"]) == ("yes", "not shown")
@@ -197,8 +199,8 @@ def test_a_noisy_third_condition_hides_a_difference_that_its_two_conditions_show
         ((0.01, 0.01, 0.012), -1, 0.02, 0.01, "yes"),
         ((0.1,), +1, 0.0, None, "one seed"),
         ((), +1, 0.0, None, "not run"),
-        ((0.1, None, 0.3), +1, 0.0, None, "not defined: 1 of 3 seeds answered nothing or a constant"),
-        ((None,), +1, 0.0, None, "not defined: 1 of 1 seeds answered nothing or a constant"),
+        ((0.1, None, 0.3), +1, 0.0, None, "not defined: 1 of 3 seeds failed, answered nothing or a constant"),
+        ((None,), +1, 0.0, None, "not defined: 1 of 1 seeds failed, answered nothing or a constant"),
     ],
 )
 def test_verdicts(values, sign, margin, p, expected):
@@ -209,12 +211,12 @@ def test_claims_of_one_study_share_their_error():
     claims = [Claim(name, name, "b", "srcc", +1) for name in ("strong", "weak", "collapsed", "absent")]
     named = {"strong": (0.6, 0.601, 0.602), "weak": (0.52, 0.53, 0.545), "collapsed": (0.6, None, 0.6)}
     of = [row_of("b", 0.5, 0.5, 0.5), *(row_of(name, *values) for name, values in named.items())]
-    rows = judged(claims, of)
+    rows = judged(claims, of, {})
     assert [row["verdict"] for row in rows] == [
-        "yes", "yes", "not defined: 1 of 3 seeds answered nothing or a constant", "not run",
+        "yes", "yes", "not defined: 1 of 3 seeds failed, answered nothing or a constant", "not run",
     ]  # fmt: skip
-    assert rows[0]["p_holm"] == pytest.approx(2 * rows[0]["p"])  # two claims have a p
-    twice = judged([A_THAN_B] * 2, pair(0.03, 0.04, 0.055))
+    assert rows[0]["p_holm"] == pytest.approx(4 * rows[0]["p"])  # of four claims, though only two have a p
+    twice = judged([A_THAN_B] * 2, pair(0.03, 0.04, 0.055), {})
     assert 0.025 < twice[0]["p"] < 0.05  # shown by itself
     assert [row["p_holm"] for row in twice] == [pytest.approx(2 * twice[0]["p"])] * 2
     assert [row["verdict"] for row in twice] == ["not shown"] * 2
@@ -229,12 +231,50 @@ def test_a_seed_that_answers_a_constant_is_counted_not_dropped(tmp_path):
     row = next(one for one in result["rows"] if one["condition"] == "error")
     assert (row["srcc"]["n"], row["srcc"]["run"], row["mae"]["n"]) == (2, 3, 3)
     verdicts = {claim["text"]: claim["verdict"] for claim in result["claims"]}
-    lost = "not defined: 1 of 3 seeds answered nothing or a constant"
+    lost = "not defined: 1 of 3 seeds failed, answered nothing or a constant"
     assert verdicts["error + rank beats error alone in SRCC"] == lost
     assert verdicts["error + rank beats rank alone in SRCC"] != lost
     text = table_of(result)
     assert "(2 of 3 seeds)" in text
     assert lost in text
+
+
+def test_a_run_that_failed_voids_a_claim_as_one_without_answers_does(tmp_path):
+    """A run that ends before its evaluation leaves a selection of seeds, as one that answers nothing does."""
+    ablation(tmp_path, {"rapo": 0.05}, seeds=range(4))
+    ablation(tmp_path, {"rank": 0.2}, seeds=range(3))
+    broken = tmp_path / "rank3"
+    broken.mkdir()
+    settings = replace(BASE, seed=3, reward=replace(BASE.reward, name="rank"))
+    (broken / "settings.json").write_text(json.dumps(as_dict(settings)))
+    study = study_of("reward_ablation").STUDY
+
+    def verdicts() -> dict[str, str]:
+        result = analyse(study, tmp_path, n_bootstrap=20)[0]
+        again = rewritten(study, json.loads(json.dumps(result)))["claims"]
+        assert [one["verdict"] for one in again] == [one["verdict"] for one in result["claims"]]
+        return {claim["text"]: claim["verdict"] for claim in result["claims"]}
+
+    beats = "error + rank beats rank alone in SRCC"
+    assert verdicts()[beats] == "yes", "a run that was only stopped can still be finished, and is named"
+    RunFolder(broken).failure_file.write_text("InputError: 61% of the answers cannot be read\n")
+    assert verdicts()[beats] == "not defined: 1 of 4 seeds failed, answered nothing or a constant"
+
+
+def test_no_claim_gains_when_another_has_no_answer():
+    """Of three claims the first has the smallest p: it is multiplied by three whatever becomes of the others."""
+    claims = [Claim(name, name, "b", "srcc", +1) for name in ("a", "c", "d")]
+    base, first = row_of("b", 0.5, 0.5, 0.5), row_of("a", 0.6, 0.602, 0.604)
+    others = [row_of("c", 0.5, 0.51, 0.5), row_of("d", 0.51, 0.5, 0.52)]
+    constant = row_of("d", 0.51, None, 0.52)
+    for rows, failed in (
+        ([base, first, *others], {}),
+        ([base, first, others[0], constant], {}),
+        ([base, first, others[0]], {"d": {0: "no room", 1: "no room", 2: "no room"}}),
+        ([base, first], {}),
+    ):
+        claim = judged(claims, rows, failed)[0]
+        assert claim["p_holm"] == pytest.approx(3 * claim["p"]), (len(rows), failed)
 
 
 # -- which pictures, which code ----------------------------------------------------------------------------------------
@@ -370,7 +410,7 @@ def test_a_picked_start_that_collapses_has_no_regret_and_says_so(tmp_path, capsy
     text = capsys.readouterr().out
     assert "2 epochs: not defined" in text
     assert f"{rows[0]['regret']['entropy']:.3f} (1 of 2 seeds)" in text
-    assert "not defined: 1 of 2 seeds answered nothing or a constant" in text
+    assert "not defined: 1 of 2 seeds failed, answered nothing or a constant" in text
 
 
 def test_the_papers_misprinted_row_is_not_beside_ours():
