@@ -111,8 +111,8 @@ def test_every_setting_stands_in_a_file_of_its_group(group):
     assert missing == set()
 
 
-def test_a_default_has_one_value():
-    """The dataclasses agree with the composed default recipe, so that there is no second recipe."""
+def test_the_settings_have_the_values_of_the_default_recipe():
+    """Each class reads its defaults from the file that conf/config.yaml chooses, so that there is no second recipe."""
     recipe, schema = dict(flat(as_dict(composed()))), dict(flat(as_dict(Settings())))
     differing = {key for key in recipe if recipe[key] != schema[key]}
     assert differing - set(OF_THE_RUN) == {"data.unseen"}  # of data=scenes; other sets have none
