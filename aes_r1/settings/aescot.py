@@ -17,8 +17,8 @@ from aes_r1.settings.tracker import TrackerSettings
 class ChatSettings:
     """A model behind an OpenAI-protocol or any other API that litellm reaches; keys come from the environment alone."""
 
-    # as litellm names it: gpt-4.1, anthropic/claude-..., or any name with api_base. The name in YAML is for recipes that
-    # ask a model; offline experts and judges have none
+    # as litellm names it: gpt-4.1, anthropic/claude-..., or any name with api_base. The name in YAML is for recipes
+    # that ask a model; offline experts and judges have none
     model: str | None = None
     api_base: str | None = IN_YAML  # URL of an OpenAI-protocol server; null: the provider's own
     api_key_env: str | None = IN_YAML  # environment variable that holds the key; null: the provider's usual one

@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from aes_r1 import settings
-from aes_r1.settings import CONF, ErrorSettings, InputError, Settings, TrainerSettings, build, values_of
+from aes_r1.runs.identity import run_fingerprint
+from aes_r1.settings import CONF, InputError, Settings, TrainerSettings, build, values_of
 from aes_r1.settings.defaults import IN_YAML, defaults
 
 HERE = Path(settings.__file__).parent
@@ -74,31 +77,47 @@ def test_a_second_place_is_found(default):
     assert second_places(text.replace('@defaults("reward/rapo.yaml", at="error")\n', "")) == {"ErrorSettings.sigma"}
 
 
+def printed(folder: Path, edits: dict[str, dict[str, Any]], code: str) -> Any:
+    """What `code` prints as JSON with a copy of the settings and of conf/ in `folder`; edits: {file: {key: value}}."""
+    for room in ("settings", "runs"):
+        shutil.copytree(HERE.parent / room, folder / "aes_r1" / room)
+    shutil.copy(HERE.parent / "__init__.py", folder / "aes_r1")
+    shutil.copytree(CONF, folder / "conf")
+    for name, values in edits.items():
+        config = OmegaConf.load(folder / "conf" / name)
+        for key, value in values.items():
+            OmegaConf.update(config, key, value)
+        OmegaConf.save(config, folder / "conf" / name)
+    imports = "import json, sys; from aes_r1.settings import *; from aes_r1.runs.identity import run_fingerprint"
+    code = f"{imports}; run = Settings(); print(json.dumps({code}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env={}, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
 def test_an_edit_of_yaml_alone_changes_the_default(tmp_path):
-    shutil.copytree(HERE, tmp_path / "aes_r1" / "settings")
-    shutil.copy(HERE.parent / "__init__.py", tmp_path / "aes_r1")
-    shutil.copytree(CONF, tmp_path / "conf")
     edits = {
-        "reward/rapo.yaml": ("sigma: 0.1", "sigma: 2e-1"),
-        "chat/api.yaml": ("retries: 6", "retries: 4"),
-        "trainer/base.yaml": ("max_new_tokens: 96", "max_new_tokens: 80"),
-        "trainer/rapo.yaml": ("betas: [0.9, 0.999]", "betas: [0.8, 1e-1]"),
+        "reward/rapo.yaml": {"error.sigma": 7e-2},
+        "chat/api.yaml": {"retries": 11},
+        "trainer/base.yaml": {"max_new_tokens": 77},
+        "trainer/rapo.yaml": {"betas": [0.7, 0.5]},
     }
-    for name, (old, new) in edits.items():
-        file = tmp_path / "conf" / name
-        assert file.read_text().count(f"{old}\n") == 1
-        file.write_text(file.read_text().replace(f"{old}\n", f"{new}\n"))
     code = (
-        "import json, sys; from aes_r1.settings import *; run = Settings(); "
-        "heavy = sorted({'hydra', 'torch', 'numpy'} & set(sys.modules)); "
-        "print(json.dumps([ErrorSettings.sigma, ErrorSettings().sigma, run.reward.error.sigma, "
-        "run.reward.judge.retries, run.judge.retries, run.trainer.max_new_tokens, run.trainer.betas, heavy]))"
+        "[ErrorSettings.sigma, ErrorSettings().sigma, run.reward.error.sigma, run.reward.judge.retries, "
+        "run.judge.retries, run.trainer.max_new_tokens, run.trainer.betas]"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == [0.2, 0.2, 0.2, 4, 4, 80, [0.8, 0.1], []]
-    assert (ErrorSettings.sigma, Settings().trainer.betas) == (0.1, [0.9, 0.999])  # in the files of the repository
+    assert printed(tmp_path, edits, code) == [0.07, 0.07, 0.07, 11, 11, 77, [0.7, 0.5]]
+
+
+def test_settings_load_nothing_that_takes_long(tmp_path):
+    assert printed(tmp_path, {}, "sorted({'hydra', 'torch', 'numpy', 'transformers'} & set(sys.modules))") == []
+
+
+def test_a_judge_that_pays_by_default_is_part_of_a_run(tmp_path):
+    """A key that the first runs did not have is left out of the hash where it changes nothing, not at its default."""
+    edits = {"reward/rapo.yaml": {"judge.weight": 1.0, "judge.model": "m"}}
+    code = "[run_fingerprint(build(Settings, {'reward': {'judge': judge}})) for judge in ({}, {'weight': 0.0})]"
+    pays, pays_nothing = printed(tmp_path, edits, code)
+    assert pays_nothing == run_fingerprint(Settings()) != pays
 
 
 @pytest.fixture
