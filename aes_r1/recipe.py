@@ -6,7 +6,7 @@ from typing import Any
 
 from aes_r1 import overrides
 from aes_r1.runs.identity import fingerprint, run_fingerprint
-from aes_r1.settings import CONF, InputError, Settings, build
+from aes_r1.settings import CONF, InputError, Settings, build, values_of
 
 
 def to_settings(config: Any, schema: type = Settings) -> Any:
@@ -46,12 +46,8 @@ def group_values(group: str, option: str) -> dict:
     """
     from omegaconf import OmegaConf
 
-    def load(name: str) -> Any:
-        config: Any = OmegaConf.load(CONF / group / f"{name}.yaml")
-        extended = [load(parent) for parent in config.pop("defaults", []) if parent != "_self_"]
-        return OmegaConf.merge(*extended, config)
-
-    values: Any = OmegaConf.to_container(load(option), resolve=True)
+    config = OmegaConf.create(values_of(CONF / group / f"{option}.yaml"))
+    values: Any = OmegaConf.to_container(config, resolve=True)
     return values
 
 

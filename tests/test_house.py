@@ -45,7 +45,7 @@ NAMED_OTHERWISE = {  # when imported
 }  # fmt: skip
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
-    "sqlalchemy": "optuna", "safetensors": "transformers",
+    "sqlalchemy": "optuna", "yaml": "omegaconf", "safetensors": "transformers",
     "markupsafe": "jinja2", "triton": "torch", "submitit": "hydra-submitit-launcher",
 }  # fmt: skip
 FOUND_BY_NAME = {"pyiqa"}  # whose absence is an input error that says how to install it
@@ -140,7 +140,7 @@ def test_every_requirement_says_what_it_is_for():
 
 @pytest.mark.parametrize("path", sorted(HOUSE.glob("reward/*.py")), ids=lambda path: path.name)
 def test_a_reward_writes_no_default_of_its_own(path):
-    """Where an argument is a setting of a reward, its default is the setting's: sigma: float = ErrorSettings.sigma."""
+    """Where an argument is a setting of a reward, its default is ErrorSettings.sigma, say, which stands in conf/."""
     of_settings = {
         field.name
         for settings in vars(reward_settings).values()
@@ -148,12 +148,31 @@ def test_a_reward_writes_no_default_of_its_own(path):
         for field in dataclasses.fields(settings)
     }
     assert {"sigma", "epsilon", "gamma", "ties", "tau", "threshold", "form"} <= of_settings
-    for node in ast.walk(ast.parse(path.read_text())):
+    assert own_defaults(ast.parse(path.read_text()), of_settings) == []
+
+
+def own_defaults(tree: ast.Module, of_settings: set[str]) -> list[str]:
+    """FUNCTION(ARGUMENT) whose argument is a setting with a default that is not XSettings.ARGUMENT, nor None."""
+    found = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            given = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            constants = {name.arg: default.value for name, default in given if isinstance(default, ast.Constant)}
-            own = {name for name, value in constants.items() if value is not None}  # None: no tensor is given
-            assert not own & of_settings, f"{node.name} writes a default of its own"
+            positional = [*node.args.posonlyargs, *node.args.args]
+            with_default = positional[len(positional) - len(node.args.defaults) :]
+            given = [*zip(with_default, node.args.defaults, strict=True)]
+            given += [pair for pair in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if pair[1]]
+            for name, default in given:
+                is_setting = re.fullmatch(rf"\w+Settings\.{name.arg}", ast.unparse(default))
+                if name.arg in of_settings and not is_setting and ast.unparse(default) != "None":  # no tensor is given
+                    found.append(f"{node.name}({name.arg})")
+    return found
+
+
+@pytest.mark.parametrize("default", ["0.1", "-1", "[0.1]", "float('inf')", "SIGMA", "ErrorSettings.epsilon"])
+def test_a_default_of_its_own_is_found(default):
+    for place in ("sigma", "*, sigma", "scores, /, sigma"):
+        tree = ast.parse(f"def reward({place}: float = {default}): ...")
+        assert own_defaults(tree, {"sigma"}) == ["reward(sigma)"]
+    assert own_defaults(ast.parse("def reward(*, sigma: float = ErrorSettings.sigma): ..."), {"sigma"}) == []
 
 
 # Names of a run's files and folders, which only runs/ may spell: files anywhere in a string, folders in a path.

@@ -71,7 +71,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.sub_scores": {"weight": 1.0},
     "reward.custom": None,
     "reward.custom_weight": 1.0,
-    "reward.judge": as_dict(JudgeRewardSettings()),
+    "reward.judge": as_dict(JudgeRewardSettings(weight=0.0)),
     "model.base": None,
     "model.pretrain.data": "scenes",
     "model.sub_scores": [],
@@ -82,7 +82,7 @@ _SINCE_ADDED: dict[str, Any] = {
 }
 
 # Likewise for settings of aes_r1.evaluate, which have no hash: a folder that was written without them can be resumed.
-_SINCE_ADDED_TO_EVALUATE: dict[str, Any] = {"baselines": [], "baseline_pictures": EvaluateSettings().baseline_pictures}
+_SINCE_ADDED_TO_EVALUATE: dict[str, Any] = {"baselines": [], "baseline_pictures": EvaluateSettings.baseline_pictures}
 
 _NO_SUCH = object()
 

@@ -4,7 +4,7 @@ All code below the commands takes plain values or these dataclasses.
 """
 
 from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings, RoleSettings
-from aes_r1.settings.build import CONF, as_dict, build
+from aes_r1.settings.build import CONF, as_dict, build, values_of
 from aes_r1.settings.data import DataSettings, PrepareSettings
 from aes_r1.settings.edits import EDITS
 from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
@@ -78,4 +78,5 @@ __all__ = [
     "models_of",
     "one_of",
     "require",
+    "values_of",
 ]

@@ -7,28 +7,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aes_r1.settings.data import DataSettings
+from aes_r1.settings.defaults import IN_YAML, defaults
 from aes_r1.settings.rules import InputError, address_rule, folder_rule, one_of, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
 
 
 @dataclass
+@defaults("chat/api.yaml")
 class ChatSettings:
     """A model behind an OpenAI-protocol or any other API that litellm reaches; keys come from the environment alone."""
 
-    model: str | None = None  # as litellm names it: gpt-4.1, anthropic/claude-..., or any name with api_base
-    api_base: str | None = None  # URL of an OpenAI-protocol server; null: the provider's own
-    api_key_env: str | None = None  # environment variable that holds the key; null: the provider's usual one
-    max_concurrency: int = 16  # calls in flight
-    requests_per_minute: float | None = None  # null: no limit
-    tokens_per_minute: float | None = None  # null: no limit
-    retries: int = 6  # after 429, 5xx, time-outs and cut connections, and after replies that cannot be read
-    timeout_s: float = 120.0  # per try
-    max_usd: float | None = None  # calls stop before this sum is exceeded; null: no ceiling
-    input_usd_per_million: float | None = None  # price of a million tokens; null: litellm's price list
-    output_usd_per_million: float | None = None
-    temperature: float = 1.0
-    max_tokens: int = 1024  # longest answer
-    response_format: str = "auto"  # auto: requested where the model is known to support it; always; never
+    # as litellm names it: gpt-4.1, anthropic/claude-..., or any name with api_base. The name in YAML is for recipes
+    # that ask a model; offline experts and judges have none
+    model: str | None = None
+    api_base: str | None = IN_YAML  # URL of an OpenAI-protocol server; null: the provider's own
+    api_key_env: str | None = IN_YAML  # environment variable that holds the key; null: the provider's usual one
+    max_concurrency: int = IN_YAML  # calls in flight
+    requests_per_minute: float | None = IN_YAML  # null: no limit
+    tokens_per_minute: float | None = IN_YAML  # null: no limit
+    retries: int = IN_YAML  # after 429, 5xx, time-outs and cut connections, and after replies that cannot be read
+    timeout_s: float = IN_YAML  # per try
+    max_usd: float | None = IN_YAML  # calls stop before this sum is exceeded; null: no ceiling
+    input_usd_per_million: float | None = IN_YAML  # price of a million tokens; null: litellm's price list
+    output_usd_per_million: float | None = IN_YAML
+    temperature: float = IN_YAML
+    max_tokens: int = IN_YAML  # longest answer
+    response_format: str = IN_YAML  # auto: requested where the model is known to support it; always; never
 
     group = "chat"  # name of the config group, for messages
 
@@ -61,7 +65,7 @@ class ChatSettings:
 class RoleSettings(ChatSettings):
     """A role of AesCoT: which expert or judge plays it, an offline one or a model (openai)."""
 
-    name: str = "none"
+    name: str = "none"  # each role has a name of its own in YAML
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,16 +74,17 @@ class RoleSettings(ChatSettings):
 
 
 @dataclass
+@defaults("expert/scenes.yaml")
 class ExpertSettings(RoleSettings):
     """The writer of critiques, the limits of a critique, and how often the scenes expert errs on purpose."""
 
-    name: str = "scenes"
-    min_words: int = 20  # shorter and longer critiques are rejected
-    max_words: int = 80
-    near_copy: float | None = None  # a Jaccard similarity to an earlier critique that rejects; null: not checked
-    leak_rate: float = 0.03
-    align_rate: float = 0.03
-    fact_rate: float = 0.03
+    name: str = IN_YAML
+    min_words: int = IN_YAML  # shorter and longer critiques are rejected
+    max_words: int = IN_YAML
+    near_copy: float | None = IN_YAML  # a Jaccard similarity to an earlier critique that rejects; null: not checked
+    leak_rate: float = IN_YAML
+    align_rate: float = IN_YAML
+    fact_rate: float = IN_YAML
 
     group = "expert"
 
@@ -100,12 +105,13 @@ class ExpertSettings(RoleSettings):
 
 
 @dataclass
+@defaults("judge/openai.yaml", "judge/scenes.yaml")
 class JudgeSettings(RoleSettings):
     """The reader of critiques, and how far its score may be from the true one."""
 
-    name: str = "scenes"
-    temperature: float = 0.0
-    tolerance: float = 0.2
+    name: str = IN_YAML
+    temperature: float = IN_YAML
+    tolerance: float = IN_YAML
 
     group = "judge"
 
@@ -116,20 +122,22 @@ class JudgeSettings(RoleSettings):
 
 
 @dataclass
+@defaults("distill.yaml")
 class DistillSettings:
     """Settings of `python -m aes_r1.distill`."""
 
-    seed: int = 0
+    seed: int = IN_YAML
+    # In YAML these two are interpolated from the whole recipe or the environment.
     out: str = "runs/distill"
     store: str = "store"
     data: DataSettings = field(default_factory=DataSettings)
     expert: ExpertSettings = field(default_factory=ExpertSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(name="none"))
-    quotas: dict[str, Any] | None = None  # {level: n} or {data set: {level: n}}; null: each picture once
-    dry_run: bool = False
-    audit: str | None = None
-    audit_items: int = 120
+    quotas: dict[str, Any] | None = IN_YAML  # {level: n} or {data set: {level: n}}; null: each picture once
+    dry_run: bool = IN_YAML
+    audit: str | None = IN_YAML
+    audit_items: int = IN_YAML
 
     def __post_init__(self) -> None:
         seed_rule("seed", self.seed)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aes_r1.settings.defaults import IN_YAML, defaults
 from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 
 _HUGE = 1e30  # larger opinions are refused, so that sums of opinions stay finite
@@ -14,26 +15,28 @@ _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test 
 
 
 @dataclass
+@defaults("data/aes_15k.yaml", "data/folder.yaml")
 class DataSettings:
     """A data set: its name, its place on disk, its splits, and how it is read."""
 
-    name: str = "scenes"
-    root: str | None = None  # folder, or manifest file, of a set on disk; null for scenes
-    split: str = "test"  # split that evaluation reads
-    split_by: str = "official"  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
-    scale: list[float] | None = None  # ends of the opinions in your own labels (data=folder); null: 0 and 1
-    limit: int | None = None  # pictures used per split; null: all
-    split_seed: int | None = None  # re-splits the set with this seed, keeping the sizes; null: the set's own split
-    max_pixels: int | None = None  # largest area of a picture as the model sees it; null: model.max_pixels
-    strict: bool = False  # true: a picture that cannot be decoded ends the run; false: it is reported and skipped
-    workers: int = 2  # processes that decode and check pictures
+    name: str = "scenes"  # the set that config.yaml chooses; every file of conf/data has a name of its own
+    root: str | None = IN_YAML  # folder, or manifest file, of a set on disk; null for scenes
+    split: str = IN_YAML  # split that evaluation reads
+    split_by: str = IN_YAML  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
+    scale: list[float] | None = IN_YAML  # ends of the opinions in your own labels (data=folder); null: 0 and 1
+    limit: int | None = IN_YAML  # pictures used per split; null: all
+    split_seed: int | None = IN_YAML  # re-splits the set with this seed, keeping the sizes; null: the set's own split
+    max_pixels: int | None = IN_YAML  # largest area of a picture as the model sees it; null: model.max_pixels
+    strict: bool = IN_YAML  # true: a picture that cannot be decoded ends the run; false: it is reported and skipped
+    workers: int = IN_YAML  # processes that decode and check pictures
     # {dimension: column of people's ratings, or [column, low, high] with the ends of its scale}; a list of columns that
     # are named like their dimensions
-    attributes: Any = None
-    unseen: list[str] = field(default_factory=list)  # sets never trained on, evaluated beside this one
-    mix: dict[str, float] = field(default_factory=dict)  # ratio of the sets of a mixed training set
-    size: int = 15000  # training pictures of a mix
-    # folders of the sets of a mix; null: data.root/NAME. A data.root that is a manifest takes precedence
+    attributes: Any = IN_YAML
+    unseen: list[str] = IN_YAML  # sets never trained on, evaluated beside this one
+    # ratio of the sets of a mixed training set; only a mix, as that of aes_15k.yaml, has one
+    mix: dict[str, float] = field(default_factory=dict)
+    size: int = IN_YAML  # training pictures of a mix
+    # likewise the folders of the sets of a mix; null: data.root/NAME. A data.root that is a manifest takes precedence
     roots: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,13 +94,14 @@ def _is_column(value: Any) -> bool:
 
 
 @dataclass
+@defaults("prepare.yaml")
 class PrepareSettings:
     """Settings of `python -m aes_r1.prepare`."""
 
     data: DataSettings | None = None  # null: the table of the sets is printed
     also: list[DataSettings] = field(default_factory=list)  # further sets, searched for the same pictures
-    out: str = "prepared"
-    copies: str = "keep"
+    out: str = IN_YAML
+    copies: str = IN_YAML
 
     def __post_init__(self) -> None:
         folder_rule(out=self.out)

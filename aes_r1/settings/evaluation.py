@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from aes_r1.settings.aescot import JudgeSettings
 from aes_r1.settings.data import DataSettings, sets_rule
-from aes_r1.settings.edits import EDITS, edits_rule
+from aes_r1.settings.defaults import IN_YAML, defaults
+from aes_r1.settings.edits import edits_rule
 from aes_r1.settings.model import PROMPTS
 from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
@@ -17,23 +18,25 @@ PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens", "read_back", 
 
 
 @dataclass
+@defaults("evaluation/default.yaml")
 class EvaluationSettings:
     """The questions to models about test pictures, and the measurements."""
 
-    also: list[DataSettings] = field(default_factory=list)  # further sets, after data
-    protocols: list[str] = field(default_factory=lambda: ["sample", "greedy", "mean"])
-    n_samples: int | None = 4  # outputs of the mean protocol; null: as in the model's run, or 4 without a run
-    temperature: float | None = 0.6  # null: as in the model's run, or 0.6 without a run
-    limit: int | None = None  # pictures per set; null: all
-    pairs: int = 200  # most pairs per set of the protocol pair
-    batch_size: int = 64  # pictures per device and rollout
-    max_new_tokens: int | None = None  # null: the trainer's, or 1024 for a model without a run
-    batch_invariant: bool = False  # ask about one picture at a time, so that no other picture can change a bit
-    interventions: int = 100  # critiques per stage, set and protocol in counterfactual tests; 0: none
-    sensitivity: int = 0  # pictures per stage and set that are asked about again after edits; 0: none
-    edits: list[str] = field(default_factory=lambda: list(EDITS))  # edits of `sensitivity`
-    n_bootstrap: int = 1000
-    stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
+    # further sets, after data; their names stand in YAML, and a command puts their settings here
+    also: list[DataSettings] = field(default_factory=list)
+    protocols: list[str] = IN_YAML
+    n_samples: int | None = IN_YAML  # outputs of the mean protocol; null: as in the model's run, or 4 without a run
+    temperature: float | None = IN_YAML  # null: as in the model's run, or 0.6 without a run
+    limit: int | None = IN_YAML  # pictures per set; null: all
+    pairs: int = IN_YAML  # most pairs per set of the protocol pair
+    batch_size: int = IN_YAML  # pictures per device and rollout
+    max_new_tokens: int | None = IN_YAML  # null: the trainer's, or 1024 for a model without a run
+    batch_invariant: bool = IN_YAML  # ask about one picture at a time, so that no other picture can change a bit
+    interventions: int = IN_YAML  # critiques per stage, set and protocol in counterfactual tests; 0: none
+    sensitivity: int = IN_YAML  # pictures per stage and set that are asked about again after edits; 0: none
+    edits: list[str] = IN_YAML  # edits of `sensitivity`
+    n_bootstrap: int = IN_YAML
+    stages: list[str] = IN_YAML
 
     @property
     def of_pictures(self) -> list[str]:
@@ -63,12 +66,13 @@ class EvaluationSettings:
 
 
 @dataclass
+@defaults("evaluate.yaml", at="model")
 class EvaluatedModel:
     """The model that `python -m aes_r1.evaluate` asks."""
 
-    path: str | None = None  # folder, run folder or hub name
-    dtype: str | None = None  # null: that of its run; without a run bfloat16 on a GPU that has it, else float32
-    prompt: str | None = None  # as in a run (model.PROMPTS); null: that of its run, or critique without a run
+    path: str | None = IN_YAML  # folder, run folder or hub name
+    dtype: str | None = IN_YAML  # null: that of its run; without a run bfloat16 on a GPU that has it, else float32
+    prompt: str | None = IN_YAML  # as in a run (model.PROMPTS); null: that of its run, or critique without a run
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype or "float32", ("float32", "bfloat16", "float16"))
@@ -76,28 +80,30 @@ class EvaluatedModel:
 
 
 @dataclass
+@defaults("evaluate.yaml")
 class EvaluateSettings:
     """Settings of `python -m aes_r1.evaluate`."""
 
-    seed: int = 0
+    seed: int = IN_YAML
+    # In YAML these two are interpolated from the whole recipe or the environment.
     out: str = "runs/evaluate"
     store: str = "store"
-    name: str = "model"  # name of the model at model.path in tables
+    name: str = IN_YAML  # name of the model at model.path in tables
     model: EvaluatedModel = field(default_factory=EvaluatedModel)
     models: dict[str, str] = field(default_factory=dict)  # further models by name, measured and compared beside it
     data: DataSettings = field(default_factory=DataSettings)
-    seen: list[str] | None = None  # sets that the model was trained on; null: from its run, or unknown without a run
-    pyiqa: list[str] = field(default_factory=list)  # metrics of the pyiqa package to compare with
-    baselines: list[str] = field(default_factory=list)  # of BASELINES: what needs no critique, and people themselves
-    baseline_pictures: int | None = 6000  # training pictures on which baselines are fitted; null: all
+    seen: list[str] | None = IN_YAML  # sets that the model was trained on; null: from its run, or unknown without a run
+    pyiqa: list[str] = IN_YAML  # metrics of the pyiqa package to compare with
+    baselines: list[str] = IN_YAML  # of BASELINES: what needs no critique, and people themselves
+    baseline_pictures: int | None = IN_YAML  # training pictures on which baselines are fitted; null: all
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(name="none"))
-    judged: int = 50  # critiques per model and set that the judge reads
-    runs: list[str] = field(default_factory=list)  # instead of asking: finished runs to summarise over splits and seeds
-    starts: list[str] = field(default_factory=list)  # instead of asking: finished runs to show side by side
-    pictures: int = 50  # pictures of the side-by-side page
+    judged: int = IN_YAML  # critiques per model and set that the judge reads
+    runs: list[str] = IN_YAML  # instead of asking: finished runs to summarise over splits and seeds
+    starts: list[str] = IN_YAML  # instead of asking: finished runs to show side by side
+    pictures: int = IN_YAML  # pictures of the side-by-side page
 
     def __post_init__(self) -> None:
         seed_rule("seed", self.seed)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
+from aes_r1.settings.defaults import IN_YAML, defaults
 from aes_r1.settings.rules import one_of, require, seed_rule
 
 WORDLESS = ("score_only", "score_first", "filler")  # prompts without words before the score that it could be read from
@@ -15,15 +16,16 @@ PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 
 
 @dataclass
+@defaults("model/tiny_qwen2_5_vl.yaml", at="pretrain")
 class PretrainSettings:
     """Pretraining of the tiny model on plain facts; it stands in for the pretraining of a real backbone."""
 
-    data: str = "scenes"  # photographs: training photographs of the set stand beside the scenes
-    pictures: int = 8000
-    epochs: int = 3
-    batch_size: int = 32
-    lr: float = 2e-3
-    seed: int = 0
+    data: str = IN_YAML  # photographs: training photographs of the set stand beside the scenes
+    pictures: int = IN_YAML
+    epochs: int = IN_YAML
+    batch_size: int = IN_YAML
+    lr: float = IN_YAML
+    seed: int = IN_YAML
 
     def __post_init__(self) -> None:
         one_of("model.pretrain.data", self.data, ("scenes", "photographs"))
@@ -36,16 +38,15 @@ class PretrainSettings:
 
 
 @dataclass
+@defaults("model/tiny_qwen2_5_vl.yaml", at="lora")
 class LoraSettings:
     """The low-rank adapter (Hu et al., 2021) that is trained instead of all weights."""
 
-    rank: int = 0  # 0: no adapter, all weights are trained
-    alpha: float = 32.0
-    dropout: float = 0.0
-    target: str = "language"  # all: every linear layer of vision tower and projector as well
-    target_modules: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    )
+    rank: int = IN_YAML  # 0: no adapter, all weights are trained
+    alpha: float = IN_YAML
+    dropout: float = IN_YAML
+    target: str = IN_YAML  # all: every linear layer of vision tower and projector as well
+    target_modules: list[str] = IN_YAML
 
     def __post_init__(self) -> None:
         require(self.rank >= 0, "model.lora.rank", self.rank, "must not be negative")
@@ -55,26 +56,27 @@ class LoraSettings:
 
 
 @dataclass
+@defaults("model/tiny_qwen2_5_vl.yaml")
 class ModelSettings:
     """The vision-language model that is trained."""
 
-    name: str = "tiny_qwen2_5_vl"
-    path: str | None = None  # folder or hub name; null: the tiny model of `base`
+    name: str = IN_YAML
+    path: str | None = IN_YAML  # folder or hub name; null: the tiny model of `base`
     # weights of the tiny model. shipped: those in the package; pretrain: trained here by `pretrain`; null: path is set
-    base: str | None = "shipped"
-    dtype: str = "float32"
-    quantize: str = "none"  # nf4: frozen weights of the language layers in 4 bits, by bitsandbytes
-    max_pixels: int = 9216  # largest area of a picture when data.max_pixels is null
-    freeze_vision: bool = False  # vision tower and projector in RAPO; cold_start.freeze_vision for the cold start
-    shared_prefix: bool = True  # prompt and picture computed once per image in the update
-    gradient_checkpointing: bool = False
-    kernels: str = "plain"  # liger: norms and gates as one CUDA kernel each, by liger-kernel
+    base: str | None = IN_YAML
+    dtype: str = IN_YAML
+    quantize: str = IN_YAML  # nf4: frozen weights of the language layers in 4 bits, by bitsandbytes
+    max_pixels: int = IN_YAML  # largest area of a picture when data.max_pixels is null
+    freeze_vision: bool = IN_YAML  # vision tower and projector in RAPO; cold_start.freeze_vision for the cold start
+    shared_prefix: bool = IN_YAML  # prompt and picture computed once per image in the update
+    gradient_checkpointing: bool = IN_YAML
+    kernels: str = IN_YAML  # liger: norms and gates as one CUDA kernel each, by liger-kernel
     # critique: think, then score; score_only: the control without a critique; score_first: score, then the critique, on
     # which the score cannot depend; filler: words that say nothing, as many tokens as a critique, then score
-    prompt: str = "critique"
-    sub_scores: list[str] = field(default_factory=list)  # dimensions that are scored as well, behind the score
-    answer_from: str = "image"  # words: the answer after a critique is sampled with the picture blanked
-    reference: str = "device"  # where RAPO's reference model is kept between its uses: device, host or sharded
+    prompt: str = IN_YAML
+    sub_scores: list[str] = IN_YAML  # dimensions that are scored as well, behind the score
+    answer_from: str = IN_YAML  # words: the answer after a critique is sampled with the picture blanked
+    reference: str = IN_YAML  # where RAPO's reference model is kept between its uses: device, host or sharded
     lora: LoraSettings = field(default_factory=LoraSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
 

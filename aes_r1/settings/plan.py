@@ -4,30 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from aes_r1.settings.defaults import IN_YAML, defaults
 from aes_r1.settings.rules import require
 from aes_r1.settings.run import Settings
 
 
 @dataclass
+@defaults("plan.yaml", at="plan")
 class CostSettings:
     """Assumptions of `python -m aes_r1.plan` about devices, prices and texts."""
 
-    gpus: int = 0  # 0: one with engine=single, else eight
-    memory_gb: float = 80.0  # memory of one GPU, 10^9 bytes
-    peak_tflops: float = 989.0  # dense 16-bit, 10^12 operations per second
-    bandwidth_gb_s: float = 3350.0  # memory bandwidth of a GPU, 10^9 bytes per second
-    interconnect_gb_s: float = 300.0  # received by a GPU while weights are gathered, 10^9 bytes per second
-    fused_attention: bool = True  # flash kernels; false: the update's scores are written to memory
-    mfu: float = 0.15  # share of peak_tflops in prompt, reference and update passes, recomputed operations included
-    decode_efficiency: float = 0.4  # share of the memory bandwidth that decoding reaches
-    usd_per_gpu_hour: float | None = None
-    pictures: int = 15000
-    critiques: int = 9900
-    test_pictures: int = 38000
-    picture_tokens: int = 334
-    question_tokens: int = 120
-    answer_tokens: int | None = 200  # mean length of an answer; null: trainer.max_new_tokens
-    longest_answer: float = 1.8  # ratio of the longest answer of a step to the mean one
+    gpus: int = IN_YAML  # 0: one with engine=single, else eight
+    memory_gb: float = IN_YAML  # memory of one GPU, 10^9 bytes
+    peak_tflops: float = IN_YAML  # dense 16-bit, 10^12 operations per second
+    bandwidth_gb_s: float = IN_YAML  # memory bandwidth of a GPU, 10^9 bytes per second
+    interconnect_gb_s: float = IN_YAML  # received by a GPU while weights are gathered, 10^9 bytes per second
+    fused_attention: bool = IN_YAML  # flash kernels; false: the update's scores are written to memory
+    mfu: float = IN_YAML  # share of peak_tflops in prompt, reference and update passes, recomputed operations included
+    decode_efficiency: float = IN_YAML  # share of the memory bandwidth that decoding reaches
+    usd_per_gpu_hour: float | None = IN_YAML
+    pictures: int = IN_YAML
+    critiques: int = IN_YAML
+    test_pictures: int = IN_YAML
+    picture_tokens: int = IN_YAML
+    question_tokens: int = IN_YAML
+    answer_tokens: int | None = IN_YAML  # mean length of an answer; null: trainer.max_new_tokens
+    longest_answer: float = IN_YAML  # ratio of the longest answer of a step to the mean one
 
     def __post_init__(self) -> None:
         require(self.gpus >= 0, "plan.gpus", self.gpus, "must be positive, or 0 for what the engine takes")

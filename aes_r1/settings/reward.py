@@ -6,19 +6,21 @@ import re
 from dataclasses import dataclass, field
 
 from aes_r1.settings.aescot import ChatSettings
+from aes_r1.settings.defaults import IN_YAML, defaults
 from aes_r1.settings.rules import one_of, require
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="rank")
 class RankSettings:
     """The relative reward: the order of images."""
 
-    weight: float = 1.0
-    gamma: float = 1e-6
-    ties: str = "geq"
-    pool: str = "global"
-    model: str = "gaussian"  # gaussian: the paper's; bradley_terry: ours
-    tau: float = 0.1
+    weight: float = IN_YAML
+    gamma: float = IN_YAML
+    ties: str = IN_YAML
+    pool: str = IN_YAML
+    model: str = IN_YAML  # gaussian: the paper's; bradley_terry: ours
+    tau: float = IN_YAML
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.rank.weight", self.weight, "must not be negative")
@@ -30,12 +32,13 @@ class RankSettings:
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="error")
 class ErrorSettings:
     """The absolute reward: the distance to the mean opinion score."""
 
-    weight: float = 1.0
-    sigma: float = 0.1
-    epsilon: float = 1e-5
+    weight: float = IN_YAML
+    sigma: float = IN_YAML
+    epsilon: float = IN_YAML
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.error.weight", self.weight, "must not be negative")
@@ -44,11 +47,12 @@ class ErrorSettings:
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="binary")
 class BinarySettings:
     """The reward of earlier work: 1 within a threshold."""
 
-    weight: float = 0.0
-    threshold: float = 0.1
+    weight: float = IN_YAML
+    threshold: float = IN_YAML
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.binary.weight", self.weight, "must not be negative")
@@ -56,21 +60,23 @@ class BinarySettings:
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="distribution")
 class DistributionSettings:
     """The reward for scores that are spread as the raters' opinions are."""
 
-    weight: float = 0.0
+    weight: float = IN_YAML
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.distribution.weight", self.weight, "must not be negative")
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="pair")
 class PairSettings:
     """The reward for naming the better one of two pictures; with it, RAPO asks about pairs instead of pictures."""
 
-    weight: float = 0.0
-    margin: float = 0.1  # least difference between the opinions of a training pair
+    weight: float = IN_YAML
+    margin: float = IN_YAML  # least difference between the opinions of a training pair
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.pair.weight", self.weight, "must not be negative")
@@ -78,41 +84,45 @@ class PairSettings:
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="twin")
 class TwinSettings:
     """The reward for a score above that of the edited twin, where trainer.edited_pairs makes twins."""
 
-    weight: float = 1.0
+    weight: float = IN_YAML
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.twin.weight", self.weight, "must not be negative")
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="sub_scores")
 class SubScoreSettings:
     """The rank and error rewards of every dimension of model.sub_scores."""
 
-    weight: float = 1.0  # relative to those of the score
+    weight: float = IN_YAML  # relative to those of the score
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.sub_scores.weight", self.weight, "must not be negative")
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="format")
 class FormatSettings:
     """The reward for a readable answer."""
 
-    weight: float = 0.0
+    weight: float = IN_YAML
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.format.weight", self.weight, "must not be negative")
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="faithfulness")
 class FaithfulnessSettings:
     """The reward for agreement of a critique's statements with known ratings, by dimension."""
 
-    weight: float = 0.0
-    form: str = "rank"  # rank: order of the pictures in each dimension; squared: 1 - squared error
+    weight: float = IN_YAML
+    form: str = IN_YAML  # rank: order of the pictures in each dimension; squared: 1 - squared error
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.faithfulness.weight", self.weight, "must not be negative")
@@ -120,21 +130,23 @@ class FaithfulnessSettings:
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="read_back")
 class ReadBackSettings:
     """The reward for the score that a frozen reader infers from the words alone."""
 
-    weight: float = 0.0
+    weight: float = IN_YAML
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.read_back.weight", self.weight, "must not be negative")
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="information")
 class InformationSettings:
     """The reward for words that are likelier under their own picture than under others."""
 
-    weight: float = 0.0
-    cap: float = 4.0  # nats
+    weight: float = IN_YAML
+    cap: float = IN_YAML  # nats
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.information.weight", self.weight, "must not be negative")
@@ -142,12 +154,14 @@ class InformationSettings:
 
 
 @dataclass
+@defaults("reward/rapo.yaml", at="judge")
 class JudgeRewardSettings(ChatSettings):
     """The reward that a model gives: it is shown a picture, its critique and its score, and rates them."""
 
-    weight: float = 0.0
-    temperature: float = 0.0
-    rubric: str | None = None  # what earns a high rating; null: conf/prompts/rubric.txt
+    weight: float = IN_YAML
+    model: str | None = IN_YAML
+    temperature: float = IN_YAML
+    rubric: str | None = IN_YAML  # what earns a high rating; null: conf/prompts/rubric.txt
 
     group = "reward.judge"
 
@@ -161,10 +175,11 @@ class JudgeRewardSettings(ChatSettings):
 
 
 @dataclass
+@defaults("reward/rapo.yaml")
 class RewardSettings:
     """The rewards of a completion and their weights."""
 
-    name: str = "rapo"
+    name: str = IN_YAML
     rank: RankSettings = field(default_factory=RankSettings)
     error: ErrorSettings = field(default_factory=ErrorSettings)
     binary: BinarySettings = field(default_factory=BinarySettings)
@@ -173,16 +188,16 @@ class RewardSettings:
     twin: TwinSettings = field(default_factory=TwinSettings)
     format: FormatSettings = field(default_factory=FormatSettings)
     sub_scores: SubScoreSettings = field(default_factory=SubScoreSettings)
-    custom: str | None = None  # FILE.py:FUNCTION, a reward of your own; null: none
-    custom_weight: float = 1.0
+    custom: str | None = IN_YAML  # FILE.py:FUNCTION, a reward of your own; null: none
+    custom_weight: float = IN_YAML
     # Rewards of the critique, for trainer.credit=parts.
     faithfulness: FaithfulnessSettings = field(default_factory=FaithfulnessSettings)
     read_back: ReadBackSettings = field(default_factory=ReadBackSettings)
     information: InformationSettings = field(default_factory=InformationSettings)
     # Of the critique with trainer.credit=parts, of the whole completion with trainer.credit=all.
     judge: JudgeRewardSettings = field(default_factory=JudgeRewardSettings)
-    schedule: str = "joint"
-    failed_parse: str = "none"  # none: no score; random: a uniform one takes its place, as in the authors' code
+    schedule: str = IN_YAML
+    failed_parse: str = IN_YAML  # none: no score; random: a uniform one takes its place, as in the authors' code
 
     def __post_init__(self) -> None:
         one_of("reward.failed_parse", self.failed_parse, ("none", "random"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from aes_r1.settings.aescot import ExpertSettings, JudgeSettings
 from aes_r1.settings.data import MEASURE_APART, DataSettings, sets_rule
+from aes_r1.settings.defaults import IN_YAML, defaults
 from aes_r1.settings.evaluation import EvaluationSettings
 from aes_r1.settings.model import WORDLESS, ModelSettings
 from aes_r1.settings.reward import RewardSettings
@@ -17,14 +18,15 @@ from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSe
 
 
 @dataclass
+@defaults("dashboard.yaml")
 class DashboardSettings:
     """Settings of `python -m aes_r1.dashboard`."""
 
-    runs: str = "runs"
-    out: str = "runs/dashboard.html"
-    analyses: str = "experiments"  # folder of STUDY/results/table.md
-    project: str = "aes-r1"
-    entity: str | None = None  # W&B team or user; null: write a static page instead
+    runs: str = IN_YAML
+    out: str = IN_YAML
+    analyses: str = IN_YAML  # folder of STUDY/results/table.md
+    project: str = IN_YAML
+    entity: str | None = IN_YAML  # W&B team or user; null: write a static page instead
 
 
 def models_of(trainer: Mapping[str, Any], cold_start: Mapping[str, Any]) -> tuple[str, ...]:
@@ -38,14 +40,16 @@ def models_of(trainer: Mapping[str, Any], cold_start: Mapping[str, Any]) -> tupl
 
 
 @dataclass
+@defaults("config.yaml")
 class Settings:
     """A whole run. `out` is its folder, `store` the folder in which runs share base models and cold starts."""
 
-    seed: int = 0
+    seed: int = IN_YAML
+    # In YAML these are interpolated from the whole recipe or the environment, and a run is named after its recipe.
     out: str = "runs/run"
     store: str = "store"
     run_name: str = "run"
-    processes: int = 1  # processes of one multirun job; above 1 torchrun starts them
+    processes: int = IN_YAML  # processes of one multirun job; above 1 torchrun starts them
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)

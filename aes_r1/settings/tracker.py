@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from aes_r1.settings.defaults import IN_YAML, defaults
 from aes_r1.settings.rules import one_of, require
 
 
 @dataclass
+@defaults("tracker/offline.yaml")
 class TrackerSettings:
     """Logging to W&B or TensorBoard, beside the run's own files."""
 
-    name: str = "offline"
-    project: str = "aes-r1"
-    entity: str | None = None
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
-    completions: int = 8  # completions, with pictures, per logged table
+    name: str = IN_YAML
+    project: str = IN_YAML
+    entity: str | None = IN_YAML
+    group: str | None = IN_YAML
+    tags: list[str] = IN_YAML
+    completions: int = IN_YAML  # completions, with pictures, per logged table
 
     def __post_init__(self) -> None:
         one_of("tracker.name", self.name, ("offline", "wandb", "tensorboard", "none"))

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from aes_r1.settings.edits import EDITS, edits_rule
+from aes_r1.settings.defaults import IN_YAML, defaults
+from aes_r1.settings.edits import edits_rule
 from aes_r1.settings.rules import address_rule, one_of, require
 
 
 @dataclass
+@defaults("cold_start/tiny.yaml")
 class ColdStartSettings:
     """Supervised fine-tuning on AesCoT (paper, section 3.3)."""
 
-    data: str | None = None  # AesCoT file; null: written by `expert` from the training split
-    expert: str | None = None  # null: that of the group expert
-    pictures: int | None = 3000  # training pictures that the expert is asked about when data is null
-    epochs: int = 1  # 0 skips the cold start
-    min_steps: int | None = None  # a small set is passed over more often, until as many optimizer steps are taken
-    lr: float = 2e-3
-    batch_size: int = 32  # global
-    micro_batch_size: int = 32  # per device
-    warmup_ratio: float = 0.05
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    freeze_vision: bool = True
-    blank_pictures: float = 0.0  # share of records that are trained with the picture blanked, to score from words
-    pairs: float = 0.0  # comparisons of two pictures for every record, taught beside the records
-    save_every: int = 100
-    probe_every: int | None = None  # optimizer steps between measurements of token entropy; null: never
-    probe_pictures: int = 64  # validation pictures per measurement
+    data: str | None = IN_YAML  # AesCoT file; null: written by `expert` from the training split
+    expert: str | None = IN_YAML  # null: that of the group expert
+    pictures: int | None = IN_YAML  # training pictures that the expert is asked about when data is null
+    epochs: int = IN_YAML  # 0 skips the cold start
+    min_steps: int | None = IN_YAML  # a small set is passed over more often, until as many optimizer steps are taken
+    lr: float = IN_YAML
+    batch_size: int = IN_YAML  # global
+    micro_batch_size: int = IN_YAML  # per device
+    warmup_ratio: float = IN_YAML
+    weight_decay: float = IN_YAML
+    max_grad_norm: float = IN_YAML
+    freeze_vision: bool = IN_YAML
+    blank_pictures: float = IN_YAML  # share of records that are trained with the picture blanked, to score from words
+    pairs: float = IN_YAML  # comparisons of two pictures for every record, taught beside the records
+    save_every: int = IN_YAML
+    probe_every: int | None = IN_YAML  # optimizer steps between measurements of token entropy; null: never
+    probe_pictures: int = IN_YAML  # validation pictures per measurement
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "cold_start.epochs", self.epochs, "must not be negative")
@@ -50,61 +52,62 @@ class ColdStartSettings:
 
 
 @dataclass
+@defaults("trainer/rapo.yaml")
 class TrainerSettings:
     """Relative-absolute policy optimisation. Counts are global unless their comment says per device."""
 
-    name: str = "rapo"  # rapo: cold start, then RAPO; sft: the cold start alone
-    init_from: str = "cold_start"  # base | cold_start | a folder with a model
-    num_samples: int = 8  # K outputs per image
-    images_per_step: int = 16  # N
-    edited_pairs: int = 0  # images of a step beside which an edited twin is shown; 0: none
-    edits: list[str] = field(default_factory=lambda: list(EDITS))  # edits of the twins
-    max_steps: int | None = 140  # null: epochs decide
-    epochs: float = 1.0
-    lr: float = 2e-4
-    lr_schedule: str = "linear"
-    warmup_steps: int = 5
-    weight_decay: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of AdamW
-    eps: float = 1e-8  # of AdamW
-    max_grad_norm: float = 1.0
-    surrogate: str = "clip"  # clip (the paper), cispo or sapo
-    ratio: str = "token"  # the probability ratio of a token, or of its whole sequence (GSPO)
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    ratio_cap: float | None = None  # largest ratio with a negative advantage (two-sided clip); null: none
-    sapo_temperatures: list[float] = field(default_factory=lambda: [1.0, 1.05])  # positive advantages, all others
-    kl_coef: float = 0.01
-    kl_reward_coef: float = 0.0  # weight of the divergence that is subtracted from the reward
-    entropy_coef: float = 0.0  # weight of the entropy bonus
+    name: str = IN_YAML  # rapo: cold start, then RAPO; sft: the cold start alone
+    init_from: str = IN_YAML  # base | cold_start | a folder with a model
+    num_samples: int = IN_YAML  # K outputs per image
+    images_per_step: int = IN_YAML  # N
+    edited_pairs: int = IN_YAML  # images of a step beside which an edited twin is shown; 0: none
+    edits: list[str] = IN_YAML  # edits of the twins
+    max_steps: int | None = IN_YAML  # null: epochs decide
+    epochs: float = IN_YAML
+    lr: float = IN_YAML
+    lr_schedule: str = IN_YAML
+    warmup_steps: int = IN_YAML
+    weight_decay: float = IN_YAML
+    betas: list[float] = IN_YAML  # of AdamW
+    eps: float = IN_YAML  # of AdamW
+    max_grad_norm: float = IN_YAML
+    surrogate: str = IN_YAML  # clip (the paper), cispo or sapo
+    ratio: str = IN_YAML  # the probability ratio of a token, or of its whole sequence (GSPO)
+    clip_low: float = IN_YAML
+    clip_high: float = IN_YAML
+    ratio_cap: float | None = IN_YAML  # largest ratio with a negative advantage (two-sided clip); null: none
+    sapo_temperatures: list[float] = IN_YAML  # positive advantages, all others
+    kl_coef: float = IN_YAML
+    kl_reward_coef: float = IN_YAML  # weight of the divergence that is subtracted from the reward
+    entropy_coef: float = IN_YAML  # weight of the entropy bonus
     # all: one advantage for all tokens (the paper); answer: critique tokens get 0; parts: they get the critique's own
-    credit: str = "all"
-    critique_kl_coef: float | None = None  # weight of the divergence on critique tokens; null: kl_coef
-    aggregation: str = "sequence_mean"
+    credit: str = IN_YAML
+    critique_kl_coef: float | None = IN_YAML  # weight of the divergence on critique tokens; null: kl_coef
+    aggregation: str = IN_YAML
     # sum_then_normalize: the advantage of the summed rewards (the paper); normalize_then_sum: of each reward (GDPO)
-    advantage: str = "sum_then_normalize"
-    scale_advantage: bool = True  # divide by the group's standard deviation
-    curriculum: bool = False  # show images on which raters agree first, in the first pass over the images
-    refill_rounds: int = 0  # most further drawings of a step for images whose completions all earn the same
-    drop_zero_spread: bool = False  # leave groups without spread out of the loss and its divisor
-    mask_truncated: bool = True
-    overlong_penalty: float = 0.0  # largest penalty for the length of an output; 0: none (the paper)
-    overlong_from: float = 0.8  # share of max_new_tokens at which the penalty begins
-    temperature: float = 1.0
-    max_new_tokens: int = 96
-    inner_epochs: int = 1
-    minibatches: int = 1  # optimizer steps per inner epoch
-    micro_batch_size: int = 128  # completions per device and forward
-    micro_batch_tokens: int | None = None  # tokens per device and forward, prompts included, in place of the size
-    save_every: int = 40
-    keep_checkpoints: int = 2  # checkpoints that a run keeps to resume from
-    keep_optimizer: bool = False  # keep all of them when the run is done; false: only their models stay
-    eval_every: int = 40
-    eval_pictures: int = 200
-    completions_every: int = 10
-    profile: int | None = None  # step that is traced into RUN/traces; null: none
-    start_anyway: bool = False  # RAPO also starts from a model most of whose answers cannot be read
-    resume: str = "auto"
+    advantage: str = IN_YAML
+    scale_advantage: bool = IN_YAML  # divide by the group's standard deviation
+    curriculum: bool = IN_YAML  # show images on which raters agree first, in the first pass over the images
+    refill_rounds: int = IN_YAML  # most further drawings of a step for images whose completions all earn the same
+    drop_zero_spread: bool = IN_YAML  # leave groups without spread out of the loss and its divisor
+    mask_truncated: bool = IN_YAML
+    overlong_penalty: float = IN_YAML  # largest penalty for the length of an output; 0: none (the paper)
+    overlong_from: float = IN_YAML  # share of max_new_tokens at which the penalty begins
+    temperature: float = IN_YAML
+    max_new_tokens: int = IN_YAML
+    inner_epochs: int = IN_YAML
+    minibatches: int = IN_YAML  # optimizer steps per inner epoch
+    micro_batch_size: int = IN_YAML  # completions per device and forward
+    micro_batch_tokens: int | None = IN_YAML  # tokens per device and forward, prompts included, in place of the size
+    save_every: int = IN_YAML
+    keep_checkpoints: int = IN_YAML  # checkpoints that a run keeps to resume from
+    keep_optimizer: bool = IN_YAML  # keep all of them when the run is done; false: only their models stay
+    eval_every: int = IN_YAML
+    eval_pictures: int = IN_YAML
+    completions_every: int = IN_YAML
+    profile: int | None = IN_YAML  # step that is traced into RUN/traces; null: none
+    start_anyway: bool = IN_YAML  # RAPO also starts from a model most of whose answers cannot be read
+    resume: str = IN_YAML
 
     def __post_init__(self) -> None:
         one_of("trainer.name", self.name, ("rapo", "sft"))
@@ -205,16 +208,17 @@ def _check_optimizer(group: str, weight_decay: float, max_grad_norm: float) -> N
 
 
 @dataclass
+@defaults("rollout/local.yaml")
 class RolloutSettings:
     """Who draws completions: this process, or vLLM servers (python -m aes_r1.serve)."""
 
-    name: str = "local"
-    url: list[str] = field(default_factory=list)  # of the servers, http://127.0.0.1:8100 say
-    weights: str | None = None  # folder that trainer and servers share; null: /dev/shm, or the temporary folder
-    cap: float = 2.0  # largest importance weight of a token between sampler and trainer
-    max_mismatch: float | None = None  # mean difference of log-probabilities, nats; null: .001 in float32, else .05
-    patience: float = 600.0  # seconds for which servers that do not answer are asked again
-    ahead: int = 0  # 1: the next step's completions are drawn while this one updates
+    name: str = IN_YAML
+    url: list[str] = IN_YAML  # of the servers, http://127.0.0.1:8100 say
+    weights: str | None = IN_YAML  # folder that trainer and servers share; null: /dev/shm, or the temporary folder
+    cap: float = IN_YAML  # largest importance weight of a token between sampler and trainer
+    max_mismatch: float | None = IN_YAML  # mean difference of log-probabilities, nats; null: .001 in float32, else .05
+    patience: float = IN_YAML  # seconds for which servers that do not answer are asked again
+    ahead: int = IN_YAML  # 1: the next step's completions are drawn while this one updates
 
     def __post_init__(self) -> None:
         one_of("rollout.name", self.name, ("local", "vllm"))
@@ -235,11 +239,12 @@ class RolloutSettings:
 
 
 @dataclass
+@defaults("engine/single.yaml")
 class EngineSettings:
     """The engine that trains the weights: a plain optimizer in one process, or DeepSpeed in several."""
 
-    name: str = "single"
-    config: dict[str, Any] = field(default_factory=dict)  # passed to DeepSpeed unchanged
+    name: str = IN_YAML
+    config: dict[str, Any] = IN_YAML  # passed to DeepSpeed unchanged
 
     def __post_init__(self) -> None:
         one_of("engine.name", self.name, ("single", "zero1", "zero2", "zero3", "zero3_offload"))
