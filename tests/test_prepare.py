@@ -179,7 +179,6 @@ def test_a_limit_draws_from_every_split_and_from_the_whole_list(tmp_path):
         (("data=aes_15k",), "data.roots.ava=DIR"),
         (("copies=twice",), "copies=twice"),
         (("data=pipal", "data.root=/tmp"), "data.scale=[900,1850]"),
-        (("data=folder", "data.root=/tmp", "+also=[{name: artimuse10k, root: /tmp}]"), "labels.csv"),
         (("data=folder", "data.root=/tmp", "+also=[nosuch]"), "also=nosuch"),
     ],
 )

@@ -216,25 +216,26 @@ CATALOG = {
         labels=artimuse10k_labels,
         scale=None,
         shares=(0.0, 0.0, 1.0),
-        layout="ArtiMuse-10K.json, image/*.jpg",
+        layout="ArtiMuse-10K.json, scores of which lie between 1.00 and 9.78; image/*.jpg",
         pictures=("image", "images"),
         spread="none",
         splits="all of the list is test; the training part is given out on request",
         licence="research use only, no redistribution",
         source="github.com/thunderbolt215/UniPercept (benchmark/VR/IAA/ArtiMuse-10K; its README links the pictures)",
-        example="[0,10], between which its published scores lie (1.00 to 9.78)",
+        example="[0,10]",
     ),
     "pipal": DataSet(
         labels=pipal_labels,
         scale=None,
         shares=(0.8, 0.0, 0.2),
-        layout="Train_Label/REFERENCE.txt; Distortion_1/ to Distortion_4/, in the root or in Distortion/",
+        layout="Train_Label/REFERENCE.txt, Elo ratings between about 900 and 1850; Distortion_1/ to Distortion_4/, in the "
+        "root or in Distortion/",
         pictures=("Distortion_1", "Distortion_2", "Distortion_3", "Distortion_4", "Distortion"),
         spread="none",
         splits="seeded 80/20 of the 200 references of its training part, with all their versions",
         licence="none found",
         source="github.com/HaomingCai/PIPAL-dataset (links to the training part)",
-        example="[900,1850], about which its Elo ratings end",
+        example="[900,1850]",
     ),
 }
 
@@ -273,7 +274,7 @@ def read_set(
 def _refuse_to_guess(name: str, row: DataSet) -> NoReturn:
     raise InputError(
         f"data={name}: the ends of its scale are not published, and the values that happen to occur are no ends; "
-        f"choose what becomes 0 and 1: data.scale={row.example}"
+        f"choose what becomes 0 and 1: data.scale={row.example} (in also: {{name: {name}, root: DIR, scale: [..]}})"
     )
 
 
