@@ -228,8 +228,8 @@ CATALOG = {
         labels=pipal_labels,
         scale=None,
         shares=(0.8, 0.0, 0.2),
-        layout="Train_Label/REFERENCE.txt, Elo ratings between about 900 and 1850; Distortion_1/ to Distortion_4/, in the "
-        "root or in Distortion/",
+        layout="Train_Label/REFERENCE.txt, Elo ratings between about 900 and 1850; Distortion_1/ to Distortion_4/, in "
+        "the root or in Distortion/",
         pictures=("Distortion_1", "Distortion_2", "Distortion_3", "Distortion_4", "Distortion"),
         spread="none",
         splits="seeded 80/20 of the 200 references of its training part, with all their versions",
