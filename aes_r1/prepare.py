@@ -223,7 +223,11 @@ def _show_sets() -> None:
     console = Console()
     for name, row in CATALOG.items():
         table = Table(title=name, title_justify="left", show_header=False, box=None, pad_edge=False)
-        scale = f"{row.scale[0]:g}..{row.scale[1]:g} to 0..1"
+        scale = (
+            f"{row.scale[0]:g}..{row.scale[1]:g} to 0..1"
+            if row.scale
+            else f"not published: data.scale={row.example}, say"
+        )
         facts = {"layout": row.layout, "scale": scale, "spread": row.spread, "split": row.splits}
         for key, value in {**facts, "licence": row.licence, "get it": row.source}.items():
             table.add_row(key, value)

@@ -18,7 +18,7 @@ from aes_r1.data.catalog import CATALOG
 from aes_r1.prepare import run
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
 from tests import processes
-from tests.data.layouts import LAYOUTS, draw, put
+from tests.data.layouts import LAYOUTS, SCALES, draw, put
 
 
 def prepare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -50,13 +50,30 @@ def test_without_data_the_sets_are_listed(tmp_path):
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "spaq"])
 def test_every_set_is_prepared_from_its_layout(name, tmp_path):
     LAYOUTS[name](tmp_path / "set")
-    rows, report = prepared(tmp_path / "out", settings(name, tmp_path / "set"))
+    rows, report = prepared(tmp_path / "out", settings(name, tmp_path / "set", scale=SCALES.get(name)))
     assert {row["dataset"] for row in rows} == {name}
     assert sum(report["counts"][name].values()) == len(rows) >= 2
     assert all(0 <= row["mos"] <= 1 and (row["width"], row["height"]) == (40, 30) for row in rows)
     for row in rows:
         with open(row["path"], "rb") as file:
             assert row["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "lost", "row"),
+    [
+        ("artimuse10k", "image/0_1150.jpg", "image/0_1150.jpg"),
+        ("pipal", "Distortion_2/A0002_02_01.bmp", "Distortion_1/A0002_02_01.bmp"),
+    ],
+)
+def test_a_missing_picture_of_a_set_without_ends_is_reported(name, lost, row, tmp_path):
+    """PIPAL's labels do not say in which of its four folders a picture lies."""
+    LAYOUTS[name](tmp_path / "set")
+    (tmp_path / "set" / lost).unlink()
+    rows, report = prepared(tmp_path / "out", settings(name, tmp_path / "set", scale=SCALES[name]))
+    assert [(one["id"], one["kind"]) for one in report["dropped"]] == [(row, "label without picture")]
+    assert len(rows) == sum(report["labels"]["counts"][name].values()) - 1
+    assert report["without_label"][name] == []
 
 
 def test_everything_that_can_be_wrong_is_listed_with_its_reason(tmp_path):
@@ -161,6 +178,7 @@ def test_a_limit_draws_from_every_split_and_from_the_whole_list(tmp_path):
         (("data=para", "data.root=/", "data.split_by=mine"), "data.split_by=mine"),
         (("data=aes_15k",), "data.roots.ava=DIR"),
         (("copies=twice",), "copies=twice"),
+        (("data=pipal", "data.root=/tmp"), "data.scale=[900,1850]"),
         (("data=folder", "data.root=/tmp", "+also=[nosuch]"), "also=nosuch"),
     ],
 )

@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from aes_r1.data.labels import Label, avt_ai_labels, folder_labels
 from aes_r1.data.names import name_on_disk
 from aes_r1.data.published import (
     aadb_labels,
     agiqa3k_labels,
+    artimuse10k_labels,
     ava_labels,
     baid_labels,
     eva_labels,
@@ -21,25 +22,28 @@ from aes_r1.data.published import (
     kadid_labels,
     koniq_labels,
     para_labels,
+    pipal_labels,
     sophoappeal_labels,
     spaq_labels,
     tad66k_labels,
 )
 from aes_r1.data.ratings import rated
 from aes_r1.data.splits import SPLITS, assign_splits
+from aes_r1.settings import InputError
 
 
 @dataclass(frozen=True)
 class DataSet:
     """A published set: how it is read, and what documentation says of it.
 
-    labels(root): every row of the set, on the published scale; `scale` holds the values that become 0 and 1. pictures:
-    folders below the root that hold nothing but pictures. spread: what is known of the raters. shares: seeded shares of
-    train, validation and test where no lists are published; splits says in words what "official" means.
+    labels(root): every row of the set, on the published scale; `scale` holds the values that become 0 and 1, or None
+    where the ends are not published, so that data.scale must give them, as `example` does. pictures: folders below the
+    root that hold nothing but pictures. spread: what is known of the raters. shares: seeded shares of train, validation
+    and test where no lists are published; splits says in words what "official" means.
     """
 
     labels: Callable[[Path], list[Label]]
-    scale: tuple[float, float]
+    scale: tuple[float, float] | None
     shares: tuple[float, float, float]
     layout: str
     pictures: tuple[str, ...]
@@ -47,6 +51,7 @@ class DataSet:
     splits: str
     licence: str
     source: str
+    example: str = ""
 
 
 CATALOG = {
@@ -207,6 +212,31 @@ CATALOG = {
         licence="none found",
         source="database.mmsp-kn.de/kadid-10k-database.html",
     ),
+    "artimuse10k": DataSet(
+        labels=artimuse10k_labels,
+        scale=None,
+        shares=(0.0, 0.0, 1.0),
+        layout="ArtiMuse-10K.json, scores of which lie between 1.00 and 9.78; image/*.jpg",
+        pictures=("image", "images"),
+        spread="none",
+        splits="all of the list is test; the training part is given out on request",
+        licence="research use only, no redistribution",
+        source="github.com/thunderbolt215/UniPercept (benchmark/VR/IAA/ArtiMuse-10K; its README links the pictures)",
+        example="[0,10]",
+    ),
+    "pipal": DataSet(
+        labels=pipal_labels,
+        scale=None,
+        shares=(0.8, 0.0, 0.2),
+        layout="Train_Label/REFERENCE.txt, Elo ratings between about 900 and 1850; Distortion_1/ to Distortion_4/, in "
+        "the root or in Distortion/",
+        pictures=("Distortion_1", "Distortion_2", "Distortion_3", "Distortion_4", "Distortion"),
+        spread="none",
+        splits="seeded 80/20 of the 200 references of its training part, with all their versions",
+        licence="none found",
+        source="github.com/HaomingCai/PIPAL-dataset (links to the training part)",
+        example="[900,1850]",
+    ),
 }
 
 
@@ -224,11 +254,14 @@ def read_set(
 
     A picture gets one split and one opinion. It is left out of train where it is in test or validation; of repeated
     rows one is used; contradicting rows are all left out. `scale`: the ends of the opinions of your own pictures
-    (data=folder). Raises InputError for a file that cannot be read.
+    (data=folder) and of a set without published ones. Raises InputError for a file that cannot be read, where those
+    ends are missing, and for an opinion outside them.
     """
     row = CATALOG[name]
-    low, high = scale or row.scale
+    low, high = scale or row.scale or _refuse_to_guess(name, row)
     found = folder_labels(root, (low, high)) if name == "folder" else row.labels(root)
+    if row.scale is None:
+        _require_within(found, low, high)
     found = rated(name, root, found, attributes, scale=scale)
     labels = [_on_disk(_scaled(label, low, high), root) for label in found]
     if split_by != "official":
@@ -236,6 +269,24 @@ def read_set(
     kept, dropped = _settle(labels)
     divided = assign_splits(kept, row.shares, split_by)
     return [label for label in divided if not label.fault], dropped + [label for label in divided if label.fault]
+
+
+def _refuse_to_guess(name: str, row: DataSet) -> NoReturn:
+    raise InputError(
+        f"data={name}: the ends of its scale are not published, and the values that happen to occur are no ends; "
+        f"choose what becomes 0 and 1: data.scale={row.example} (in also: {{name: {name}, root: DIR, scale: [..]}})"
+    )
+
+
+def _require_within(labels: Sequence[Label], low: float, high: float) -> None:
+    """Raise InputError where opinions lie outside ends that the user chose: leaving them out would bend the set."""
+    outside = [label for label in labels if label.mos is not None and not low <= label.mos <= high]
+    if outside:
+        first = outside[0]
+        more = f", and {len(outside) - 1} more lie outside" if outside[1:] else ""
+        raise InputError(
+            f"data.scale=[{low:g},{high:g}]: {first.image} has {first.mos:g}{more}; choose ends that hold all opinions"
+        )
 
 
 def _scaled(label: Label, low: float, high: float) -> Label:

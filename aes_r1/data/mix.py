@@ -8,7 +8,7 @@ import numpy as np
 
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import SPLIT_SEED, shares
-from aes_r1.settings import DataSettings, InputError
+from aes_r1.settings import SETS_WITHOUT_ENDS, DataSettings, InputError
 
 
 def mixed_sets(data: DataSettings) -> dict[str, DataSettings]:
@@ -23,6 +23,11 @@ def mixed_sets(data: DataSettings) -> dict[str, DataSettings]:
         root = data.root if manifest else data.roots.get(name) or data.root
         if root is None:
             raise InputError(f"data={data.name}: where is {name}? give data.roots.{name}=DIR or data.root=PARENT")
+        if not manifest and name in SETS_WITHOUT_ENDS:
+            raise InputError(
+                f"data.mix.{name}: the ends of its scale are not published; prepare the sets of the mix with them "
+                f"(+also=[{{name: {name}, root: DIR, scale: [LOW, HIGH]}}]) and give data.root=OUT/manifest.jsonl"
+            )
         if not manifest and not data.roots.get(name):
             root = f"{root}/{name}"
         settings[name] = DataSettings(name, root, split_by=data.split_by, workers=data.workers, strict=data.strict)

@@ -6,13 +6,14 @@ The catalog holds the constants that bring every scale to [0, 1].
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from aes_r1.data.labels import Label, column, first_existing, number
+from aes_r1.data.labels import Label, column, first_existing, image_name, number
 from aes_r1.data.splits import share_out
-from aes_r1.data.spreadsheet import lines, sheet, table
+from aes_r1.data.spreadsheet import json_rows, lines, sheet, table
 from aes_r1.settings import InputError
 
 
@@ -272,8 +273,7 @@ def kadid_labels(root: Path) -> list[Label]:
     """
     path = root / "dmos.csv"
     rows = [(location, row, column(row, "ref_img", path)) for location, row in table(path)]
-    references = sorted({reference for _, _, reference in rows})
-    split_of = dict(zip(references, share_out(len(references), (0.8, 0.0, 0.2)), strict=True))
+    split_of = _split_of_references(reference for _, _, reference in rows)
     return [
         Label(
             f"images/{column(row, 'dist_img', path)}",
@@ -283,6 +283,64 @@ def kadid_labels(root: Path) -> list[Label]:
         )
         for location, row, reference in rows
     ]
+
+
+def pipal_labels(root: Path) -> list[Label]:
+    """Read PIPAL (Gu et al. 2020), its training part: Train_Label/REFERENCE.txt, NAME,ELO a line; Distortion_1 to 4.
+
+    The split is seeded over the references, so that all versions of a picture stand in one. Elo ratings have no ends.
+    """
+    paths = sorted((root / "Train_Label").glob("[!.]*.txt"))
+    if not paths:
+        raise InputError(f"{root}: no Train_Label/*.txt in it; check data.root")
+    folder_of = _folders_of_pictures(root)
+    rows = [(path, *_named_rating(path, location, line)) for path in paths for location, line in lines(path)]
+    split_of = _split_of_references(path.stem for path, _, _ in rows)
+    return [
+        Label(
+            f"{folder_of.get(name, 'Distortion_1')}/{name}",
+            rating,
+            split=split_of[path.stem],
+            attributes={"reference": f"Train_Ref/{path.stem}.bmp"},
+        )
+        for path, name, rating in rows
+    ]
+
+
+def _named_rating(path: Path, location: str, line: str) -> tuple[str, float]:
+    name, _, rating = line.partition(",")
+    if not name or not rating or "," in rating:
+        raise InputError(f"{path}, {location}: {line[:60]!r}; a picture's name, a comma and its rating were expected")
+    return name.strip(), number(rating, path, location, "rating")
+
+
+def _folders_of_pictures(root: Path) -> dict[str, str]:
+    """Return {picture: its folder} of PIPAL, whose four folders lie in `root` or together in Distortion."""
+    parts = [f"Distortion_{part}" for part in range(1, 5)]
+    folders = [name for part in parts for name in (part, f"Distortion/{part}") if (root / name).is_dir()]
+    return {picture: folder for folder in reversed(folders) for picture in os.listdir(root / folder)}
+
+
+def artimuse10k_labels(root: Path) -> list[Label]:
+    """Read the test pictures of ArtiMuse-10K (Cao et al. 2025): ArtiMuse-10K.json, image and gt_score; image/*.jpg.
+
+    The training part is given out on request, in a form that is not published.
+    """
+    path, pictures = root / "ArtiMuse-10K.json", _picture_folder(root, "image", "images")
+    return [
+        Label(
+            f"{pictures}{image_name(column(row, 'image', path), f'{path}, {location}', root / pictures)}",
+            number(column(row, "gt_score", path), path, location, "gt_score"),
+            split="test",
+        )
+        for location, row in json_rows(path)
+    ]
+
+
+def _split_of_references(references: Iterable[str]) -> dict[str, str]:
+    """Return {reference: its split}, seeded 80/20."""
+    known = sorted(set(references))
+    return dict(zip(known, share_out(len(known), (0.8, 0.0, 0.2)), strict=True))
 
 
 def _star_counts(row: dict, group: str, path: Path, location: str) -> list[int]:

@@ -11,6 +11,7 @@ from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 
 _HUGE = 1e30  # larger opinions are refused, so that sums of opinions stay finite
 MEASURE_APART = "measure further pictures of that name by an `aes-r1 evaluate` of their own"
+SETS_WITHOUT_ENDS = ("artimuse10k", "pipal")  # sets of the catalog whose scale has no published ends
 _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
 
 
@@ -23,7 +24,8 @@ class DataSettings:
     root: str | None = IN_YAML  # folder, or manifest file, of a set on disk; null for scenes
     split: str = IN_YAML  # split that evaluation reads
     split_by: str = IN_YAML  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
-    scale: list[float] | None = IN_YAML  # ends of the opinions in your own labels (data=folder); null: 0 and 1
+    # ends of the opinions, of your own labels (null: 0 and 1) and of sets without published ends
+    scale: list[float] | None = IN_YAML
     limit: int | None = IN_YAML  # pictures used per split; null: all
     split_seed: int | None = IN_YAML  # re-splits the set with this seed, keeping the sizes; null: the set's own split
     max_pixels: int | None = IN_YAML  # largest area of a picture as the model sees it; null: model.max_pixels
@@ -46,8 +48,9 @@ class DataSettings:
         ends = self.scale
         rule = "give the lowest and the highest possible opinion, as data.scale=[1,10]"
         require(ends is None or (len(ends) == 2 and -_HUGE < ends[0] < ends[1] < _HUGE), "data.scale", ends, rule)
-        rule = f"data={self.name} has a scale of its own; data.scale is for your own labels, data=folder"
-        require(ends is None or self.name == "folder", "data.scale", ends, rule)
+        open_sets = ("folder", *SETS_WITHOUT_ENDS)
+        rule = f"data={self.name} has a scale of its own; data.scale is for data={', '.join(open_sets)}"
+        require(ends is None or self.name in open_sets, "data.scale", ends, rule)
         require(all(part > 0 for part in self.mix.values()), "data.mix", self.mix, "every part must be positive")
         require(self.size > 0, "data.size", self.size, "must be positive")
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,33 @@ def kadid(root: Path) -> None:
     draw(root, *(f"images/{name}" for name in (*names, *(f"I0{k}.png" for k in range(1, 6)))))
 
 
+def artimuse10k(root: Path) -> None:
+    # the first entries are the published file's own
+    rows = [("0_263.jpg", 4.08), ("0_1150.jpg", 4.3), ("15_9.jpg", 9.78), ("4_1.jpg", 1)]
+    put(
+        root,
+        "ArtiMuse-10K.json",
+        json.dumps([{"image": name, "gt_score": score} for name, score in rows], indent=2).encode(),
+    )
+    draw(root, *(f"image/{name}" for name, _ in rows))
+
+
+def pipal(root: Path) -> None:
+    put(root, "Train_Label/A0001.txt", b"A0001_00_00.bmp,1520.0648\nA0001_05_03.bmp,1850\n")
+    # the first line is the published file's own
+    put(root, "Train_Label/A0002.txt", b"A0002_00_00.bmp,1466.4372\r\nA0002_02_01.bmp,1375\r\n")
+    for k in range(3, 6):
+        put(root, f"Train_Label/A000{k}.txt", f"A000{k}_00_00.bmp,900\nA000{k}_01_00.bmp,1500.5".encode())
+        draw(root, f"Distortion_3/A000{k}_00_00.bmp", f"Distortion_4/A000{k}_01_00.bmp")
+    draw(root, "Distortion_1/A0001_00_00.bmp", "Distortion_2/A0001_05_03.bmp")
+    draw(
+        root,
+        "Distortion_1/A0002_00_00.bmp",
+        "Distortion_2/A0002_02_01.bmp",
+        *(f"Train_Ref/A000{k}.bmp" for k in range(1, 6)),
+    )
+
+
 def folder(root: Path) -> None:
     put(root, "labels.csv", "image,mos,split\nä b.png,0.5,train\n图.png,1,test\n".encode())
     draw(root, "ä b.png", "图.png")
@@ -177,6 +205,9 @@ def folder(root: Path) -> None:
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     one.__name__: one
     for one in (
-        *(ava, tad66k, flickr_aes, para, aadb, koniq, spaq, agiqa3k, avt_ai, sophoappeal, eva, baid, kadid, folder),
+        *(ava, tad66k, flickr_aes, para, aadb, koniq, spaq, agiqa3k, avt_ai, sophoappeal, eva, baid, kadid),
+        *(artimuse10k, pipal, folder),
     )
 }
+
+SCALES: dict[str, list[float]] = {"artimuse10k": [0, 10], "pipal": [900, 1850]}  # data.scale, where it must be given

@@ -45,6 +45,13 @@ def test_every_size_keeps_the_ratio(size, counts):
     assert shares(size, RATIO) == dict(zip(RATIO, counts, strict=True))
 
 
+def test_a_set_without_published_ends_joins_a_mix_as_rows_of_a_manifest(tmp_path):
+    with pytest.raises(InputError, match=r"data\.mix\.pipal: .*name: pipal, .*scale: .*data\.root=OUT/manifest\.jsonl"):
+        mixed_sets(mixed(tmp_path, mix={"ava": 1, "pipal": 1}))
+    manifest = str(tmp_path / "manifest.jsonl")
+    assert mixed_sets(mixed(manifest, mix={"ava": 1, "pipal": 1}))["pipal"].root == manifest
+
+
 def test_training_pictures_come_in_the_ratio_and_in_no_order(tmp_path):
     samples = load(mixed(sets(tmp_path)), "train", tmp_path)
     assert Counter(sample.dataset for sample in samples) == {"ava": 30, "tad66k": 30, "flickr_aes": 15}

@@ -9,15 +9,15 @@ import pytest
 
 from aes_r1.data import published
 from aes_r1.data.catalog import CATALOG, read_set
-from aes_r1.settings import InputError
-from tests.data.layouts import LAYOUTS, put
+from aes_r1.settings import SETS_WITHOUT_ENDS, DataSettings, InputError
+from tests.data.layouts import LAYOUTS, SCALES, put
 
 KONIQ = b"image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set\n"
 
 
 def rows_of(name, root, **options):
     LAYOUTS[name](root)
-    labels, dropped = read_set(name, root, **options)
+    labels, dropped = read_set(name, root, **{"scale": SCALES.get(name), **options})
     return {label.image.rsplit("/", 1)[-1]: label for label in labels}, {one.image: one.fault for one in dropped}
 
 
@@ -134,13 +134,20 @@ def test_names_of_any_line_end_and_alphabet(tmp_path):
         ("flickr_aes", "FLICKR-AES_image_score.txt", b" \r\n", "is empty"),
         ("sophoappeal", "labels.csv", b"file,source,crowd_mos\na.jpg,own,3\n", "no column crowd_count_1"),
         ("para", "annotation/PARA-GiaaTest.csv", b"\xff\xfe\x00", "not utf-16"),
+        ("artimuse10k", "ArtiMuse-10K.json", b'[{"image": "a.jpg", "score": 4}]', "no column gt_score"),
+        ("artimuse10k", "ArtiMuse-10K.json", b'[{"image": "a.jpg", "gt_score": "high"}]', "gt_score='high' is not"),
+        ("artimuse10k", "ArtiMuse-10K.json", b'[{"image": 7, "gt_score": 4}]', "entry 1: image=7 is no name"),
+        ("artimuse10k", "ArtiMuse-10K.json", b'["a.jpg"]', "entry 1: .* is no object"),
+        ("pipal", "Train_Label/A0001.txt", b"A0001_00_00.bmp 1500", "line 1: .*a comma and its rating were expected"),
+        ("pipal", "Train_Label/A0001.txt", b"A0001_00_00.bmp,A0001.bmp,1500", "a comma and its rating were expected"),
+        ("pipal", "Train_Label/A0001.txt", b"A0001_00_00.bmp,high", "line 1: rating='high' is not a number"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_named_with_its_row(name, file, content, says, tmp_path):
     LAYOUTS[name](tmp_path)
     put(tmp_path, file, content)
     with pytest.raises(InputError, match=says) as caught:
-        read_set(name, tmp_path)
+        read_set(name, tmp_path, scale=SCALES.get(name))
     assert file.rsplit("/", 1)[-1] in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -161,12 +168,14 @@ def test_a_broken_file_is_named_with_its_row(name, file, content, says, tmp_path
         "eva",
         "baid",
         "kadid",
+        "artimuse10k",
+        "pipal",
         "folder",
     ],
 )
 def test_a_wrong_root_is_named(name, tmp_path):
     with pytest.raises(InputError, match=r"data\.root"):
-        read_set(name, tmp_path)
+        read_set(name, tmp_path, scale=SCALES.get(name))
 
 
 @pytest.mark.parametrize(
@@ -224,6 +233,80 @@ def test_kadid_keeps_all_versions_of_a_picture_in_one_split(tmp_path):
         splits.setdefault(label.attributes["reference"], set()).add(label.split)
     assert all(len(found) == 1 for found in splits.values())
     assert sorted(next(iter(found)) for found in splits.values()) == ["test", *["train"] * 4]
+
+
+def test_artimuse10k_is_a_list_of_test_pictures(tmp_path):
+    labels, dropped = rows_of("artimuse10k", tmp_path)
+    assert {name: (one.mos, one.split) for name, one in labels.items()} == {
+        "0_263.jpg": (pytest.approx(0.408), "test"),
+        "0_1150.jpg": (pytest.approx(0.43), "test"),
+        "15_9.jpg": (pytest.approx(0.978), "test"),
+        "4_1.jpg": (0.1, "test"),
+    }
+    assert labels["0_263.jpg"].image == "image/0_263.jpg"
+    assert dropped == {}
+
+
+@pytest.mark.parametrize("parent", ["", "Distortion"])
+def test_pipal_finds_its_pictures_and_keeps_versions_together(parent, tmp_path):
+    LAYOUTS["pipal"](tmp_path)
+    if parent:
+        (tmp_path / parent).mkdir()
+        for part in range(1, 5):
+            (tmp_path / f"Distortion_{part}").rename(tmp_path / parent / f"Distortion_{part}")
+    labels, dropped = read_set("pipal", tmp_path, scale=[900, 1900])
+    by_name = {label.image.rsplit("/", 1)[-1]: label for label in labels}
+    assert by_name["A0002_00_00.bmp"].mos == pytest.approx((1466.4372 - 900) / 1000)
+    assert by_name["A0001_05_03.bmp"].mos == 0.95
+    assert by_name["A0003_00_00.bmp"].attributes == {"reference": "Train_Ref/A0003.bmp"}
+    assert all((tmp_path / label.image).is_file() for label in labels)
+    splits = {}
+    for label in labels:
+        splits.setdefault(label.attributes["reference"], set()).add(label.split)
+    assert sorted(next(iter(found)) for found in splits.values()) == ["test", *["train"] * 4]
+    assert all(len(found) == 1 for found in splits.values())
+    assert dropped == []
+
+
+def test_pipal_in_the_split_of_a_published_list(tmp_path):
+    """The list has ratings of its own, on another scale; only its names are read."""
+    put(tmp_path, "PIPAL.json", b'[{"image": "A0003_00_00.bmp", "gt_score": 3.96}]')
+    labels, _ = rows_of("pipal", tmp_path, split_by=str(tmp_path / "PIPAL.json"))
+    assert (labels["A0003_00_00.bmp"].split, labels["A0003_00_00.bmp"].mos) == ("test", 0)
+    assert [label.split for label in labels.values()].count("test") == 1
+
+
+def test_the_sets_without_ends_are_those_of_the_catalog():
+    assert {name for name, row in CATALOG.items() if row.scale is None} == set(SETS_WITHOUT_ENDS) == set(SCALES)
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_ends_that_are_not_published_are_never_guessed(name, tmp_path):
+    LAYOUTS[name](tmp_path)
+    low, high = SCALES[name]
+    with pytest.raises(InputError, match=rf"data={name}: .*not published.*data\.scale=\[{low},{high}\]") as caught:
+        read_set(name, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert DataSettings(name, scale=[low, high]).scale == [low, high]
+    with pytest.raises(
+        InputError, match=r"data=ava has a scale of its own; data\.scale is for data=folder, artimuse10k"
+    ):
+        DataSettings("ava", scale=[1, 10])
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "says"),
+    [
+        ("artimuse10k", [0, 9], r"data\.scale=\[0,9\]: image/15_9\.jpg has 9\.78; choose ends that hold all opinions"),
+        ("artimuse10k", [4.2, 9], r"image/0_263\.jpg has 4\.08, and 2 more lie outside"),
+        ("pipal", [900, 1800], r"Distortion_2/A0001_05_03\.bmp has 1850"),
+    ],
+)
+def test_an_opinion_outside_chosen_ends_is_refused(name, scale, says, tmp_path):
+    """The user chose them, so leaving rows out would bend the set; published ends make a row a fault instead."""
+    LAYOUTS[name](tmp_path)
+    with pytest.raises(InputError, match=says):
+        read_set(name, tmp_path, scale=scale)
 
 
 def test_sophoappeal_keeps_the_votes_of_each_group(tmp_path):

@@ -115,6 +115,85 @@ def test_loss_and_gradients_are_trls(backbone, prompts, loss_type):
     assert float(metrics["clip_low_fraction"] + metrics["clip_high_fraction"]) > 0
 
 
+# Settings of this package beside those that ask TRL for the same, for every objective that both have.
+FORMS = {
+    "clip": ({"aggregation": "sequence_mean"}, {"loss_type": "grpo"}),
+    "two-sided clip": ({"aggregation": "sequence_mean", "ratio_cap": 1.5}, {"loss_type": "grpo", "delta": 1.5}),
+    "cispo": ({"aggregation": "token_mean", "surrogate": "cispo"}, {"loss_type": "cispo"}),
+    "sapo": ({"aggregation": "sequence_mean", "surrogate": "sapo"}, {"loss_type": "sapo"}),
+    "constant": ({"aggregation": "constant"}, {"loss_type": "dr_grpo"}),
+    "entropy bonus": ({"aggregation": "token_mean", "entropy_coef": 0.3}, {"loss_type": "dapo", "entropy_coef": 0.3}),
+}
+
+
+@pytest.mark.parametrize("kl_coef", [0.0, 0.05])
+@pytest.mark.parametrize("ratio_level", ["token", "sequence"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_objective_is_trls(form, ratio_level, kl_coef):
+    """Off policy, with ratios on both sides of every bound; a sequence's ratio is the geometric mean in both."""
+    ours, theirs = FORMS[form]
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        logps, old, reference, entropy = (
+            -3 * torch.rand(6, LENGTH, generator=generator, dtype=torch.float64) for _ in range(4)
+        )
+        mask = torch.arange(LENGTH) < torch.randint(1, LENGTH + 1, (6, 1), generator=generator)
+        advantages = torch.randn(6, generator=generator, dtype=torch.float64)
+        given = {"old_logps": old, "ref_logps": reference if kl_coef else None, "advantages": advantages, "mask": mask}
+        found, wanted = ([value.clone().requires_grad_() for value in (logps, entropy)] for _ in range(2))
+        options = {"clip_low": 0.2, "clip_high": 0.28, "kl_coef": kl_coef, "ratio_level": ratio_level, **ours}
+        loss, _ = policy_loss(
+            found[0], **given, **options, entropy=found[1],
+            normalizer=loss_divisor(mask, ours["aggregation"], LENGTH),
+        )  # fmt: skip
+        expected = trls_loss(*wanted, given, ratio_level=ratio_level, kl_coef=kl_coef, **theirs)
+        torch.testing.assert_close(loss, expected, atol=1e-12, rtol=1e-12)
+        for one in (loss, expected):
+            one.backward()
+        for mine, other in zip(found, wanted, strict=True):
+            zero = torch.zeros_like(logps)  # the entropy has a gradient only where there is a bonus
+            torch.testing.assert_close(
+                zero if mine.grad is None else mine.grad, zero if other.grad is None else other.grad,
+                atol=1e-12, rtol=1e-12,
+            )  # fmt: skip
+
+
+def trls_loss(logps, entropy, given, *, ratio_level, kl_coef, loss_type, delta=None, entropy_coef=0.0):
+    """Return the loss of a GRPOTrainer whose model gives these log-probabilities and entropies."""
+    trl = pytest.importorskip("trl")
+    accelerate = pytest.importorskip("accelerate")
+    trainer = trl.GRPOTrainer.__new__(trl.GRPOTrainer)
+    trainer._get_per_token_logps_and_entropies = lambda *_, **__: (logps, entropy, None)
+    trainer.accelerator = accelerate.Accelerator(cpu=True)
+    trainer.args = SimpleNamespace(
+        delta=delta, use_bias_correction_kl=False, steps_per_generation=1,
+        sapo_temperature_pos=1.0, sapo_temperature_neg=1.05,
+    )  # fmt: skip
+    trainer.model = torch.nn.Identity().train()
+    trainer.loss_type, trainer.importance_sampling_level, trainer.beta = loss_type, ratio_level, kl_coef
+    trainer.epsilon_low, trainer.max_completion_length = 0.2, LENGTH
+    trainer.epsilon_high = 1.28 if loss_type == "cispo" else 0.28  # of CISPO it is the bound itself
+    trainer.top_entropy_quantile, trainer.off_policy_mask_threshold, trainer.use_vllm = 1.0, None, False
+    trainer.aux_loss_enabled = trainer.use_adaptive_entropy = False
+    trainer._entropy_bonus_enabled, trainer.entropy_coef = entropy_coef > 0, entropy_coef
+    trainer.current_gradient_accumulation_steps = 1
+    trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+    tokens = torch.zeros_like(given["mask"], dtype=torch.long)
+    return trainer._compute_loss(
+        trainer.model,
+        {
+            "prompt_ids": tokens[:, :1],
+            "prompt_mask": torch.ones_like(tokens[:, :1]),
+            "completion_ids": tokens,
+            "completion_mask": given["mask"].long(),
+            "advantages": given["advantages"],
+            "old_per_token_logps": given["old_logps"],
+            "ref_per_token_logps": given["ref_logps"],
+            "num_items_in_batch": given["mask"].sum(),
+        },
+    )
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_gradient_checkpointing_changes_nothing_but_memory(backbone, prompts, shared):
     tokens = torch.tensor([backbone.encode_answer("a strong picture with deep shadow")] * 6)
