@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from aes_r1.runs.files import draft_of, write_json
+from aes_r1.runs.files import delete_left_drafts, is_draft_of, write_json
 from aes_r1.runs.folder import EXAMINED, RunFolder
 from aes_r1.runs.identity import differences
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
@@ -43,7 +43,7 @@ def run_lock(folder: Path, rank: int) -> Iterator[None]:
 def require_own(folder: Path, settings: Settings | EvaluateSettings) -> bool:
     """Return whether `folder` holds the run of `settings`. InputError where it holds that of other settings."""
     run = RunFolder(folder)
-    if not run.exists or all(entry.name in _left_by_false_starts(run) for entry in folder.iterdir()):
+    if not run.exists or all(_is_left_by_false_starts(run, entry.name) for entry in folder.iterdir()):
         return False
     differing = differences(run.settings, as_dict(settings))
     if differing:
@@ -61,13 +61,13 @@ def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> Non
         raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
 
 
-def _left_by_false_starts(run: RunFolder) -> set[str]:
-    """Return the names of the files that a run leaves when it fails before its first result.
+def _is_left_by_false_starts(run: RunFolder, name: str) -> bool:
+    """Return whether a run leaves a file `name` when it fails before its first result.
 
     A folder with no others may be used by a corrected command.
     """
-    files = run.settings_file, draft_of(run.settings_file), run.log_file, run.failure_file, run.wandb, run.lock_file
-    return {path.name for path in files}
+    files = run.settings_file, run.log_file, run.failure_file, run.wandb, run.lock_file
+    return name in {path.name for path in files} or is_draft_of(run.settings_file, name)
 
 
 def is_false_start(run: RunFolder) -> bool:
@@ -86,7 +86,7 @@ def is_false_start(run: RunFolder) -> bool:
     if not (_holds_only(run.stages, {".json"}) and _holds_only(run.manifests, {".jsonl", ".arrow"})):
         return False
     before = {run.manifests.name, run.stages.name}
-    return all(entry.name in _left_by_false_starts(run) | before for entry in entries)
+    return all(entry.name in before or _is_left_by_false_starts(run, entry.name) for entry in entries)
 
 
 def _holds_only(folder: Path, suffixes: set[str]) -> bool:
@@ -141,4 +141,5 @@ def start_over(folder: Path) -> None:
         run.custom_reward_file,
         run.settings_file,  # last: as long as it is there, a start that is killed here knows that this is a run
     ):
+        delete_left_drafts(path)
         path.unlink(missing_ok=True)
