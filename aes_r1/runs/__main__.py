@@ -48,7 +48,7 @@ def show(root: Path) -> None:
         for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
             study = Path(row["folder"]).parent.name
             table.add_row(f"{study}: {name}", row["state"], row["srcc"], row["measured_on"], row["folder"])
-    Console(width=None if Console().is_terminal else 200).print(table)
+    Console(width=None if Console().is_terminal else 200, markup=False, emoji=False).print(table)
     if left:
         print(f"{left} left by false starts; aes-r1 runs --clean removes them")
 

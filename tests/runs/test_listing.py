@@ -97,6 +97,19 @@ def test_a_failure_is_named_in_one_short_column(study, runs):
     assert " failed: RAPO does not start: 40 of 64 answers cannot be .. " in row
 
 
+@pytest.mark.parametrize("reason", ["cannot open [/data/x.jpg]", "cannot open [red.jpg] x", "no :boom: there"])
+def test_a_reason_is_shown_as_it_was_written(study, runs, reason):
+    failed = study / "failed[0]"
+    failed.mkdir()
+    (failed / "settings.json").write_text(json.dumps(as_dict(BASE)))
+    (failed / "metrics.jsonl").write_text("")
+    (failed / "failure.txt").write_text(f"rank 0: OSError: {reason}\n")
+    code, said = runs(folder=study.parents[1])
+    assert code == 0, said
+    (row,) = [line for line in said.splitlines() if line.rstrip().endswith("failed[0]")]
+    assert f" failed: {reason} " in row
+
+
 def test_clean_removes_false_starts_alone(study, runs):
     made, kept = false_starts(study), set(study.iterdir())
     kept -= set(made.values())
