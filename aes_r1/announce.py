@@ -179,7 +179,7 @@ def close(sweep: Sweep, study: str | None) -> None:
         folder = end["out"] if Path(end["out"]).exists() else ""
         table.add_row(str(number + 1), end["name"], end["end"], srcc, end.get("measured_on", ""), folder)
     total = sweep.plan.get("total")
-    Console(width=None if Console().is_terminal else 160).print(table)
+    Console(width=None if Console().is_terminal else 160, markup=False, emoji=False).print(table)
     done = [end["out"] for end in ends.values() if end["end"].startswith("done")]
     if total and len(done) < total:
         print(f"{total - len(done)} of {total} points are not done; the same command runs what is missing")

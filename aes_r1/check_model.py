@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from aes_r1.command import OneLineParser, run_argparse
@@ -33,8 +32,8 @@ def run(given: argparse.Namespace) -> int:
         draft = Path(scratch) / "copy"
         for found in examine(given.model, dtype=given.dtype, max_pixels=given.max_pixels, device=device, draft=draft):
             findings.append(found)
-            table.add_row(found.check, found.result, escape(found.reason))
-    Console().print(table)
+            table.add_row(found.check, found.result, found.reason)
+    Console(markup=False, emoji=False).print(table)
     return int(findings[0].result != PASS or any(found.result == FAIL for found in findings))
 
 

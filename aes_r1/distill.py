@@ -80,8 +80,8 @@ def run(settings: DistillSettings) -> None:
 
 def _build(samples: Sequence[Sample], settings: DistillSettings, max_pixels: int, listed: Sequence[Sample]) -> None:
     """Write the critiques below a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True, markup=False, emoji=False)) as bar:
         task = bar.add_task("AesCoT", total=len(samples) if not settings.quotas else None)
 
         def progress(decided: int, kept: int) -> None:
@@ -159,7 +159,7 @@ def _show_agreement(path: Path) -> None:
     for name, row in agreement(path).items():
         rates = ["-" if one is None else format_cell(one) for one in (row["agreement"], row["kappa"])]
         table.add_row(name, str(row["n"]), *rates, str(row["wrongly_rejected"]), str(row["missed"]))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def main() -> None:

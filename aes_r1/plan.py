@@ -206,7 +206,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     twins = f" and {trainer.edited_pairs} edited twins" if trainer.edited_pairs else ""
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False)
 
     say(
         f"{settings.model.name}: {estimate.shape.parameters / 1e9:.3f} B parameters, "
@@ -265,7 +265,7 @@ def run(settings: PlanSettings) -> None:
         )
     settings = counted(settings)
     config = cost.load_config(settings.model.path, settings.model.name, CONF / "shapes")
-    show(plan(settings, cost.shape_of(config)), settings, Console())
+    show(plan(settings, cost.shape_of(config)), settings, Console(markup=False, emoji=False))
 
 
 def main() -> None:

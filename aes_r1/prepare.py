@@ -152,7 +152,7 @@ def _leads_back(folder: str) -> bool:
 def _check_missing(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
     """Check the pictures that are not in the cache. Raises Stopped after the results of running checks are written."""
     missing = journal.missing(paths)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with stop_requests() as stop, Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("pictures", total=len(paths), completed=len(paths) - len(missing))
         for done in journal.read(missing, workers=workers):
@@ -220,7 +220,7 @@ def _groups_report(groups: Sequence[Sequence[Sample]]) -> dict[str, Any]:
 
 
 def _show_sets() -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False)
     for name, row in CATALOG.items():
         table = Table(title=name, title_justify="left", show_header=False, box=None, pad_edge=False)
         scale = (
@@ -233,12 +233,12 @@ def _show_sets() -> None:
             table.add_row(key, value)
         console.print(table)
         console.print()
-    console.print("python -m aes_r1.prepare data=NAME data.root=DIR out=OUT", markup=False)
+    console.print("python -m aes_r1.prepare data=NAME data.root=DIR out=OUT")
     console.print("aes_15k mixes ava, tad66k and flickr_aes: data.root=PARENT, or data.roots.ava=DIR and so on")
 
 
 def _show_report(report: dict[str, Any], out: Path) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False)
     table = Table("set", "train", "validation", "test", "mean MOS of train")
     for name, counts in report["counts"].items():
         mean = report["mean_mos"][name].get("train")
@@ -250,7 +250,7 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
         row = example[kind]
         reason = row["reason"].removeprefix(kind).removeprefix(": ")
         such_as = f"{row['id']}: {reason}" if reason else row["id"]
-        console.print(f"left out: {count} ({kind}; such as {such_as})", markup=False, soft_wrap=True)
+        console.print(f"left out: {count} ({kind}; such as {such_as})", soft_wrap=True)
     for name, count in report["pictures_without_label"].items():
         if count:
             console.print(f"{name}: {count} pictures without a label")

@@ -216,8 +216,8 @@ def _verdicts(
             return error
 
     time_columns = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), *time_columns)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (TextColumn("{task.description}", markup=False), MofNCompleteColumn(), *time_columns)
+    with Progress(*columns, console=Console(stderr=True, markup=False, emoji=False), transient=True) as bar:
         rows = map(judged, pictures) if at_once == 1 else prefetch(pictures, judged, workers=at_once, ahead=at_once)
         for row in bar.track(rows, total=len(pictures), description="scoring"):
             if isinstance(row, PictureError):

@@ -113,3 +113,21 @@ def test_jobs_of_submitit_are_named_when_they_are_handed_over(sweep, capfd, tmp_
         (tmp_path / "logs" / "42" / "42_submitted.pkl").touch()
         os.utime(tmp_path / "logs" / "42" / "42_submitted.pkl", (time.time() + 9, time.time() + 9))
     assert capfd.readouterr().err == f"submitted: job 42, log {tmp_path}/logs/42/42_0_log.err\n"
+
+
+MARKUP = (
+    "evaluation.protocols=[sample,greedy]",
+    "cold_start.data=[/tmp/a]",
+    "data.root=[red]",
+    "out=:boom:",
+)
+
+
+@pytest.mark.parametrize("name", MARKUP)
+def test_the_table_of_points_shows_overrides_as_they_were_typed(sweep, capfd, name):
+    sweep.folder.mkdir()
+    values = {"line": "", "name": name, "out": "runs/x", "end": "done", "srcc": 0.5, "measured_on": "[/a]"}
+    sweep.record(0, "end", {**values, "printed": True})
+    announce.close(sweep, None)
+    (row,) = [line for line in capfd.readouterr().out.splitlines() if "0.500" in line]
+    assert row.split()[:5] == ["1", name, "done", "0.500", "[/a]"]

@@ -17,6 +17,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose
@@ -24,7 +25,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from aes_r1 import completion, overrides, recipe
-from aes_r1.settings import CONF
+from aes_r1.pipeline import preflight
+from aes_r1.settings import CONF, InputError
 from tests import processes
 
 ROOT = Path(__file__).parents[1]
@@ -91,22 +93,22 @@ def module_of(words: list[str]) -> tuple[str, list[str]] | None:
     return None
 
 
-def check_composed(name: str, arguments: list[str]) -> None:
-    """Compose what the command would; of a multirun its first point."""
+def check_composed(name: str, arguments: list[str]) -> Any:
+    """Compose what the command would, and return its settings; of a multirun those of its first point."""
     overrides.check(arguments, completion.COMPOSED[name])
     places = ("out=", "data.root=", "cold_start.data=")  # differ in many lines, and change no check
-    composed_once(name, tuple(one for one in arguments if not one.startswith(places)))
+    return composed_once(name, tuple(one for one in arguments if not one.startswith(places)))
 
 
 @functools.cache
-def composed_once(name: str, arguments: tuple[str, ...]) -> None:
+def composed_once(name: str, arguments: tuple[str, ...]) -> Any:
     given = [one for one in arguments if not one.startswith("-") and one not in ("job", "hydra", "hydra.launcher")]
     first = []
     for one in OverridesParser.create().parse_overrides(given):
         value = next(iter(one.sweep_string_iterator())) if one.is_discrete_sweep() else None
         first.append(one.input_line if value is None else f"{one.get_key_element()}={value}")
     config = compose({"train": "config"}.get(name, name), overrides=first)
-    recipe.to_settings(config, completion.COMPOSED[name])
+    return recipe.to_settings(config, completion.COMPOSED[name])
 
 
 def check_module(module: str, arguments: list[str]) -> None:
@@ -165,6 +167,52 @@ def check_make(words: list[str]) -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_documented_command_is_one(line, hydra):
     check(line)
+
+
+PROCESSES = re.compile(r"(?:--nproc-per-node=|\bprocesses=)(\d+)")
+# What a reader starts who is told the number of processes alone.
+RECIPES = (["+experiment=paper"], ["+experiment=rapo", "engine=zero2"])
+
+
+def refused(line: str) -> str | None:
+    """Why the training that the documented `line` starts in several processes would be refused."""
+    size, words = int(PROCESSES.search(line)[1]), words_of(line)
+    if words[0] == "make":
+        given = dict(word.split("=", 1) for word in words if "=" in word)
+        recipes = [[f"+sweeps={given['NAME']}", *words_of(given["ARGS"])]]
+    else:
+        found = module_of(words)
+        module, arguments = found or ("aes_r1.train", [])
+        if module != "aes_r1.train":
+            return None
+        recipes = [arguments] if found else RECIPES
+    for arguments in recipes:
+        settings = check_composed("train", arguments)
+        if size > 1 and settings.engine.name == "single":
+            return f"engine=single, {size} processes"
+        try:
+            preflight._divisible(settings, size)
+        except InputError as error:
+            return str(error)
+    return None
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if PROCESSES.search(line)])
+def test_a_documented_number_of_processes_can_share_the_work(line, hydra):
+    assert refused(line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("torchrun --nproc-per-node=6", "cold_start.batch_size=64: must be divisible by the 6 processes"),
+        ("torchrun --nproc-per-node=6 -m aes_r1.train +experiment=rapo engine=zero2", "must be divisible by the 6"),
+        ("torchrun --nproc-per-node=2 -m aes_r1.train +experiment=rapo", "engine=single, 2 processes"),
+        ("make sweep NAME=reward_ablation ARGS='processes=7 engine=zero3'", "must be divisible by the 7 processes"),
+    ],
+)
+def test_a_number_of_processes_that_cannot_would_be_found(line, why, hydra):
+    assert why in refused(line)
 
 
 def test_there_are_commands_to_check():

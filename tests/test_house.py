@@ -267,3 +267,28 @@ def test_a_guide_tells_what_is_and_not_what_was(path):
 
 def test_readme_is_short():
     assert len((HOUSE.parent / "README.md").read_text().splitlines()) <= 200
+
+
+def printing(tree: ast.Module) -> list[ast.Call]:
+    """The calls of `tree` that make what prints with rich; one that only asks whether this is a terminal prints not."""
+    asking = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr[:3] == "is_"}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and id(node) not in asking]
+    found = []
+    for call in calls:
+        name = call.func.id if isinstance(call.func, ast.Name) else ""
+        fields = call.args and isinstance(call.args[0], ast.Constant) and "{" in str(call.args[0].value)
+        if name == "Console" or (name == "TextColumn" and fields):
+            found.append(call)
+    return found
+
+
+def test_no_text_of_a_user_is_taken_for_markup():
+    """In that of rich `[/data/x.jpg]` is an error and `[sample]` vanishes."""
+    titled_tables_alone = HOUSE / "evaluate.py"  # which show their texts as they are on every console
+    count = 0
+    for path in FILES:
+        for call in printing(ast.parse(path.read_text())) if path != titled_tables_alone else ():
+            count += 1
+            off = {word.arg for word in call.keywords if getattr(word.value, "value", None) is False}
+            assert "markup" in off, f"{path}:{call.lineno}"
+    assert count > 12

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aes_r1.runs.files import append_rows, draft_of, read_json, rows_at, write_json
+from aes_r1.runs.files import append_rows, delete_left_drafts, draft_of, read_json, rows_at, write_json
 
 DECIDED = ("aescot.jsonl", "rejected.jsonl")  # the files of which every decided picture stands in one
 
@@ -23,7 +23,7 @@ class DecidedFiles:
         self._report, self._replacing = out / "distill_report.json", out / "replacing.json"
         if self._replacing.exists():
             self._finish_replacing()
-        draft_of(self._replacing).unlink(missing_ok=True)
+        delete_left_drafts(self._replacing)
         for path in self._paths.values():
             draft_of(path).write_bytes(b"")
 

@@ -21,7 +21,7 @@ from aes_r1.data.attributes import attributes_fault
 from aes_r1.data.names import name_fault
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json
-from aes_r1.runs.files import sha256_of, write_rows
+from aes_r1.runs.files import replacing, sha256_of, write_rows
 from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
@@ -103,16 +103,11 @@ def _write_arrow(path: Path, arrow: Path, *, by_user: bool) -> None:
         "height": integer,
         "bytes": integer,
     }
-    temporary = arrow.with_name(f"{arrow.name}.{os.getpid()}")
     features = Features(columns)
-    try:
-        with ArrowWriter(path=str(temporary), features=features) as writer:
-            for rows in _batches(_rows(path, by_user=by_user), BATCH):
-                writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
-            writer.finalize()
-        os.replace(temporary, arrow)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(arrow) as draft, ArrowWriter(path=str(draft), features=features) as writer:
+        for rows in _batches(_rows(path, by_user=by_user), BATCH):
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
+        writer.finalize()
     _remove_stale(path, arrow)
 
 

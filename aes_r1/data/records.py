@@ -27,6 +27,7 @@ from aes_r1.data.names import DRIVE, is_remote, local_name, name_fault, name_on_
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json
 from aes_r1.prompts import parse_critique, parse_score, untaught
+from aes_r1.runs.files import own_draft_of
 from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
@@ -274,9 +275,9 @@ def _write_embedded(path: Path, where: str, content: Any) -> str:
             return str(target.absolute())
         try:
             folder.mkdir(exist_ok=True)
-            temporary = target.with_name(f"{name}.{os.getpid()}")
-            temporary.write_bytes(data)
-            os.replace(temporary, target)
+            draft = own_draft_of(target)
+            draft.write_bytes(data)
+            draft.replace(target)
         except OSError:
             continue
         return str(target.absolute())

@@ -18,6 +18,7 @@ from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import stratified_draw
 from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.picture_contents import contents_of
 from aes_r1.runs.files import read_json, read_rows, sha256_of, write_rows
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
@@ -58,7 +59,8 @@ def critiques_of(job: Job) -> Path:
     pixels = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
     drawn = [] if len(samples) == len(job.train) else [[sample.dataset, sample.id] for sample in samples]
     digest = fingerprint(
-        manifest, len(samples), deciding_settings(expert), deciding_settings(judge), settings.seed, *pixels, *drawn
+        *(manifest, len(samples), deciding_settings(expert), deciding_settings(judge), settings.seed, *pixels, *drawn),
+        *contents_of(job, [sample.image for sample in samples]),
     )
 
     def make(target: Path) -> None:

@@ -7,10 +7,12 @@ import dataclasses
 import logging
 import math
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from aes_r1.data.records import read_records
+from aes_r1.data.sample import Sample
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.token_entropy import measure_entropy
@@ -19,6 +21,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.cold_start_records import comparisons_of, critiques_of, records_of
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import content_name
+from aes_r1.pipeline.picture_contents import contents_of
 from aes_r1.runs.files import append_rows, read_rows, sha256_of, write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
@@ -113,7 +116,8 @@ def _announced(settings: Settings, critiques: int, pairs: int, recipe: ColdStart
 def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], cold_start: ColdStartSettings) -> str:
     """Return the identity of the cold start: a hash of everything that decides its weights.
 
-    The records are hashed as their file, and by their pictures where they are not the whole file.
+    The records are hashed as their file, and by their pictures where they are not the whole file. Pictures that may be
+    replaced under their names are hashed by what they hold as well.
     """
     settings, lora = job.settings, adapter_of(cold_start, job.settings)
     recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
@@ -123,8 +127,9 @@ def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], c
         del recipe["pairs"]
     else:
         recipe["pair_margin"] = settings.reward.pair.margin
-    probed = []  # what entropy is measured on, for it is kept with the cold start
-    if cold_start.probe_every is not None:
+    probed, shown = [], [row["image"] for row in records]
+    if cold_start.probe_every is not None:  # what entropy is measured on, for it is kept with the cold start
+        shown += [sample.image for sample in _probed(job)]
         probed = [sha256_of(job.manifest(settings.data, "validation")), settings.trainer.max_new_tokens]
     given = settings.cold_start.data is not None
     is_part = settings.data.name == "aescot" or (given and len(records) < len(read_records(records_path)))
@@ -141,6 +146,7 @@ def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], c
         *([_adapter_identity(lora)] if lora.rank > 0 else ()),
         *([settings.model.quantize] if settings.model.quantize != "none" else ()),
         *probed,
+        *contents_of(job, shown),
     )
 
 
@@ -260,8 +266,12 @@ def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, flo
     if job.rank != 0:
         return {}
     length, seed = job.settings.trainer.max_new_tokens, job.settings.seed
-    pictures = stratified_draw(job.validation, job.settings.cold_start.probe_pictures, seed)
     backbone.model.eval()
-    measured = measure_entropy(backbone, pictures, question=job.question, max_new_tokens=length, seed=seed)
+    measured = measure_entropy(backbone, _probed(job), question=job.question, max_new_tokens=length, seed=seed)
     append_rows(path, [{"step": step, **measured}])
     return {"sft/entropy": measured["entropy"], "sft/answered": measured["answered"]}
+
+
+def _probed(job: Job) -> Sequence[Sample]:
+    """Return the validation pictures on whose answers the cold start measures the entropy."""
+    return stratified_draw(job.validation, job.settings.cold_start.probe_pictures, job.settings.seed)

@@ -21,7 +21,14 @@ from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import record_origin
 from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
 from aes_r1.rollout.served import served_policy
-from aes_r1.runs.claim import claim_run_folder, require_own, run_lock, start_over, withdrawn_on_input_error
+from aes_r1.runs.claim import (
+    claim_run_folder,
+    require_free,
+    require_own,
+    run_lock,
+    start_over,
+    withdrawn_on_input_error,
+)
 from aes_r1.runs.failure import failure_file
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import run_fingerprint
@@ -39,9 +46,7 @@ def run(settings: Settings) -> None:
     """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
     rank, size = world()
     folder = Path(settings.out)
-    if RunFolder(folder).lock_file.exists():
-        with run_lock(folder, rank):
-            pass  # a process that works on this run is not told of a second start's failure
+    require_free(folder, rank)  # a process that works on this run is not told of a second start's failure
     if rank == 0 and settings.trainer.resume != "never":
         require_own(folder, settings)  # outside failure_file, because another run's reason is its own
     with failure_file(folder, rank):

@@ -38,7 +38,7 @@ def headline_tables(evaluation: Evaluation) -> list[Table]:
 
 def print_headline(evaluation: Evaluation, console: Console | None = None) -> None:
     """Print the headline tables of evaluation.json to `console` (stdout), then how the critiques changed."""
-    console = console or Console()
+    console = console or Console(markup=False, emoji=False)
     for table in (*headline_tables(evaluation), *pairs_tables(evaluation)):
         console.print(table)
     line = critiques_line(evaluation)

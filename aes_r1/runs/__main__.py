@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
 from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.report.studies import run_names
-from aes_r1.runs.claim import is_false_start, withdraw
+from aes_r1.runs.claim import is_false_start, is_held, run_lock, withdraw
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 from aes_r1.tracking.headline import headline, headline_origin
@@ -49,14 +48,14 @@ def show(root: Path) -> None:
         for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
             study = Path(row["folder"]).parent.name
             table.add_row(f"{study}: {name}", row["state"], row["srcc"], row["measured_on"], row["folder"])
-    Console(width=None if Console().is_terminal else 200).print(table)
+    Console(width=None if Console().is_terminal else 200, markup=False, emoji=False).print(table)
     if left:
         print(f"{left} left by false starts; aes-r1 runs --clean removes them")
 
 
 def row_of(run: RunFolder) -> dict[str, Any]:
     """Return a run's settings, state, headline SRCC with its interval, what that was measured on, and folder."""
-    state = "running" if _is_held(run) else _short(run.state)
+    state = {True: "running", False: _short(run.state), None: _unknown(run)}[is_held(run)]
     if "trainer" not in run.settings and run.evaluation:  # the folder of aes-r1 evaluate
         state = "done"
     return {
@@ -66,6 +65,11 @@ def row_of(run: RunFolder) -> dict[str, Any]:
         "measured_on": headline_origin(run.evaluation),
         "folder": str(run),
     }
+
+
+def _unknown(run: RunFolder) -> str:
+    """Return the state of a run whose lock this user cannot ask: a process may work on it, unless it is done."""
+    return run.state if run.state == "done" else f"unknown ({run.lock_file.name} cannot be read)"
 
 
 def _short(state: str) -> str:
@@ -86,8 +90,16 @@ def clean(root: Path) -> None:
     removed = []
     for folder in _folders(root):
         run = RunFolder(folder)
+        if not _is_left(run):
+            continue
         why = run.failure or ("nothing but settings" if run.exists else "empty")
-        if _is_left(run) and withdraw(folder):
+        try:
+            with run_lock(folder, 0):
+                is_removed = withdraw(folder)  # unless a start has worked in it meanwhile
+        except InputError as error:
+            print(f"kept {error}")
+            continue
+        if is_removed:
             removed.append(folder)
             print(f"removed {folder} ({why})")
     for study in {folder.parent for folder in removed} - {root}:
@@ -124,18 +136,7 @@ def _is_started(folder: Path) -> bool:
 
 def _is_left(run: RunFolder) -> bool:
     """Return whether a false start left the folder: it holds no result, and no process works in it."""
-    return is_false_start(run) and not _is_held(run)
-
-
-def _is_held(run: RunFolder) -> bool:
-    """Return whether a process works in the folder."""
-    if not run.lock_file.exists():
-        return False
-    try:
-        with FileLock(run.lock_file, timeout=0):
-            return False
-    except Timeout:
-        return True
+    return is_false_start(run) and is_held(run) is False
 
 
 def arguments() -> OneLineParser:

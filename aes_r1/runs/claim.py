@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from aes_r1.runs.files import draft_of, write_json
+from aes_r1.runs.files import delete_left_drafts, is_draft_of, write_json
 from aes_r1.runs.folder import EXAMINED, RunFolder
 from aes_r1.runs.identity import differences
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
+
+_ASKED_S = 1.0  # in which the lock is asked for again, because whoever looks whether it is held holds it for a moment
+_IN_USE = "{}: another process works on this run; wait for its end, stop it, or give another out="
 
 
 @contextmanager
@@ -26,12 +31,16 @@ def run_lock(folder: Path, rank: int) -> Iterator[None]:
         return
     lock = FileLock(RunFolder(folder).lock_file)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        for is_last in (False, False, True):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=_ASKED_S, poll_interval=_ASKED_S / 50)
+                break
+            except FileNotFoundError:  # `aes-r1 runs --clean` deleted the folder after it was made
+                if is_last:
+                    raise
     except Timeout:
-        raise InputError(
-            f"{folder}: another process works on this run; wait for its end, stop it, or give another out="
-        ) from None
+        raise InputError(_IN_USE.format(folder)) from None
     except OSError as error:
         raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
     try:
@@ -40,10 +49,35 @@ def run_lock(folder: Path, rank: int) -> Iterator[None]:
         lock.release()
 
 
+def is_held(run: RunFolder) -> bool | None:
+    """Return whether a process works in the folder of `run`; None where its lock cannot be asked.
+
+    It is asked for a shared lock, which those who look do not refuse each other, and which another user may ask for.
+    """
+    try:
+        file = run.lock_file.open("rb")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return True if error.errno in (errno.EAGAIN, errno.EACCES) else None  # others: no locks on this disk
+    return False
+
+
+def require_free(folder: Path, rank: int) -> None:
+    """Raise InputError where another process works on the run in `folder`. Only rank 0 looks."""
+    if rank == 0 and is_held(RunFolder(folder)):
+        raise InputError(_IN_USE.format(folder))
+
+
 def require_own(folder: Path, settings: Settings | EvaluateSettings) -> bool:
     """Return whether `folder` holds the run of `settings`. InputError where it holds that of other settings."""
     run = RunFolder(folder)
-    if not run.exists or all(entry.name in _left_by_false_starts(run) for entry in folder.iterdir()):
+    if not run.exists or all(_is_left_by_false_starts(run, entry.name) for entry in folder.iterdir()):
         return False
     differing = differences(run.settings, as_dict(settings))
     if differing:
@@ -61,13 +95,13 @@ def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> Non
         raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
 
 
-def _left_by_false_starts(run: RunFolder) -> set[str]:
-    """Return the names of the files that a run leaves when it fails before its first result.
+def _is_left_by_false_starts(run: RunFolder, name: str) -> bool:
+    """Return whether a run leaves a file `name` when it fails before its first result.
 
     A folder with no others may be used by a corrected command.
     """
-    files = run.settings_file, draft_of(run.settings_file), run.log_file, run.failure_file, run.wandb, run.lock_file
-    return {path.name for path in files}
+    files = run.settings_file, run.log_file, run.failure_file, run.wandb, run.lock_file
+    return name in {path.name for path in files} or is_draft_of(run.settings_file, name)
 
 
 def is_false_start(run: RunFolder) -> bool:
@@ -86,7 +120,7 @@ def is_false_start(run: RunFolder) -> bool:
     if not (_holds_only(run.stages, {".json"}) and _holds_only(run.manifests, {".jsonl", ".arrow"})):
         return False
     before = {run.manifests.name, run.stages.name}
-    return all(entry.name in _left_by_false_starts(run) | before for entry in entries)
+    return all(entry.name in before or _is_left_by_false_starts(run, entry.name) for entry in entries)
 
 
 def _holds_only(folder: Path, suffixes: set[str]) -> bool:
@@ -95,11 +129,22 @@ def _holds_only(folder: Path, suffixes: set[str]) -> bool:
 
 
 def withdraw(folder: Path) -> bool:
-    """Delete `folder` where a false start alone is in it; return whether that was so."""
-    if not is_false_start(RunFolder(folder)):
+    """Delete `folder` where a false start alone is in it; return whether it is gone. The caller holds its lock.
+
+    The lock's file goes last, so that a start which waits for it finds either the file or an empty folder.
+    """
+    run = RunFolder(folder)
+    if not is_false_start(run):
         return False
-    shutil.rmtree(folder, ignore_errors=True)
-    return True
+    for path in (*(one for one in folder.iterdir() if one != run.lock_file), run.lock_file):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+    with suppress(OSError):  # not empty: a start has come in between, or a file is another user's
+        folder.rmdir()
+    return not folder.exists()
 
 
 @contextmanager
@@ -141,4 +186,5 @@ def start_over(folder: Path) -> None:
         run.custom_reward_file,
         run.settings_file,  # last: as long as it is there, a start that is killed here knows that this is a run
     ):
+        delete_left_drafts(path)
         path.unlink(missing_ok=True)

@@ -1,18 +1,23 @@
 """Read and write JSON and JSON-lines files atomically, and compute checksums.
 
 A file is written under another name in the same folder and then renamed, so that a reader finds the old file or the new
-one and never a part. Rows are appended in place; a last line that a kill cut short is left out when they are read.
+one and never a part. Each writer has a name of its own, so that of two at once the later one's file stays. Rows are
+appended in place; a last line that a kill cut short is left out when they are read.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import math
+import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from aes_r1.settings import InputError
 
@@ -21,9 +26,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def write_text_atomically(path: Path, text: str) -> Path:
     """Replace the file `path` with `text` atomically; return `path`."""
-    draft = draft_of(path)
-    draft.write_text(text, encoding="utf-8")
-    return draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return path
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, sort_keys: bool = False) -> Path:
@@ -36,13 +41,58 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
     The rows are written as they come, so they may be read from the old file. A number that is not finite becomes null.
     """
-    draft, count = draft_of(path), 0
-    with draft.open("wb") as file:
+    count = 0
+    with replacing(path) as draft, draft.open("wb") as file:
         for row in rows:
             file.write(row_line(row))
             count += 1
-    draft.replace(path)
     return count
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield an empty file of this writer's own, which replaces `path` at the end of the block; an error deletes it.
+
+    What writers of `path` that were killed have left is deleted first.
+    """
+    delete_left_drafts(path)
+    draft, file = _locked_draft(path)
+    with file:  # until the draft is in its place it stays locked, by which others know that its writer lives
+        try:
+            yield draft
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)  # it is there only where an error ended the block
+
+
+def delete_left_drafts(path: Path) -> None:
+    """Delete the drafts of `path` whose writers were killed: no process holds their lock."""
+    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    for left in [path.with_name(name) for name in names if is_draft_of(path, name)]:
+        with contextlib.suppress(OSError), left.open("r+b") as file:  # another user's, or in its place meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+
+
+def is_draft_of(path: Path, name: str) -> bool:
+    """Return whether `name` is that of a draft which a writer of the file `path` leaves when it is killed."""
+    return re.fullmatch(rf"\.{re.escape(path.name)}(\.[0-9a-f]{{8}})?\.partial", name) is not None
+
+
+def own_draft_of(path: Path) -> Path:
+    """Return a path beside `path` that no other writer draws."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _locked_draft(path: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        draft = own_draft_of(path)
+        file = draft.open("xb")
+        with contextlib.suppress(OSError):  # a file system without locks, where no draft is taken for a left one
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if draft.exists():
+            return draft, file
+        file.close()  # before it was locked, another writer took it for one that a killed writer has left
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -112,7 +162,7 @@ def sha256_of(path: Path) -> str:
 
 
 def draft_of(path: Path) -> Path:
-    """Return the path where `path` is written before it is renamed into its place."""
+    """Return the path where `path` is written before it is renamed into its place, by the one who locked its folder."""
     return path.with_name(f".{path.name}.partial")
 
 

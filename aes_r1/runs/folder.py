@@ -24,6 +24,7 @@ A cold start in the store, and OUT of aes_r1.evaluate, hold some of these files 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,8 @@ class RunFolder:
 
         The best model and those of checkpoints have bfloat16 weights; the last one has the dtype of training.
         """
-        numbered = {int(path.parent.name.removeprefix("step_")): path for path in self.checkpoints.glob("step_*/model")}
+        checkpoints = checkpoints_in(self.checkpoints)
+        numbered = {step: folder / MODEL for step, folder in checkpoints.items() if (folder / MODEL).exists()}
         named = {}
         if is_model(self.best_model):
             named["best"] = self.best_model
@@ -266,6 +268,11 @@ def model_in(folder: Path) -> Path:
 def is_model(folder: Path) -> bool:
     """Return whether `folder` holds a model in Hugging Face form."""
     return (folder / "config.json").exists()
+
+
+def checkpoints_in(folder: Path) -> dict[int, Path]:
+    """Return the folders step_N in `folder` by N; a copy under another name, as step_10.bak, is none of the run."""
+    return {int(path.name[5:]): path for path in folder.glob("step_*") if re.fullmatch("step_[0-9]+", path.name)}
 
 
 def best_beside(checkpoints: Path) -> Path:

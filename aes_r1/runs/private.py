@@ -14,11 +14,14 @@ def private_cache() -> Path:
     """Return XDG_CACHE_HOME/aes_r1 (or ~/.cache/aes_r1), else a folder of this user's in the temporary folder.
 
     What is found in it is trusted. In the temporary folder anybody may have made something of that name, so a link,
-    another user's folder, and one that others may write to are passed over. InputError where neither can be used.
+    another user's folder, and one that others may write to are passed over. So is a path that is not absolute, as of a
+    user without a home, which would lie wherever the command was started. InputError where none can be used.
     """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     candidates = (Path(home) / "aes_r1", Path(tempfile.gettempdir()) / f"aes_r1.{os.geteuid()}")
     for folder in candidates:
+        if not folder.is_absolute():
+            continue
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError:
@@ -26,8 +29,8 @@ def private_cache() -> Path:
         if _is_own(folder) and os.access(folder, os.W_OK):
             return folder
     raise InputError(
-        f"{' and '.join(map(str, candidates))} cannot be written, or are links, another user's or open to others; "
-        "give XDG_CACHE_HOME a folder of your own"
+        f"{' and '.join(map(str, candidates))} cannot be written, or are no absolute paths, links, another user's or "
+        "open to others; give XDG_CACHE_HOME a folder of your own"
     )
 
 

@@ -32,14 +32,14 @@ def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], Update]]:
     shown: False in all processes of a job but one, because bars of several would overwrite each other in a terminal.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     in_terminal = console.is_terminal or console.is_jupyter
     with Progress(*columns, console=console, disable=not (shown and in_terminal)) as progress:
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import signal
 import socket
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from aes_r1.settings import InputError
 
 _ANSWERS_S = 5.0  # in which a named cluster has to accept a connection; Ray itself waits two minutes for it
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "an object"}
 _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^/:]+|\[[^\]]+\]):(?P<port>\d+)$")
 
 
@@ -23,9 +26,10 @@ class RayFailed(Exception):
 def start_ray(ray: Any, **arguments: Any) -> None:
     """Call ray.init(**arguments); the handler of SIGTERM stays, in whose place Ray's would end the process at once.
 
-    ray: the package. Raises InputError where the cluster that `address` or RAY_ADDRESS names does not answer, and
-    RayFailed where none can be started on this machine.
+    ray: the package. Raises InputError for arguments that it does not take and where the cluster that `address` or
+    RAY_ADDRESS names does not answer, and RayFailed where none can be started on this machine.
     """
+    _require_arguments(ray.init, arguments)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = str(arguments.get("address") or os.environ.get("RAY_ADDRESS") or "")
     _require_answer(address)
@@ -37,13 +41,15 @@ def start_ray(ray: Any, **arguments: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
         raise
     except (ConnectionError, ValueError) as error:
-        raise InputError(f"Ray: {_line(error)}; {_way_out(address)}") from error
+        raise InputError(f"Ray: {line_of(error)}; {_way_out(address)}") from error
     except Exception as error:
         # Where a node does not start in time Ray raises the class Exception itself, and others for its processes.
         if type(error) not in (Exception, RuntimeError, TimeoutError):
             raise
+        if str(error).startswith("Unknown keyword argument"):
+            raise InputError(f"hydra.launcher.init: {line_of(error)}; leave it out") from error
         again = "what is done is kept, start the command again when the machine is less busy"
-        raise RayFailed(f"Ray did not start: {_line(error)}; {again}") from error
+        raise RayFailed(f"Ray did not start: {line_of(error)}; {again}") from error
     finally:
         signal.signal(signal.SIGTERM, handler)
 
@@ -60,7 +66,31 @@ def lost_workers(ray: Any) -> Iterator[None]:
         if isinstance(error, ray.exceptions.RayTaskError):
             raise
         again = "what is done is kept, start the command again"
-        raise RayFailed(f"Ray lost a worker: {_line(error)}; {again}") from error
+        raise RayFailed(f"Ray lost a worker: {line_of(error)}; {again}") from error
+
+
+def _require_arguments(init: Any, arguments: Mapping[str, Any]) -> None:
+    """Raise InputError for a name that `init` does not take, or a value that is not of the kind which it states.
+
+    Ray would fail somewhere inside with a traceback, or after it had started processes.
+    """
+    known = inspect.signature(init).parameters
+    for name, value in arguments.items():
+        given = f"hydra.launcher.init.{name}={value}"
+        if name not in known:
+            if name.startswith("_"):  # those that Ray keeps out of its signature
+                continue
+            raise InputError(f"{given}: ray.init has no such argument; leave it out, or correct its name")
+        kinds = _stated_kinds(known[name].annotation)
+        if name != "logging_level" and kinds and value is not None and type(value) not in kinds:
+            raise InputError(f"{given}: must be {' or '.join(_KINDS[kind] for kind in kinds)}")
+
+
+def _stated_kinds(annotation: Any) -> list[type]:
+    """Return those of _KINDS that `annotation` names; none where it names others alone."""
+    named = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Union else (annotation,)
+    kinds = [typing.get_origin(one) or one for one in named]
+    return [kind for kind in _KINDS if kind in kinds or (kind is int and float in kinds)]
 
 
 def _require_answer(address: str) -> None:
@@ -83,7 +113,7 @@ def _way_out(address: str) -> str:
     )
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     """Return the first sentence of an error of Ray, which may fill a page."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return text.split(". ")[0].rstrip(".")

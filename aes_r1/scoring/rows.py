@@ -124,13 +124,19 @@ def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: b
         ends = chosen and following is not None and following["group"] != row["group"]
         table.add_row(*choice, Text(row["path"]), *numbers, _critique(row), end_section=ends)
     # A pipe has no width: lines there are as long as a wide terminal's.
-    console = Console(file=out, width=None if out is sys.stdout and sys.stdout.isatty() else 160, highlight=False)
+    console = Console(
+        file=out,
+        width=None if out is sys.stdout and sys.stdout.isatty() else 160,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
     if not rows:
         return
     console.print(table)
     for kind in dict.fromkeys(row["interval"] for row in rows):
         if said := meaning(kind, measured_on):
-            console.print(f"low to high {said}" if bounds and kind != "not_calibrated" else said, markup=False)
+            console.print(f"low to high {said}" if bounds and kind != "not_calibrated" else said)
     if any(row["agreement"] is not None for row in rows):
         console.print("words: how favourable the critique is, 0 to 1; agreement: 1 less its distance to the score")
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 from aes_r1.model.backbone import Backbone
 from aes_r1.runs.files import draft_of, sha256_of, write_json
-from aes_r1.runs.folder import MODEL, best_beside, validation_file
+from aes_r1.runs.folder import MODEL, best_beside, checkpoints_in, validation_file
 from aes_r1.settings import InputError
 from aes_r1.trainer.engine import Engine
 
@@ -128,8 +128,8 @@ def keep_models_alone(root: Path, *, final: int) -> None:
     """Delete all but model/ from the checkpoints of a finished run, and all of step `final`."""
     for useless in [*root.glob(".step_*"), *root.glob("damaged_step_*")]:
         shutil.rmtree(useless)
-    for folder in root.glob("step_*"):
-        if folder.name == f"step_{final}":
+    for step, folder in checkpoints_in(root).items():
+        if step == final:
             _remove(folder)  # the run's final model holds the same weights
         elif (folder / MODEL).is_dir():
             (folder / "progress.json").unlink(missing_ok=True)  # first, so that no run resumes from a part of it
@@ -161,7 +161,7 @@ def better(best: dict | None, step: int, score: float | None) -> dict | None:
 
 def steps(root: Path) -> list[int]:
     """Return the steps of the checkpoints under `root`, ascending."""
-    return sorted(int(path.parent.name.removeprefix("step_")) for path in root.glob("step_*/progress.json"))
+    return sorted(step for step, folder in checkpoints_in(root).items() if (folder / "progress.json").exists())
 
 
 def progress_of(root: Path) -> dict:

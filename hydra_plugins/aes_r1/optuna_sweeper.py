@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
@@ -62,7 +64,15 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Search with the overrides of the command line."""
         space, fixed = self._space([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
-        study = self._study(space, fixed)
+        shared = self.loader.load_sweep_config(self.composed, list(fixed))
+        with open_dict(shared):
+            del shared["hydra"]
+        name = fingerprint(run_fingerprint(to_settings(shared)), sorted((key, str(one)) for key, one in space.items()))
+        with self._held(name):
+            self._search(self._study(name), space, fixed)
+
+    def _search(self, study: Any, space: Mapping[str, Any], fixed: Sequence[str]) -> None:
+        """Run what the study misses."""
         again = _without_score(study)
         missing = self.n_trials - len(_scores(study))
         answers: list[JobReturn] = []
@@ -103,24 +113,45 @@ class OptunaSweeper(Sweeper):
             raise InputError("hydra/sweeper=optuna: nothing to search; give a key an interval(low, high) or a list a,b")
         return space, fixed
 
-    def _study(self, space: Mapping[str, Any], fixed: Sequence[str]) -> Any:
-        """Return the study of these settings in the file: a new one, or what an earlier command left."""
+    @contextmanager
+    def _held(self, name: str) -> Iterator[None]:
+        """Hold the study `name` for the block. InputError where another command searches in it.
+
+        That one's points would look like those of a command that was interrupted, which are run again.
+        """
+        lock = FileLock(self.storage.with_name(f".{self.storage.name}.{name}.lock"))
+        try:
+            self.storage.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"hydra.sweeper.storage={self.storage}: another command works on this search; wait for its end, after "
+                "which the same command runs what is missing, or stop it"
+            ) from None
+        except OSError as error:
+            raise self._cannot_use(error.strerror) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _study(self, name: str) -> Any:
+        """Return the study `name` in the file: a new one, or what an earlier command left."""
         optuna = _optuna()
+        from sqlalchemy.engine import URL, make_url
         from sqlalchemy.exc import DatabaseError
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        shared = self.loader.load_sweep_config(self.composed, list(fixed))
-        with open_dict(shared):
-            del shared["hydra"]
-        name = fingerprint(run_fingerprint(to_settings(shared)), sorted((key, str(one)) for key, one in space.items()))
+        url = URL.create("sqlite", database=str(self.storage)).render_as_string()
+        if make_url(url).database != str(self.storage) or "{" in url:  # SQLAlchemy before 2.1 quotes nothing in it
+            raise self._cannot_use("a path with one of ?#%{} in it")
         try:
-            self.storage.parent.mkdir(parents=True, exist_ok=True)
-            return optuna.create_study(
-                study_name=name, storage=f"sqlite:///{self.storage}", direction="maximize", load_if_exists=True
-            )
-        except (OSError, DatabaseError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error.orig
-            raise InputError(f"hydra.sweeper.storage={self.storage}: {reason}; give another file") from error
+            return optuna.create_study(study_name=name, storage=url, direction="maximize", load_if_exists=True)
+        except DatabaseError as error:
+            raise self._cannot_use(error.orig) from error
+
+    def _cannot_use(self, reason: Any) -> InputError:
+        return InputError(f"hydra.sweeper.storage={self.storage}: {reason}; give another file")
 
     def _ask(self, study: Any, space: Mapping[str, Any], taken: set[tuple]) -> Any:
         """Return a trial of a point outside `taken`; None where the space has no other.
@@ -201,7 +232,7 @@ def _without_score(study: Any) -> list[dict[str, Any]]:
     state = _optuna().trial.TrialState
     scored, found = _scores(study), {}
     for trial in study.get_trials(deepcopy=False, states=(state.RUNNING, state.FAIL)):
-        if trial.state == state.RUNNING:  # no process reports it any more
+        if trial.state == state.RUNNING:  # no process reports it any more: this one holds the study
             study.tell(trial.number, state=state.FAIL)
         if _point(trial) not in scored:
             found[_point(trial)] = dict(trial.params)

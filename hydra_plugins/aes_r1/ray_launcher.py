@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -18,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from aes_r1.command import PointLost
-from aes_r1.runs.ray_cluster import start_ray
+from aes_r1.runs.ray_cluster import line_of, start_ray
 from aes_r1.settings import InputError
 
 
@@ -46,14 +47,16 @@ class RayLauncher(Launcher):
         except ImportError as error:
             raise InputError("hydra/launcher=ray needs Ray; pip install -e '.[launchers]'") from error
         setup_globals()
+        with _named(TypeError, ValueError, AssertionError):
+            point = ray.remote(**self.remote)(_point) if self.remote else ray.remote(_point)
         if not ray.is_initialized():  # a search calls this many times
             start_ray(ray, **self.init)
-        point = ray.remote(**self.remote)(_point)
         state = Singleton.get_state()
-        tasks = [
-            point.remote(self.hydra_context, self.task_function, self._composed(overrides, number), state, os.getcwd())
-            for number, overrides in enumerate(job_overrides, initial_job_idx)
-        ]
+        tasks = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            config = self._composed(overrides, number)
+            with _named(ValueError, AssertionError):  # a TypeError may be about what the task is given
+                tasks.append(point.remote(self.hydra_context, self.task_function, config, state, os.getcwd()))
         return [_answer(ray, task, overrides) for task, overrides in zip(tasks, job_overrides, strict=True)]
 
     def _composed(self, overrides: Sequence[str], number: int) -> DictConfig:
@@ -62,6 +65,15 @@ class RayLauncher(Launcher):
             config.hydra.job.id = f"ray_{number}"
             config.hydra.job.num = number
         return config
+
+
+@contextmanager
+def _named(*wrong: type[Exception]) -> Iterator[None]:
+    """Raise InputError, which names the setting, where Ray refuses an argument in the block by an error of `wrong`."""
+    try:
+        yield
+    except wrong as error:
+        raise InputError(f"hydra.launcher.remote: {line_of(error)}; give arguments of ray.remote") from error
 
 
 def _point(context: HydraContext, task: TaskFunction, config: DictConfig, state: Any, folder: str) -> JobReturn:
@@ -82,12 +94,15 @@ def _point(context: HydraContext, task: TaskFunction, config: DictConfig, state:
 def _answer(ray: Any, task: Any, overrides: Sequence[str]) -> JobReturn:
     """Return the result of a point.
 
-    A worker that died (no memory, a machine lost) is a failed point and ends no other.
+    A worker that died (no memory, a machine lost) is a failed point and ends no other. An error that a worker's own
+    code raised stays as it is, with its traceback, as in `lost_workers`; Hydra raises it after all other points.
     """
     try:
         return ray.get(task)
     except ray.exceptions.RayError as error:
-        lost = PointLost(f"{' '.join(filter_overrides(overrides))} ({str(error).strip().splitlines()[0]})")
+        if isinstance(error, ray.exceptions.RayTaskError):
+            return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)
+        lost = PointLost(f"{' '.join(filter_overrides(overrides))} ({line_of(error)})")
         print(f"aes_r1: lost: {lost}", file=sys.stderr)
         return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=lost)
 

@@ -19,6 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from aes_r1 import recipe
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import CONF, InputError
+from hydra_plugins.aes_r1.optuna_sweeper import OptunaSweeper
 from tests import processes
 from tests.conftest import label_twelve
 
@@ -138,6 +139,39 @@ def test_other_settings_and_another_space_are_other_studies(tmp_path):
     for changed in ("seed=0", "seed=1", "trainer.max_steps=7", "trainer.lr=interval(1e-5, 1e-2)", "seed=0"):
         search(tmp_path / "study.db", lambda config: 0.5, LEARNING_RATE, changed, "hydra.sweeper.n_trials=1")
     assert [len(study.trials) for study in studies(tmp_path / "study.db")] == [1, 1, 1, 1]
+
+
+def test_a_second_command_is_refused_while_the_first_one_searches(tmp_path):
+    """It would mark the first one's live trial as failed. A search of other settings in the same file goes on."""
+    storage = tmp_path / "study.db"
+    second = OptunaSweeper(str(storage), 1, 1, 1, 0, None)
+    refused = []
+
+    def score(config) -> float:
+        (name,) = optuna.get_all_study_names(f"sqlite:///{storage}")
+        with pytest.raises(InputError, match=r"study\.db: another command works on this search; wait"):
+            second._held(name).__enter__()
+        with second._held("of other settings"):
+            second._study("of other settings")
+        optuna.delete_study(study_name="of other settings", storage=f"sqlite:///{storage}")
+        refused.append(name)
+        return 0.5
+
+    search(storage, score, LEARNING_RATE, "hydra.sweeper.n_trials=2")
+    assert [state for _, state, _ in trials(storage)] == ["COMPLETE"] * 2
+    assert len(refused) == 2
+    with second._held(refused[0]):
+        pass
+
+
+@pytest.mark.parametrize("name", ["why?", "a#b", "100%", "{x}", "a b@c:d"])
+def test_the_study_lies_in_the_file_that_was_named(tmp_path, name):
+    storage = tmp_path / name / "study.db"
+    sweeper = OptunaSweeper(str(storage), 1, 1, 1, 0, None)
+    with sweeper._held("a"):
+        sweeper._study("a")
+    assert storage.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

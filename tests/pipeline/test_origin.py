@@ -128,6 +128,7 @@ def test_a_cold_start_from_a_hub_model_is_found_again_after_its_weights_were_dow
     job = Job(asked, tmp_path / "run", torch.device("cpu"), Made(), Tracker(None, asked.tracker, {}))
     job.run.path.mkdir()
     record = {"id": "1", "image": "1.png", "mos": 0.5, "critique": "Plain."}
+    (tmp_path / "1.png").touch()
     write_rows(tmp_path / "records.jsonl", [record])
     monkeypatch.setattr(cold_start_stage, "critiques_of", lambda job: tmp_path / "records.jsonl")
     for _ in range(2):

@@ -426,7 +426,7 @@ def test_the_cold_start_never_sees_a_picture_that_the_run_holds_out(root, tmp_pa
 
 
 def test_a_cold_start_is_stored_by_the_records_that_it_trained_on(root, tmp_path):
-    """By the file alone where it trained on all of it, as cold starts in the store are named."""
+    """By the file and what its pictures hold, but not by their names, where it trained on all of it."""
     training = [Path(one.image) for one in job_on(root, tmp_path / "lists", None).train]
     path = critiques_of(training, tmp_path / "aescot.jsonl")
     whole = job_on(root, tmp_path / "whole", path)
@@ -434,7 +434,8 @@ def test_a_cold_start_is_stored_by_the_records_that_it_trained_on(root, tmp_path
     assert names == {one.name for one in training}
     recipe = cold_start_stage.recipe_for(whole.settings, len(names))
     unasked = job_on(root, tmp_path / "lists", None)
-    assert digest == cold_start_stage._digest(unasked, str(tiny.SHIPPED), path, [], recipe)
+    records = cold_start_records.records_of(whole, path)
+    assert digest == cold_start_stage._digest(unasked, str(tiny.SHIPPED), path, records, recipe)
     digests = {digest}
     for number, broken in enumerate(training[:2]):
         content = broken.read_bytes()

@@ -23,3 +23,12 @@ def test_cells_are_broken_into_lines_or_cut():
             console.print(table)
         lines = [line for line in capture.get().splitlines() if line.strip()]
         assert len(lines) == 3 + rows, no_wrap  # after the title, the head and its rule
+
+
+def test_names_are_shown_as_they_are_on_every_console():
+    table = titled_table("a[/b] of :boom:", ["[red]", "[/x]"])
+    table.add_row("my[green]set", "[/y]")
+    with (console := Console(width=60)).capture() as capture:
+        console.print(table)
+    lines = [line.split() for line in capture.get().splitlines() if line.strip()]
+    assert (lines[0], lines[1], lines[-1]) == (["a[/b]", "of", ":boom:"], ["[red]", "[/x]"], ["my[green]set", "[/y]"])

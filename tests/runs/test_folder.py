@@ -62,6 +62,14 @@ def test_a_folder_of_runs_names_the_latest_run_in_it(tmp_path):
         require_run(tmp_path / "other")
 
 
+def test_copies_of_checkpoints_under_other_names_are_no_models_of_the_run(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    for name in ("step_9", "step_10", "step_10.bak", "step_10 (copy)", "step_"):
+        model(run.checkpoints / name / "model")
+    (run.checkpoints / "step_11").mkdir()
+    assert run.models() == {step: run.checkpoints / f"step_{step}" / "model" for step in ("9", "10")}
+
+
 def compare(folder: Path) -> None:
     write_comparison([folder], folder / "comparison.html")
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import multiprocessing
+import os
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +17,10 @@ from filelock import FileLock
 
 from aes_r1.report.studies import run_names
 from aes_r1.runs import __main__ as listing
-from aes_r1.runs.claim import is_false_start, run_lock, withdraw
+from aes_r1.runs import claim
+from aes_r1.runs.claim import claim_run_folder, is_false_start, is_held, require_free, run_lock, withdraw
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import as_dict
+from aes_r1.settings import InputError, as_dict
 from tests.experiments.runs import BASE, write_study
 
 
@@ -91,6 +97,19 @@ def test_a_failure_is_named_in_one_short_column(study, runs):
     assert " failed: RAPO does not start: 40 of 64 answers cannot be .. " in row
 
 
+@pytest.mark.parametrize("reason", ["cannot open [/data/x.jpg]", "cannot open [red.jpg] x", "no :boom: there"])
+def test_a_reason_is_shown_as_it_was_written(study, runs, reason):
+    failed = study / "failed[0]"
+    failed.mkdir()
+    (failed / "settings.json").write_text(json.dumps(as_dict(BASE)))
+    (failed / "metrics.jsonl").write_text("")
+    (failed / "failure.txt").write_text(f"rank 0: OSError: {reason}\n")
+    code, said = runs(folder=study.parents[1])
+    assert code == 0, said
+    (row,) = [line for line in said.splitlines() if line.rstrip().endswith("failed[0]")]
+    assert f" failed: {reason} " in row
+
+
 def test_clean_removes_false_starts_alone(study, runs):
     made, kept = false_starts(study), set(study.iterdir())
     kept -= set(made.values())
@@ -120,6 +139,150 @@ def test_a_run_that_has_just_begun_is_running_and_no_false_start(study, runs):
         assert " running " in row
         runs("--clean", folder=study.parents[1])
     assert begun.is_dir()
+
+
+def look_always(folder: Path, begun: multiprocessing.Event, stop: multiprocessing.Event) -> None:
+    while not stop.is_set():
+        is_held(RunFolder(folder))
+        begun.set()
+
+
+def test_who_looks_whether_a_run_is_held_refuses_no_start(tmp_path):
+    """Nor do those who look take each other for a run."""
+    context = multiprocessing.get_context("spawn")
+    begun, stop = context.Event(), context.Event()
+    with run_lock(tmp_path, 0):
+        pass
+    looking = context.Process(target=look_always, args=(tmp_path, begun, stop))
+    looking.start()
+    try:
+        assert begun.wait(60)
+        for _ in range(300):
+            assert is_held(RunFolder(tmp_path)) is False
+            require_free(tmp_path, 0)
+            with run_lock(tmp_path, 0):
+                pass
+    finally:
+        stop.set()
+        looking.join()
+
+
+def test_a_lock_is_seen_by_who_looks_and_left_as_it_was(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    assert is_held(run) is False
+    assert not run.path.exists()
+    with run_lock(run.path, 0):
+        assert is_held(run) is True
+        with pytest.raises(InputError, match=r"run: another process works on this run; wait for its end"):
+            require_free(run.path, 0)
+        require_free(run.path, 1)
+        with pytest.raises(InputError, match=r"run: another process works on this run"), run_lock(run.path, 0):
+            pass
+    run.lock_file.chmod(0o444)
+    assert is_held(run) is False
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EACCES])
+def test_where_a_lock_cannot_be_asked_the_state_is_unknown(study, runs, monkeypatch, number):
+    """On a disk without locks, or of another user's run; a run that is done stays so. None of them is cleaned."""
+    begun = false_starts(study)["claimed"]
+    for folder in (begun, study / "rank0"):
+        (folder / ".lock").touch()
+    if number == errno.EACCES:
+        opened = Path.open
+
+        def refused(path: Path, *how: str, **more: str) -> object:
+            if path.name == ".lock":
+                raise PermissionError(number, os.strerror(number))
+            return opened(path, *how, **more)
+
+        monkeypatch.setattr(Path, "open", refused)
+    else:
+
+        def no_locks(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    code, said = runs(folder=study.parents[1])
+    assert code == 0, said
+    states = {line.split()[-1].rpartition("/")[2]: line for line in said.splitlines() if "reward_ablation/" in line}
+    assert " unknown (.lock cannot be read) " in states["claimed"]
+    assert " done " in states["rank0"]
+    runs("--clean", folder=study.parents[1])
+    assert begun.is_dir()
+
+
+def test_clean_keeps_a_run_that_starts_meanwhile(study, runs):
+    """It starts after the folder was found to be left, before it is deleted."""
+    begun = false_starts(study)["claimed"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claim, "_ASKED_S", 0.1)
+        patch.setattr(listing, "_is_left", lambda run: run.path.name == begun.name)
+        with run_lock(begun, 0):
+            code, said = runs("--clean", folder=study.parents[1])
+    assert (code, said.splitlines()[-1]) == (0, "nothing to remove")
+    assert f"kept runs/{begun.relative_to(study.parent)}: another process works on this run" in said
+    assert (begun / "settings.json").exists()
+
+
+def test_the_lock_is_held_until_the_folder_is_deleted(study, runs, monkeypatch):
+    begun = false_starts(study)["listed"]
+    deleted, states = claim.shutil.rmtree, []
+
+    def slowly(path: Path, **how: bool) -> None:
+        states.append(is_held(RunFolder(begun)))
+        deleted(path, **how)
+
+    monkeypatch.setattr(claim.shutil, "rmtree", slowly)
+    runs("--clean", folder=study.parents[1])
+    assert states == [True, True], "while its manifests and its stages are deleted"
+    assert not begun.exists()
+
+
+def test_a_start_that_waits_for_a_folder_that_is_cleaned_gets_one_of_its_own(tmp_path):
+    folder, waits = tmp_path / "run", threading.Event()
+    failures: list[Exception] = []
+
+    def start() -> None:
+        waits.set()
+        try:
+            with run_lock(folder, 0):
+                claim_run_folder(folder, BASE)
+                assert RunFolder(folder).settings
+                assert is_held(RunFolder(folder)), "the lock is that of the file which is there"
+        except (InputError, AssertionError, OSError) as error:
+            failures.append(error)
+
+    for _ in range(20):
+        claim_run_folder(folder, BASE)
+        with run_lock(folder, 0):
+            starting = threading.Thread(target=start)
+            starting.start()
+            waits.wait()
+            withdraw(folder)
+        starting.join()
+        waits.clear()
+        assert failures == []
+        assert RunFolder(folder).exists
+
+
+def test_a_folder_that_is_cleaned_before_its_lock_is_taken_is_made_again(tmp_path, monkeypatch):
+    acquire, calls = FileLock.acquire, []
+
+    def cleaned_once(lock: FileLock, **how: float) -> object:
+        calls.append(lock)
+        if len(calls) == 1:
+            (tmp_path / "run").rmdir()
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return acquire(lock, **how)
+
+    monkeypatch.setattr(FileLock, "acquire", cleaned_once)
+    with run_lock(tmp_path / "run", 0):
+        assert is_held(RunFolder(tmp_path / "run"))
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere" / "run")
+    with pytest.raises(InputError, match=r"out=.*gone: .*; give a folder"), run_lock(tmp_path / "gone", 0):
+        pass
 
 
 def test_clean_of_one_study_removes_the_same(study, runs):

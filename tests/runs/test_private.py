@@ -53,3 +53,17 @@ def test_what_somebody_else_made_is_not_trusted(made, temporary, tmp_path, monke
             monkeypatch.setattr("os.geteuid", lambda: user + 1)
     with pytest.raises(InputError, match="give XDG_CACHE_HOME a folder of your own"):
         private_cache()
+
+
+@pytest.mark.parametrize("home", ["without a home", "cache", "~/cache"])
+def test_a_path_that_is_not_absolute_is_passed_over(home, temporary, tmp_path, monkeypatch):
+    """It would be a folder, `~` for example, wherever the command was started."""
+    monkeypatch.chdir(tmp_path)
+    if home == "without a home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as Python answers a user without a home
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", home)
+    before = sorted(tmp_path.iterdir())
+    assert private_cache() == temporary
+    assert sorted(tmp_path.iterdir()) == before

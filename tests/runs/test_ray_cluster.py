@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import subprocess
@@ -68,6 +69,51 @@ def test_a_node_that_does_not_start_in_time_is_one_line(monkeypatch):
     )
     with pytest.raises(TypeError):
         start_ray(that_raises(TypeError("init() got an unexpected keyword argument")))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("num_cpu", 2, "ray.init has no such argument; leave it out, or correct its name"),
+        ("num_cpus", "two", "must be a whole number"),
+        ("num_cpus", True, "must be a whole number"),
+        ("num_gpus", 0.5, "must be a whole number"),
+        ("object_store_memory", "1GB", "must be a whole number"),
+        ("include_dashboard", "x", "must be true or false"),
+        ("resources", 3, "must be an object"),
+        ("runtime_env", 3, "must be an object"),
+        ("labels", ["a"], "must be an object"),
+        ("address", 6379, "must be a text"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_anything_starts(name, value, says):
+    with pytest.raises(InputError) as raised:
+        start_ray(ray, **{name: value})
+    assert str(raised.value) == f"hydra.launcher.init.{name}={value}: {says}"
+    assert not ray.is_initialized()
+
+
+def test_arguments_that_ray_takes_are_handed_on():
+    given: list[dict] = []
+    init = functools.wraps(ray.init)(lambda **arguments: given.append(arguments))
+    arguments = {
+        "num_cpus": 2,
+        "num_gpus": None,
+        "logging_level": "error",
+        "log_to_driver": False,
+        "resources": {"a": 1},
+    }
+    arguments |= {"system_reserved_cpu": 1, "runtime_env": {}, "_temp_dir": "/tmp/x", "logging_config": "any"}
+    start_ray(SimpleNamespace(init=init), **arguments)
+    assert given == [arguments]
+
+
+@pytest.mark.parametrize("name", ["logging_level", "_nonsense"])
+def test_what_ray_itself_refuses_is_no_reason_to_wait(name):
+    """`start the command again when the machine is less busy` would send the user in circles."""
+    with pytest.raises(InputError, match=r"hydra\.launcher\.init"):
+        start_ray(ray, address="local", **{name: "nonsense"})
+    assert not ray.is_initialized()
 
 
 def test_a_signal_that_ray_takes_is_handed_on():

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from aes_r1.runs.files import (
     append_rows,
+    delete_left_drafts,
+    draft_of,
+    is_draft_of,
     iter_rows,
     read_json,
     read_rows,
@@ -67,6 +74,88 @@ def test_what_fails_half_way_leaves_the_old_file(tmp_path, writing):
     with pytest.raises(TypeError):
         writing(path, failing())
     assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def rows_as_text(path: Path, text: str) -> None:
+    write_rows(path, [{"text": text[:100_000]}] * (len(text) // 100_000))
+
+
+def write_always(writing: Callable, path: Path, text: str, failures: multiprocessing.Queue) -> None:
+    for _ in range(25):
+        try:
+            writing(path, text)
+        except OSError as error:
+            failures.put(repr(error))
+            return
+    failures.put(None)
+
+
+@pytest.mark.parametrize("writing", [write_text_atomically, rows_as_text])
+def test_of_two_writers_of_one_file_none_fails_and_every_reader_finds_a_whole_file(tmp_path, writing):
+    path, texts = tmp_path / "page.html", ["a" * 2_000_000, "b" * 1_000_000]
+    whole = set()
+    for text in texts:
+        writing(path, text)
+        whole.add(path.read_text())
+    context = multiprocessing.get_context("spawn")
+    failures = context.Queue()
+    writers = [context.Process(target=write_always, args=(writing, path, text, failures)) for text in texts]
+    for writer in writers:
+        writer.start()
+    lengths = []
+    while any(writer.is_alive() for writer in writers):
+        content = path.read_text()
+        if content not in whole:
+            lengths.append(len(content))
+    assert [failures.get(timeout=10) for _ in writers] == [None, None]
+    assert lengths == [], "lengths of what was neither the old file nor the new one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def write_and_wait(path: Path, begun: multiprocessing.Event) -> None:
+    def rows() -> Iterator[dict]:
+        yield {}
+        begun.set()
+        signal.pause()
+
+    write_rows(path, rows())
+
+
+def test_the_draft_of_a_killed_writer_is_deleted_and_that_of_a_living_one_stays(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    context = multiprocessing.get_context("spawn")
+    begun = context.Event()
+    writer = context.Process(target=write_and_wait, args=(path, begun))
+    writer.start()
+    try:
+        assert begun.wait(60)
+        (draft,) = tmp_path.iterdir()
+        assert is_draft_of(path, draft.name)
+        write_rows(path, [{"n": 1}])
+        assert sorted(tmp_path.iterdir()) == sorted([draft, path])
+    finally:
+        writer.kill()
+        writer.join()
+    assert draft.exists()
+    write_rows(tmp_path / "other.jsonl", [])
+    assert draft.exists(), "it is no draft of the other file"
+    write_rows(path, [{"n": 2}])
+    assert read_rows(path) == [{"n": 2}]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["other.jsonl", "rows.jsonl"]
+
+
+def test_only_drafts_of_the_file_are_deleted(tmp_path):
+    """Of an earlier version as well, whose drafts had one name; never a folder, or another file of a like name."""
+    path = tmp_path / "a.json"
+    kept = [".b.json.partial", ".a.json.partial.txt", "a.json.partial", ".a.json.notahash.partial", ".a_json.partial"]
+    for name in (*kept, ".a.json.0123abcd.partial", ".a.json.partial"):
+        (tmp_path / name).touch()
+    draft_of(tmp_path / "best").mkdir()
+    delete_left_drafts(path)
+    delete_left_drafts(tmp_path / "best")
+    delete_left_drafts(tmp_path / "none" / "a.json")
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted([*kept, ".best.partial"])
 
 
 def test_rows_may_be_made_of_those_that_they_replace(tmp_path):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from aes_r1.runs.files import draft_of, read_rows
+from aes_r1.runs.files import read_rows
 from aes_r1.runs.ray_cluster import RayFailed, lost_workers
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.rows import row_of
@@ -75,17 +75,20 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
 
 
 def test_a_shard_that_cannot_be_written_ends_the_command_in_one_line(talking_run, tmp_path):
-    """A folder stands where the worker drafts the second shard, as a full or revoked disk would."""
-    out = tmp_path / "out"
-    draft_of(out / "part-00001.jsonl").mkdir(parents=True)
-    command = [sys.executable, "-m", "aes_r1.score", str(talking_run / "pictures"), "--model", str(talking_run)]
+    """A folder stands where the worker writes a file of the second shard, as a full or revoked disk would."""
+    out, photos = tmp_path / "out", tmp_path / "photos"
+    shutil.copytree(talking_run / "pictures", photos)
+    sorted(photos.glob("*.png"))[5].write_text("hello")
+    taken = out / "part-00001.unreadable.jsonl"
+    taken.mkdir(parents=True)
+    command = [sys.executable, "-m", "aes_r1.score", str(photos), "--model", str(talking_run)]
     command += ["--shards", str(out), "--shard-size", "4", "--workers", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = processes.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("aes_r1: ")]
-    assert lines == [f"aes_r1: {draft_of(out / 'part-00001.jsonl')}: Is a directory; give the name of a file"]
+    assert lines[-1] == f"aes_r1: {taken}: Is a directory; give the name of a file"
     assert (out / "part-00000.jsonl").exists(), "what is done is kept"
 
 

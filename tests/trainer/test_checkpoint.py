@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import random
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,22 @@ def test_only_the_last_are_kept(tmp_path):
     for step in (1, 2, 10):
         checkpoint.save(tmp_path, step, engine(), {}, keep=2)
     assert checkpoint.steps(tmp_path) == [2, 10]
+
+
+def test_a_copy_under_another_name_is_no_checkpoint_and_stays(tmp_path):
+    checkpoint.save(tmp_path, 1, engine(), {}, keep=1, backbone=Written(1))
+    copies = [tmp_path / name for name in ("step_1.bak", "step_1 (copy)", "step_", "step_-2", "step_best")]
+    for copy in copies:
+        shutil.copytree(tmp_path / "step_1", copy)
+    before = sorted(path for copy in copies for path in copy.rglob("*"))
+    assert checkpoint.steps(tmp_path) == [1]
+    assert checkpoint.progress_of(tmp_path)["step"] == 1
+    checkpoint.save(tmp_path, 2, engine(), {}, keep=1, backbone=Written(2))
+    assert checkpoint.steps(tmp_path) == [2]
+    assert checkpoint.load_latest(tmp_path, engine())["step"] == 2
+    checkpoint.keep_models_alone(tmp_path, final=3)
+    assert [path.name for path in (tmp_path / "step_2").iterdir()] == ["model"]
+    assert sorted(path for copy in copies for path in copy.rglob("*")) == before
 
 
 def test_half_a_checkpoint_is_not_listed_and_does_not_hinder_the_next(tmp_path):
