@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import sys
 import threading
 import time
@@ -187,6 +188,6 @@ def close(sweep: Sweep, study: str | None) -> None:
         print(f"next: python -m experiments.{study}.analyse")
     elif len(done) > 1:
         more = "" if len(done) <= _MAX_NAMED else " .."
-        print(f"next: aes-r1 report {' '.join(done[:_MAX_NAMED])}{more}")
+        print(f"next: aes-r1 report {shlex.join(done[:_MAX_NAMED])}{more}")
     elif done:
-        print(f"next: aes-r1 report {done[0]}")
+        print(f"next: aes-r1 report {shlex.quote(done[0])}")

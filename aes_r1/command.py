@@ -69,12 +69,13 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 def _run(module: str, task: Callable[[Any], None], config_name: str, schema: type) -> NoReturn:
     speak_anywhere()
     end_at_once()
-    sys.argv[1:] = _plain_arguments(sys.argv[1:])
+    # DeepSpeed's launcher adds --local_rank=N.
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     _set_environment()
     composed: list[Any] = []
     # The path is absolute, because jobs may run on other machines.
     folder = Path("runs", "sweeps", f".points-{secrets.token_hex(4)}").absolute()
-    sweep = Sweep(module, _config_folders(sys.argv), schema, folder, os.getpid())
+    sweep = Sweep(module, overrides.sources(sys.argv[1:]), schema, folder, os.getpid())
     code, message, lost = 0, "", []
     try:
         overrides.check(sys.argv[1:], schema)
@@ -114,15 +115,6 @@ def _set_environment() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors, which it would print otherwise
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # submitit's own USR2 would kill a job
-
-
-def _plain_arguments(arguments: list[str]) -> list[str]:
-    """Return the arguments without LOCAL_RANK, which DeepSpeed's launcher adds, and with --config-dir=DIR as two."""
-    plain: list[str] = []
-    for argument in arguments:
-        if not argument.startswith("--local_rank="):
-            plain += argument.split("=", 1) if argument.startswith("--config-dir=") else [argument]
-    return plain
 
 
 def _study(arguments: list[str]) -> str | None:
@@ -319,22 +311,13 @@ def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:
     """Raise InputError where Hydra would take a folder inside --config-dir, say store/, for the choices of a key."""
     keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     plain = {field.name for field in fields(schema) if not (CONF / field.name).is_dir()}
-    for folder in _config_folders(arguments)[1::2]:
+    for folder in overrides.config_folders(arguments[1:]):
         for key in sorted(keys & plain):
             if (Path(folder) / key).is_dir():
                 raise InputError(
                     f"--config-dir {folder}: Hydra takes the folder {Path(folder) / key} for the choices of {key}, so "
                     f"{key}= cannot be given; leave --config-dir out (+sweeps= needs none) or name another folder"
                 )
-
-
-def _config_folders(arguments: list[str]) -> list[str]:
-    """Return the options --config-dir DIR among `arguments`, each as two arguments."""
-    return [
-        argument
-        for index, argument in enumerate(arguments)
-        if argument in ("--config-dir", "-cd") or (index and arguments[index - 1] in ("--config-dir", "-cd"))
-    ]
 
 
 def _one_line(error: BaseException, schema: type) -> str:

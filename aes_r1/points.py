@@ -21,8 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aes_r1.overrides import as_text
 from aes_r1.runs.files import read_json, write_json
 from aes_r1.runs.stopping import StopRequest, stop_requests
+from aes_r1.settings import InputError
 
 PLAN = "plan.json"
 REASON = "AES_R1_REASON"  # the environment variable that names a point's reason_file
@@ -35,7 +37,7 @@ class Sweep:
     """The multirun that a point belongs to; `process` is the id of the process that the user started."""
 
     module: str  # of the command
-    config_folders: list[str]  # the command's --config-dir DIR, as two arguments
+    sources: list[str]  # what overrides.sources finds in the command line: the recipe that the overrides change
     schema: type  # the dataclass of its settings
     folder: Path
     process: int
@@ -78,7 +80,10 @@ def point_command(sweep: Sweep, overrides: list[str], out: str, processes: int) 
     launch = ["-m", sweep.module]
     if processes > 1:
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launch]
-    return [sys.executable, *launch, *sweep.config_folders, *overrides, f"out={out}", "hydra.mode=RUN"]
+    given = as_text("out", out)
+    if not given:
+        raise InputError(f"out={out}: Hydra cannot read this name; give another out=")
+    return [sys.executable, *launch, *sweep.sources, *overrides, given, "hydra.mode=RUN"]
 
 
 def run_point(command: list[str], sweep: Sweep, number: int) -> tuple[int, bool]:
