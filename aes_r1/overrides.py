@@ -9,6 +9,7 @@ import re
 import shlex
 import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def sources(arguments: Sequence[str]) -> list[str]:
 def config_folders(arguments: Sequence[str]) -> list[str]:
     """Return the folders that --config-dir names."""
     named = sources(arguments)
-    return [value for name, value in zip(named, named[1:], strict=False) if name in ("--config-dir", "-cd")]
+    return [value for name, value in pairwise(named) if name in ("--config-dir", "-cd")]
 
 
 def check(arguments: Sequence[str], schema: type = Settings) -> None:
