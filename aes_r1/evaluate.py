@@ -50,7 +50,7 @@ from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.processes import Processes, connected
-from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
+from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict, place
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.launch import start, world
 
@@ -263,7 +263,7 @@ def _seen(settings: EvaluateSettings) -> list[str] | None:
     """Return the sets that the model was trained on."""
     if settings.seen is not None:
         return settings.seen
-    run = run_of(model_in(Path(settings.model.path or "").expanduser()))
+    run = run_of(model_in(place(settings.model.path or "", "model.path")))
     data = {} if run is None else run.settings.get("data", {})
     if data.get("mix"):
         return list(data["mix"])

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from aes_r1.settings import InputError, Settings
+from aes_r1.settings import InputError, Settings, expanded
 
 # Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
 _PATH_KEYS = (
@@ -120,7 +120,7 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
             raise InputError(f"{argument}: not KEY=VALUE; give a key and its value, or an option of --help") from error
         _check_run_folder(argument, key, value)
         reason = " ".join(str(error).split("See https")[0].split())
-        text = quoted(key, os.path.expanduser(value))
+        text = quoted(key, expanded(value))
         as_text = f"; as text it is {text}" if text else "; quote its parts"
         raise InputError(f"{argument}: cannot be read ({reason}){as_text}") from error
     _check_run_folder(argument, key, value if override.is_sweep_override() else override.value())

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from aes_r1.data.sample import Sample
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, place
 
 CustomReward = Callable[[Tensor, Sequence[Sequence[str]], Sequence[Sample]], Any]
 
@@ -58,7 +58,7 @@ def load_reward(named: str) -> CustomReward:
 
 def reward_file(named: str) -> Path:
     """Return the file of `named` (FILE.py:FUNCTION)."""
-    return Path(named.rpartition(":")[0]).expanduser()
+    return place(named.rpartition(":")[0], "reward.custom")
 
 
 def custom_reward(

@@ -7,7 +7,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, user_cache
 
 
 def private_cache() -> Path:
@@ -16,8 +16,9 @@ def private_cache() -> Path:
     What is found in it is trusted. In the temporary folder anybody may have made something of that name, so a link,
     another user's folder, and one that others may write to are passed over. InputError where neither can be used.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    candidates = (Path(home) / "aes_r1", Path(tempfile.gettempdir()) / f"aes_r1.{os.geteuid()}")
+    cache = user_cache()
+    own = [] if cache is None else [cache / "aes_r1"]
+    candidates = [*own, Path(tempfile.gettempdir()) / f"aes_r1.{os.geteuid()}"]
     for folder in candidates:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

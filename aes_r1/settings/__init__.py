@@ -9,6 +9,7 @@ from aes_r1.settings.data import DataSettings, PrepareSettings
 from aes_r1.settings.edits import EDITS
 from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
 from aes_r1.settings.model import PAPER_PIXELS, WORDLESS, LoraSettings, ModelSettings, PretrainSettings
+from aes_r1.settings.places import expanded, place, user_cache
 from aes_r1.settings.plan import CostSettings, PlanSettings
 from aes_r1.settings.reward import (
     BinarySettings,
@@ -75,7 +76,10 @@ __all__ = [
     "TwinSettings",
     "as_dict",
     "build",
+    "expanded",
     "models_of",
     "one_of",
+    "place",
     "require",
+    "user_cache",
 ]
