@@ -35,7 +35,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
 from aes_r1.runs.ray_cluster import RayFailed
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import CONF, InputError, Settings, as_dict
+from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict
 from aes_r1.tracking.headline import headline, headline_origin
 from aes_r1.trainer.skipped import NeverFinite
 
@@ -263,10 +263,11 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
     announce_end = partial(announce.ended, sweep, number, name, out, since=time.time())
     try:
         settings = _settings(config, sweep.schema, arguments)
+        done = _is_done(out, settings)
     except InputError as error:
         announce_end(end="failed", reason=str(error))
         return None
-    if _is_done(out, settings):
+    if done:
         announce_end(end="done before", **_headline(out))
         return _headline(out).get("srcc")
     announce.started(sweep, number, name, out)
@@ -300,11 +301,19 @@ def _headline(folder: Path) -> dict[str, Any]:
 
 
 def _is_done(folder: Path, settings: Any) -> bool:
-    """Return whether the run folder of a job holds the finished run of these settings."""
+    """Return whether the folder of a job holds its finished run; InputError where that run used other files."""
+    from aes_r1.pipeline.origin import require_same_files
+
     run = RunFolder(folder)
-    if not run.stage_done("report") or settings.trainer.resume == "never":
+    if not isinstance(settings, Settings | EvaluateSettings) or run.state != "done":
         return False
-    return not differences(run.settings, as_dict(settings))
+    if differences(run.settings, as_dict(settings)):
+        return False
+    if isinstance(settings, Settings):
+        if settings.trainer.resume == "never":
+            return False
+        require_same_files(run, settings)
+    return True
 
 
 def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from aes_r1 import command, overrides
+from aes_r1.model import tiny
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
-from aes_r1.settings import CONF, Settings, as_dict
+from aes_r1.settings import CONF, EvaluateSettings, Settings, as_dict
 from tests import processes
 from tests.conftest import label_twelve
-from tests.recipes import composed
+from tests.recipes import composed, composed_evaluate
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
@@ -189,6 +191,7 @@ def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launch
         ("train", ["data=folder", "data.root=nowhere"], 2),
         ("train", ["data=folder", "data.root=own", "expert=pixels"], 2),
         ("evaluate", ["model.path=nowhere"], 2),
+        ("evaluate", [f"model.path={tiny.SHIPPED}", "data=folder", "data.root=own"], 2),
         ("distill", ["data=folder", "data.root=nowhere"], 2),
         ("prepare", ["data=folder", "data.root=nowhere"], 2),
     ],
@@ -232,6 +235,58 @@ def test_a_study_needs_no_config_folder(tmp_path):
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert "elsewhere" in done.stdout, done.stderr + done.stdout
+
+
+def finished(run: RunFolder, settings: Settings | EvaluateSettings) -> None:
+    run.path.mkdir(parents=True)
+    run.settings_file.write_text(json.dumps(as_dict(settings)))
+    run.evaluation_file.write_text("{}")
+    if isinstance(settings, Settings):
+        for stage in ("data", "cold_start", "rapo", "evaluation", "report"):
+            run.finish_stage(stage, {})
+
+
+def test_a_finished_run_does_not_answer_for_a_changed_reward(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def high(scores, texts, samples): return scores.nan_to_num()")
+    given = ["+experiment=study", "reward.custom=mine.py:high", "out=run", "store=store"]
+    run = RunFolder(tmp_path / "run")
+    finished(run, composed(*given))
+    run.custom_reward_file.write_bytes((tmp_path / "mine.py").read_bytes())
+    done = train("--multirun", *given, folder=tmp_path)
+    assert (done.returncode, done.stderr.count("done before")) == (0, 1), done.stderr
+    (tmp_path / "mine.py").write_text("def high(scores, texts, samples): return 1 - scores.nan_to_num()")
+    done = train("--multirun", *given, folder=tmp_path)
+    assert done.returncode == 1
+    assert "done before" not in done.stderr
+    assert ": starts, " not in done.stderr
+    assert "reward.custom=mine.py:high: mine.py was changed after this run began" in done.stderr.splitlines()[-1]
+    single = train(*given, folder=tmp_path)
+    assert (single.returncode, single.stderr.count("\n")) == (2, 1)
+    assert "mine.py was changed after this run began" in single.stderr
+
+
+def test_an_evaluation_that_is_done_is_not_started_again(tmp_path):
+    """And the folder of a training run, or of other settings, is refused by the point itself in one line."""
+    settings = composed_evaluate(f"model.path={tiny.SHIPPED}", f"out={tmp_path}/done")
+    finished(RunFolder(tmp_path / "done"), settings)
+    finished(RunFolder(tmp_path / "trained"), composed(f"out={tmp_path}/trained"))
+    told = {}
+    for name, *more in (["done"], ["done", "seed=7"], ["trained"]):
+        arguments = ["--multirun", f"model.path={tiny.SHIPPED}", f"out={tmp_path}/{name}", *more]
+        done = processes.run(
+            [sys.executable, "-m", "aes_r1.evaluate", *arguments],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr + done.stdout
+        told[(name, *more)] = done.returncode, done.stderr
+    code, said = told["done",]
+    assert (code, said.count("done before")) == (0, 1), said
+    for name in ("done", "seed=7"), ("trained",):
+        code, said = told[name]
+        assert code == 1
+        assert "was written by other settings (" in said.splitlines()[-1]
 
 
 def test_how_many_processes_is_no_part_of_a_run():

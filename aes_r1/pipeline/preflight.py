@@ -30,8 +30,9 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.origin import require_same_files
 from aes_r1.prompts import question_of
-from aes_r1.reward.custom import load_reward, reward_file
+from aes_r1.reward.custom import load_reward
 from aes_r1.rollout.vllm_client import is_healthy
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
@@ -63,6 +64,8 @@ def check(settings: Settings) -> None:
             _check_sub_scores(settings, train)
             _check_rewards(settings, train)
         _check_models(settings)
+        if settings.trainer.resume != "never":
+            require_same_files(RunFolder(settings.out), settings)
         _wait_for_server(settings)
 
 
@@ -270,7 +273,6 @@ def _check_score_rewards(settings: Settings, train: TrainingSamples) -> None:
     data, reward = settings.data, settings.reward
     if reward.custom is not None:
         load_reward(reward.custom)
-        _check_same_reward(settings)
     if reward.judge.weight > 0:
         key_of(reward.judge)
         affordable_price(reward.judge)
@@ -300,17 +302,6 @@ def _check_sub_scores(settings: Settings, train: TrainingSamples) -> None:
                 f"model.sub_scores={name}: data={data.name} has no ratings of it; {ratings_hint(data.name)}, or leave "
                 "it out"
             )
-
-
-def _check_same_reward(settings: Settings) -> None:
-    """Check that the file of reward.custom is the one with which the run began; a setting holds its name alone."""
-    kept, file = RunFolder(settings.out).custom_reward_file, reward_file(str(settings.reward.custom))
-    begun = settings.trainer.resume != "never" and kept.exists()
-    if begun and kept.read_bytes() != file.read_bytes():
-        raise InputError(
-            f"reward.custom={settings.reward.custom}: {file} was changed after this run began with {kept}; "
-            "give another out=, or trainer.resume=never to begin anew"
-        )
 
 
 def check_counts(job: Job) -> None:

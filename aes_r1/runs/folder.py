@@ -161,8 +161,9 @@ class RunFolder:
 
     @property
     def state(self) -> str:
-        """Return `done`, `failed: REASON` or `not finished`."""
-        if self.stage_done("report"):
+        """Return `done`, `failed: REASON` or `not finished`; an evaluation is done when it is measured."""
+        is_evaluation = self.exists and "trainer" not in self.settings
+        if self.evaluation_file.exists() if is_evaluation else self.stage_done("report"):
             return "done"
         return "not finished" if self.failure is None else f"failed: {self.failure}"
 

@@ -25,6 +25,7 @@ from aes_r1.settings.reward import (
     RewardSettings,
     SubScoreSettings,
     TwinSettings,
+    reward_file,
 )
 from aes_r1.settings.rules import InputError, one_of, require
 from aes_r1.settings.run import DashboardSettings, Settings, models_of
@@ -81,5 +82,6 @@ __all__ = [
     "one_of",
     "place",
     "require",
+    "reward_file",
     "user_cache",
 ]

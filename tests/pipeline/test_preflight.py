@@ -89,6 +89,10 @@ def test_a_reward_of_one_s_own_that_was_changed_after_the_run_began(tmp_path, re
         preflight.check(composed(mine, f"out={tmp_path}/begun"))
     preflight.check(composed(mine, f"out={tmp_path}/begun", "trainer.resume=never"))
     preflight.check(composed(mine, f"out={tmp_path}/anew"))
+    for stage in ("data", "cold_start", "rapo", "evaluation", "report"):
+        RunFolder(tmp_path / "begun").finish_stage(stage, {})
+    with pytest.raises(InputError, match=r"mine\.py was changed after this run began"):
+        preflight.check(composed(mine, f"out={tmp_path}/begun"))
 
 
 def test_more_minibatches_than_completions(tmp_path):
