@@ -76,7 +76,7 @@ def run(settings: EvaluateSettings) -> None:
     if rank == 0:
         check_baselines(settings.baselines, _sets(settings), settings.data)
         _check_models(RunFolder(out), settings)
-    with run_lock(out, rank):
+    with run_lock(out, rank), withdrawn_on_input_error(out, rank):  # before the claim, after which the folder is ours
         if rank == 0:
             claim_run_folder(out, settings)
         _run(settings, rank, size)
@@ -88,7 +88,6 @@ def _run(settings: EvaluateSettings, rank: int, size: int) -> None:
     # No weight is sharded; the engine only decides whether the processes are connected.
     device = start(EngineSettings(name="zero1" if size > 1 else "single"))
     with (
-        withdrawn_on_input_error(out, rank),
         connected(out, rank, size) as process,
         served_policy(settings.rollout, name=str(out), rank=rank, size=size) as served,
     ):

@@ -191,7 +191,7 @@ def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launch
         ("train", ["data=folder", "data.root=nowhere"], 2),
         ("train", ["data=folder", "data.root=own", "expert=pixels"], 2),
         ("evaluate", ["model.path=nowhere"], 2),
-        ("evaluate", [f"model.path={tiny.SHIPPED}", "data=folder", "data.root=own"], 2),
+        ("evaluate", [f"model.path={tiny.SHIPPED}", "data=folder", "data.root=own", "out=new"], 2),
         ("distill", ["data=folder", "data.root=nowhere"], 2),
         ("prepare", ["data=folder", "data.root=nowhere"], 2),
     ],
