@@ -28,6 +28,7 @@ from aes_r1.settings import InputError
 
 PLAN = "plan.json"
 REASON = "AES_R1_REASON"  # the environment variable that names a point's reason_file
+NOT_PASSED_ON = ("WANDB_RUN_ID",)  # by which all points would write into one W&B run
 _POLL_S = 0.5  # interval at which a job checks whether the sweep was asked to stop
 _PR_SET_PDEATHSIG = 1
 
@@ -132,13 +133,14 @@ def _worker_requests(sweep: Sweep) -> Iterator[StopRequest]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a point: this process's, with settings of torchrun.
+    """Return the environment of a point: this process's, with settings of torchrun and without NOT_PASSED_ON.
 
     Torchrun passes SIGUSR1 on, and waits 15 minutes for a checkpoint before it kills a process. Its default of half a
     minute is shorter than a step of a large model.
     """
     signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-    return {"PET_SIGNALS_TO_HANDLE": signals, "PET_SHUTDOWN_TIMEOUT": "900", **os.environ}
+    passed_on = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
+    return {"PET_SIGNALS_TO_HANDLE": signals, "PET_SHUTDOWN_TIMEOUT": "900", **passed_on}
 
 
 def _terminate_with_parent() -> Callable[[], object] | None:

@@ -16,11 +16,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aes_r1 import overrides
 from aes_r1.model import tiny
-from aes_r1.points import Sweep, point_command
+from aes_r1.points import Sweep, point_command, run_point
 from aes_r1.settings import CONF, InputError, Settings
 from tests import processes
 from tests.conftest import label_twelve
 from tests.processes import wait_for
+from tests.test_announce import planned
 
 ROOT = Path(__file__).parents[1]
 STEPS = 60
@@ -99,6 +100,27 @@ command.run("aes_r1.train", lambda settings: None)
     )  # fmt: skip
     for line in ("  lr: 0.123", "  max_steps: 77", "run_name: mine", "seed: 3"):
         assert line in done.stdout.splitlines(), done.stdout + done.stderr
+
+
+def test_every_point_is_a_tracked_run_of_its_own(tmp_path, monkeypatch, capfd):
+    """A W&B id in the sweep's environment would be the id of every point."""
+    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    sweep = Sweep("aes_r1.train", [], Settings, tmp_path / "points", os.getpid())
+    program = (
+        "import sys; from pathlib import Path; from aes_r1.settings import Settings\n"
+        "from aes_r1.tracking.tracker import Tracker\n"
+        "with Tracker(Path(sys.argv[1]), Settings().tracker, {}, run_name=sys.argv[1]): pass"
+    )
+    runs = [tmp_path / name for name in "ab"]
+    for number, run in enumerate(runs):
+        assert run_point([sys.executable, "-c", program, str(run)], sweep, number) == (0, False)
+    ids = [(run / "wandb" / "run_id").read_text() for run in runs]
+    assert len({*ids, "abc123"}) == 3
+    planned(sweep, "seed=0,1")
+    line = "WANDB_RUN_ID=abc123: not passed on, because every point is a W&B run of its own\n"
+    assert capfd.readouterr().err.endswith(line)
 
 
 @pytest.fixture
