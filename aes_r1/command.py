@@ -35,7 +35,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
 from aes_r1.runs.ray_cluster import RayFailed
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict
+from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict, printable
 from aes_r1.tracking.headline import headline, headline_origin
 from aes_r1.trainer.skipped import NeverFinite
 
@@ -280,7 +280,9 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         return Stopped(True)
     if code != 0:
         exit_line = f"exit code {code}, {failure_file if failure_file.exists() else out}"
-        announce_end(end="failed", reason=reason_file.read_text() if reason_file.exists() else exit_line)
+        announce_end(
+            end="failed", reason=reason_file.read_text(encoding="utf-8") if reason_file.exists() else exit_line
+        )
         return None
     announce_end(end="done", **_headline(out))
     return _headline(out).get("srcc")
@@ -345,8 +347,9 @@ def _one_line(error: BaseException, schema: type) -> str:
 
 def exit_with(code: int, message: str) -> NoReturn:
     """End the process with one line on stderr. A point of a sweep also writes the line to its reason_file."""
+    message = printable(message)  # an OSError holds the name of a file as it is
     print(f"aes_r1: {message}", file=sys.stderr)
     if REASON in os.environ:
         with suppress(OSError):  # the sweep may have ended before its point
-            Path(os.environ[REASON]).write_text(message)
+            Path(os.environ[REASON]).write_text(message, encoding="utf-8")
     sys.exit(code)

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from aes_r1 import command, overrides
+from aes_r1.aescot.failures import ServerGone
 from aes_r1.model import tiny
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
-from aes_r1.settings import CONF, EvaluateSettings, Settings, as_dict
+from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict
 from tests import processes
 from tests.conftest import label_twelve
 from tests.recipes import composed, composed_evaluate
@@ -124,6 +125,23 @@ def test_a_place_that_can_be_no_folder_is_one_line(out, says, picture_folder, tm
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"aes_r1: {out}: {says}\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EACCES, "Permission denied", "x: bild\udcff.jpg"), InputError("x: bild\udcff.jpg"),
+     ServerGone("x: bild\udcff.jpg")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_a_name_that_is_no_utf_8_ends_a_point_in_its_line(error, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(command.REASON, str(tmp_path / "reason"))
+    code, line = command._ending(error)
+    with pytest.raises(SystemExit) as ended:
+        command.exit_with(code, line)
+    assert ended.value.code == code
+    told = (tmp_path / "reason").read_text(encoding="utf-8")
+    assert told.startswith("x: bild\\udcff.jpg")
+    assert capsys.readouterr().err == f"aes_r1: {told}\n"
 
 
 @pytest.mark.parametrize("number", sorted(command._CANNOT_WRITE))

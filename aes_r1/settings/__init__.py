@@ -27,7 +27,7 @@ from aes_r1.settings.reward import (
     TwinSettings,
     reward_file,
 )
-from aes_r1.settings.rules import InputError, one_of, require
+from aes_r1.settings.rules import InputError, one_of, printable, require
 from aes_r1.settings.run import DashboardSettings, Settings, models_of
 from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
@@ -81,6 +81,7 @@ __all__ = [
     "models_of",
     "one_of",
     "place",
+    "printable",
     "require",
     "reward_file",
     "user_cache",
