@@ -183,9 +183,7 @@ def test_another_model_in_the_same_folder_is_noticed(tmp_path):
     (base / "README.md").write_text("computes nothing")
     require_same_files(run, settings)
     (base / "model.safetensors").write_bytes(b"other")
-    with pytest.raises(
-        InputError, match=r"^model\.path=.*/base: it holds another model than when this"
-    ):
+    with pytest.raises(InputError, match=r"^model\.path=.*/base: it holds another model than when this"):
         require_same_files(run, settings)
     shutil.rmtree(base)
     require_same_files(run, settings)  # a later stage says that it is gone
