@@ -44,7 +44,9 @@ def again(answers: Path, result: dict, stage: str) -> int:
 def test_the_numbers_of_a_study_come_out_of_its_answers_again(runs, tmp_path):
     main(STUDY, [str(runs), str(tmp_path / "out")])
     result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert again(tmp_path / "out" / "answers.csv.gz", result, "rapo") == 2 * 2 * 2 * 3  # protocols, arms, seeds, metrics
+    assert (
+        again(tmp_path / "out" / "answers.csv.gz", result, "rapo") == 2 * 2 * 2 * 3
+    )  # protocols, arms, seeds, metrics
     result["rows"][0]["srcc"]["seeds"]["1"]["value"] += 1e-6
     with pytest.raises(AssertionError):
         again(tmp_path / "out" / "answers.csv.gz", result, "rapo")
