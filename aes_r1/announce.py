@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from aes_r1.points import PLAN, Sweep
+from aes_r1.points import NOT_PASSED_ON, PLAN, Sweep
 from aes_r1.runs.files import write_json
 
 FOLDER = "AES_R1_POINTS"  # the environment variable that names the sweep's folder; conf/config.yaml reads it
@@ -40,6 +41,9 @@ class Announcement(Callback):
         """Record how many points there are, which keys differ, and where the launcher keeps its logs."""
         if self.folder is None:
             return
+        for name in sorted(set(NOT_PASSED_ON) & set(os.environ)):
+            value = os.environ[name]
+            print(f"{name}={value}: not passed on, because every point is a W&B run of its own", file=sys.stderr)
         sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
         params: Any = OmegaConf.to_container(sweeper.get("params") or OmegaConf.create({}))
         arguments = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
@@ -187,6 +191,6 @@ def close(sweep: Sweep, study: str | None) -> None:
         print(f"next: python -m experiments.{study}.analyse")
     elif len(done) > 1:
         more = "" if len(done) <= _MAX_NAMED else " .."
-        print(f"next: aes-r1 report {' '.join(done[:_MAX_NAMED])}{more}")
+        print(f"next: aes-r1 report {shlex.join(done[:_MAX_NAMED])}{more}")
     elif done:
-        print(f"next: aes-r1 report {done[0]}")
+        print(f"next: aes-r1 report {shlex.quote(done[0])}")

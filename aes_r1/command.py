@@ -35,7 +35,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
 from aes_r1.runs.ray_cluster import RayFailed
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import CONF, InputError, Settings, as_dict
+from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict, printable
 from aes_r1.tracking.headline import headline, headline_origin
 from aes_r1.trainer.skipped import NeverFinite
 
@@ -69,12 +69,13 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 def _run(module: str, task: Callable[[Any], None], config_name: str, schema: type) -> NoReturn:
     speak_anywhere()
     end_at_once()
-    sys.argv[1:] = _plain_arguments(sys.argv[1:])
+    # DeepSpeed's launcher adds --local_rank=N.
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     _set_environment()
     composed: list[Any] = []
     # The path is absolute, because jobs may run on other machines.
     folder = Path("runs", "sweeps", f".points-{secrets.token_hex(4)}").absolute()
-    sweep = Sweep(module, _config_folders(sys.argv), schema, folder, os.getpid())
+    sweep = Sweep(module, overrides.sources(sys.argv[1:]), schema, folder, os.getpid())
     code, message, lost = 0, "", []
     try:
         overrides.check(sys.argv[1:], schema)
@@ -114,15 +115,6 @@ def _set_environment() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors, which it would print otherwise
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # submitit's own USR2 would kill a job
-
-
-def _plain_arguments(arguments: list[str]) -> list[str]:
-    """Return the arguments without LOCAL_RANK, which DeepSpeed's launcher adds, and with --config-dir=DIR as two."""
-    plain: list[str] = []
-    for argument in arguments:
-        if not argument.startswith("--local_rank="):
-            plain += argument.split("=", 1) if argument.startswith("--config-dir=") else [argument]
-    return plain
 
 
 def _study(arguments: list[str]) -> str | None:
@@ -271,10 +263,11 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
     announce_end = partial(announce.ended, sweep, number, name, out, since=time.time())
     try:
         settings = _settings(config, sweep.schema, arguments)
+        done = _is_done(out, settings)
     except InputError as error:
         announce_end(end="failed", reason=str(error))
         return None
-    if _is_done(out, settings):
+    if done:
         announce_end(end="done before", **_headline(out))
         return _headline(out).get("srcc")
     announce.started(sweep, number, name, out)
@@ -287,7 +280,9 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         return Stopped(True)
     if code != 0:
         exit_line = f"exit code {code}, {failure_file if failure_file.exists() else out}"
-        announce_end(end="failed", reason=reason_file.read_text() if reason_file.exists() else exit_line)
+        announce_end(
+            end="failed", reason=reason_file.read_text(encoding="utf-8") if reason_file.exists() else exit_line
+        )
         return None
     announce_end(end="done", **_headline(out))
     return _headline(out).get("srcc")
@@ -308,33 +303,32 @@ def _headline(folder: Path) -> dict[str, Any]:
 
 
 def _is_done(folder: Path, settings: Any) -> bool:
-    """Return whether the run folder of a job holds the finished run of these settings."""
+    """Return whether the folder of a job holds its finished run; InputError where that run used other files."""
+    from aes_r1.pipeline.origin import require_same_files
+
     run = RunFolder(folder)
-    if not run.stage_done("report") or settings.trainer.resume == "never":
+    if not isinstance(settings, Settings | EvaluateSettings) or run.state != "done":
         return False
-    return not differences(run.settings, as_dict(settings))
+    if differences(run.settings, as_dict(settings)):
+        return False
+    if isinstance(settings, Settings):
+        if settings.trainer.resume == "never":
+            return False
+        require_same_files(run, settings)
+    return True
 
 
 def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:
     """Raise InputError where Hydra would take a folder inside --config-dir, say store/, for the choices of a key."""
     keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     plain = {field.name for field in fields(schema) if not (CONF / field.name).is_dir()}
-    for folder in _config_folders(arguments)[1::2]:
+    for folder in overrides.config_folders(arguments[1:]):
         for key in sorted(keys & plain):
             if (Path(folder) / key).is_dir():
                 raise InputError(
                     f"--config-dir {folder}: Hydra takes the folder {Path(folder) / key} for the choices of {key}, so "
                     f"{key}= cannot be given; leave --config-dir out (+sweeps= needs none) or name another folder"
                 )
-
-
-def _config_folders(arguments: list[str]) -> list[str]:
-    """Return the options --config-dir DIR among `arguments`, each as two arguments."""
-    return [
-        argument
-        for index, argument in enumerate(arguments)
-        if argument in ("--config-dir", "-cd") or (index and arguments[index - 1] in ("--config-dir", "-cd"))
-    ]
 
 
 def _one_line(error: BaseException, schema: type) -> str:
@@ -353,8 +347,9 @@ def _one_line(error: BaseException, schema: type) -> str:
 
 def exit_with(code: int, message: str) -> NoReturn:
     """End the process with one line on stderr. A point of a sweep also writes the line to its reason_file."""
+    message = printable(message)  # an OSError holds the name of a file as it is
     print(f"aes_r1: {message}", file=sys.stderr)
     if REASON in os.environ:
         with suppress(OSError):  # the sweep may have ended before its point
-            Path(os.environ[REASON]).write_text(message)
+            Path(os.environ[REASON]).write_text(message, encoding="utf-8")
     sys.exit(code)

@@ -50,7 +50,7 @@ from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.processes import Processes, connected
-from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
+from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict, place
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.launch import start, world
 
@@ -76,7 +76,7 @@ def run(settings: EvaluateSettings) -> None:
     if rank == 0:
         check_baselines(settings.baselines, _sets(settings), settings.data)
         _check_models(RunFolder(out), settings)
-    with run_lock(out, rank):
+    with run_lock(out, rank), withdrawn_on_input_error(out, rank):  # before the claim, after which the folder is ours
         if rank == 0:
             claim_run_folder(out, settings)
         _run(settings, rank, size)
@@ -88,7 +88,6 @@ def _run(settings: EvaluateSettings, rank: int, size: int) -> None:
     # No weight is sharded; the engine only decides whether the processes are connected.
     device = start(EngineSettings(name="zero1" if size > 1 else "single"))
     with (
-        withdrawn_on_input_error(out, rank),
         connected(out, rank, size) as process,
         served_policy(settings.rollout, name=str(out), rank=rank, size=size) as served,
     ):
@@ -263,7 +262,7 @@ def _seen(settings: EvaluateSettings) -> list[str] | None:
     """Return the sets that the model was trained on."""
     if settings.seen is not None:
         return settings.seen
-    run = run_of(model_in(Path(settings.model.path or "").expanduser()))
+    run = run_of(model_in(place(settings.model.path or "", "model.path")))
     data = {} if run is None else run.settings.get("data", {})
     if data.get("mix"):
         return list(data["mix"])

@@ -86,7 +86,9 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
         write_json(RunFolder(draft).evaluation_file, evaluation)
     counts = run.stage_values("data")
     family, weights = read_json(draft / "config.json")["model_type"], _which(run, model)
-    card = model_card(run.settings, evaluation, counts, facts, out.name, family=family, weights=weights)
+    card = model_card(
+        run.settings, evaluation, counts, facts, out.name, family=family, weights=weights, resumed=run.resumed
+    )
     (draft / "README.md").write_text(card, encoding="utf-8")
     if out.exists():
         out.rmdir()

@@ -9,10 +9,11 @@ import re
 import shlex
 import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from aes_r1.settings import InputError, Settings
+from aes_r1.settings import InputError, Settings, expanded
 
 # Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
 _PATH_KEYS = (
@@ -22,6 +23,9 @@ _PATH_KEYS = (
 _NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that are no groups of a recipe
 _ONLY_EXTENDED = ("base", "on_disk")  # files that others of their group extend, and that nobody chooses
 _ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, which are added with a +
+_SOURCES = ("config_path", "config_name", "config_dir")  # options that say which recipe the overrides change
+# Keys of Hydra's own configuration that decide what a job reads and logs; the others decide where jobs run.
+_OF_JOBS = ("hydra.searchpath", "hydra.verbose", "hydra.job_logging", "hydra/job_logging")
 
 
 def ordered(arguments: Sequence[str]) -> list[str]:
@@ -31,6 +35,27 @@ def ordered(arguments: Sequence[str]) -> list[str]:
     for argument, following in _with_values(arguments):
         (options if argument.startswith("-") else others).extend([argument, *following])
     return [*options, *others]
+
+
+def sources(arguments: Sequence[str]) -> list[str]:
+    """Return what every job of a multirun needs of its command line beside the overrides of the recipe.
+
+    These are the options that say which recipe it is, each as two arguments, and Hydra's keys of jobs.
+    """
+    options, found = _options(), []
+    for argument, following in _with_values(ordered(arguments)):
+        name, equals, value = argument.partition("=")
+        if name in options and options[name].dest in _SOURCES:
+            found += [name, *([value] if equals else following)]
+        elif name.lstrip("+").startswith(_OF_JOBS):
+            found.append(argument)
+    return found
+
+
+def config_folders(arguments: Sequence[str]) -> list[str]:
+    """Return the folders that --config-dir names."""
+    named = sources(arguments)
+    return [value for name, value in pairwise(named) if name in ("--config-dir", "-cd")]
 
 
 def check(arguments: Sequence[str], schema: type = Settings) -> None:
@@ -55,6 +80,9 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
             raise InputError(f"{argument}: it needs a value; --help lists the options")
         if option.choices and value and value not in option.choices:
             raise InputError(f"{argument} {value}: must be one of {', '.join(option.choices)}")
+        given = 1 if equals else 1 + len(following)
+        if option.dest == "experimental_rerun" and len(arguments) > given:
+            raise InputError(f"{name}: Hydra would ignore every other argument; give it alone, or leave it out")
 
 
 def _options() -> dict[str, Any]:
@@ -92,7 +120,7 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
             raise InputError(f"{argument}: not KEY=VALUE; give a key and its value, or an option of --help") from error
         _check_run_folder(argument, key, value)
         reason = " ".join(str(error).split("See https")[0].split())
-        text = quoted(key, os.path.expanduser(value))
+        text = quoted(key, expanded(value))
         as_text = f"; as text it is {text}" if text else "; quote its parts"
         raise InputError(f"{argument}: cannot be read ({reason}){as_text}") from error
     _check_run_folder(argument, key, value if override.is_sweep_override() else override.value())
@@ -213,6 +241,12 @@ def _text_keys(schema: type, prefix: str = "") -> set[str]:
 
 def quoted(key: str, value: str) -> str:
     """Quote KEY=VALUE so that both a shell and Hydra read `value` as text; empty where that is impossible."""
+    text = as_text(key, value)
+    return text and shlex.quote(text)
+
+
+def as_text(key: str, value: str) -> str:
+    """Return KEY="VALUE", which Hydra reads as the text `value`; empty where that is impossible."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -225,7 +259,7 @@ def quoted(key: str, value: str) -> str:
         except HydraException:
             continue
         if override.value() == value:
-            return shlex.quote(f"{key}={quote}{inner}{quote}")
+            return f"{key}={quote}{inner}{quote}"
     return ""
 
 

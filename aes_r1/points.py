@@ -21,11 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aes_r1.overrides import as_text
 from aes_r1.runs.files import read_json, write_json
 from aes_r1.runs.stopping import StopRequest, stop_requests
+from aes_r1.settings import InputError
 
 PLAN = "plan.json"
 REASON = "AES_R1_REASON"  # the environment variable that names a point's reason_file
+NOT_PASSED_ON = ("WANDB_RUN_ID",)  # by which all points would write into one W&B run
 _POLL_S = 0.5  # interval at which a job checks whether the sweep was asked to stop
 _PR_SET_PDEATHSIG = 1
 
@@ -35,7 +38,7 @@ class Sweep:
     """The multirun that a point belongs to; `process` is the id of the process that the user started."""
 
     module: str  # of the command
-    config_folders: list[str]  # the command's --config-dir DIR, as two arguments
+    sources: list[str]  # what overrides.sources finds in the command line: the recipe that the overrides change
     schema: type  # the dataclass of its settings
     folder: Path
     process: int
@@ -78,7 +81,10 @@ def point_command(sweep: Sweep, overrides: list[str], out: str, processes: int) 
     launch = ["-m", sweep.module]
     if processes > 1:
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launch]
-    return [sys.executable, *launch, *sweep.config_folders, *overrides, f"out={out}", "hydra.mode=RUN"]
+    given = as_text("out", out)
+    if not given:
+        raise InputError(f"out={out}: Hydra cannot read this name; give another out=")
+    return [sys.executable, *launch, *sweep.sources, *overrides, given, "hydra.mode=RUN"]
 
 
 def run_point(command: list[str], sweep: Sweep, number: int) -> tuple[int, bool]:
@@ -127,13 +133,14 @@ def _worker_requests(sweep: Sweep) -> Iterator[StopRequest]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a point: this process's, with settings of torchrun.
+    """Return the environment of a point: this process's, with settings of torchrun and without NOT_PASSED_ON.
 
     Torchrun passes SIGUSR1 on, and waits 15 minutes for a checkpoint before it kills a process. Its default of half a
     minute is shorter than a step of a large model.
     """
     signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-    return {"PET_SIGNALS_TO_HANDLE": signals, "PET_SHUTDOWN_TIMEOUT": "900", **os.environ}
+    passed_on = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
+    return {"PET_SIGNALS_TO_HANDLE": signals, "PET_SHUTDOWN_TIMEOUT": "900", **passed_on}
 
 
 def _terminate_with_parent() -> Callable[[], object] | None:

@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 
 from aes_r1 import command, overrides
+from aes_r1.aescot.failures import ServerGone
+from aes_r1.model import tiny
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
-from aes_r1.settings import CONF, Settings, as_dict
+from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict
 from tests import processes
 from tests.conftest import label_twelve
-from tests.recipes import composed
+from tests.recipes import composed, composed_evaluate
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
@@ -124,6 +127,23 @@ def test_a_place_that_can_be_no_folder_is_one_line(out, says, picture_folder, tm
     assert done.stderr == f"aes_r1: {out}: {says}\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EACCES, "Permission denied", "x: bild\udcff.jpg"), InputError("x: bild\udcff.jpg"),
+     ServerGone("x: bild\udcff.jpg")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_a_name_that_is_no_utf_8_ends_a_point_in_its_line(error, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(command.REASON, str(tmp_path / "reason"))
+    code, line = command._ending(error)
+    with pytest.raises(SystemExit) as ended:
+        command.exit_with(code, line)
+    assert ended.value.code == code
+    told = (tmp_path / "reason").read_text(encoding="utf-8")
+    assert told.startswith("x: bild\\udcff.jpg")
+    assert capsys.readouterr().err == f"aes_r1: {told}\n"
+
+
 @pytest.mark.parametrize("number", sorted(command._CANNOT_WRITE))
 def test_what_cannot_be_written_is_one_line_with_a_way_out(number):
     """It names the place that the user gave rather than the draft that was to become it."""
@@ -189,6 +209,7 @@ def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launch
         ("train", ["data=folder", "data.root=nowhere"], 2),
         ("train", ["data=folder", "data.root=own", "expert=pixels"], 2),
         ("evaluate", ["model.path=nowhere"], 2),
+        ("evaluate", [f"model.path={tiny.SHIPPED}", "data=folder", "data.root=own", "out=new"], 2),
         ("distill", ["data=folder", "data.root=nowhere"], 2),
         ("prepare", ["data=folder", "data.root=nowhere"], 2),
     ],
@@ -232,6 +253,58 @@ def test_a_study_needs_no_config_folder(tmp_path):
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert "elsewhere" in done.stdout, done.stderr + done.stdout
+
+
+def finished(run: RunFolder, settings: Settings | EvaluateSettings) -> None:
+    run.path.mkdir(parents=True)
+    run.settings_file.write_text(json.dumps(as_dict(settings)))
+    run.evaluation_file.write_text("{}")
+    if isinstance(settings, Settings):
+        for stage in ("data", "cold_start", "rapo", "evaluation", "report"):
+            run.finish_stage(stage, {})
+
+
+def test_a_finished_run_does_not_answer_for_a_changed_reward(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def high(scores, texts, samples): return scores.nan_to_num()")
+    given = ["+experiment=study", "reward.custom=mine.py:high", "out=run", "store=store"]
+    run = RunFolder(tmp_path / "run")
+    finished(run, composed(*given))
+    run.custom_reward_file.write_bytes((tmp_path / "mine.py").read_bytes())
+    done = train("--multirun", *given, folder=tmp_path)
+    assert (done.returncode, done.stderr.count("done before")) == (0, 1), done.stderr
+    (tmp_path / "mine.py").write_text("def high(scores, texts, samples): return 1 - scores.nan_to_num()")
+    done = train("--multirun", *given, folder=tmp_path)
+    assert done.returncode == 1
+    assert "done before" not in done.stderr
+    assert ": starts, " not in done.stderr
+    assert "reward.custom=mine.py:high: mine.py was changed after this run began" in done.stderr.splitlines()[-1]
+    single = train(*given, folder=tmp_path)
+    assert (single.returncode, single.stderr.count("\n")) == (2, 1)
+    assert "mine.py was changed after this run began" in single.stderr
+
+
+def test_an_evaluation_that_is_done_is_not_started_again(tmp_path):
+    """And the folder of a training run, or of other settings, is refused by the point itself in one line."""
+    settings = composed_evaluate(f"model.path={tiny.SHIPPED}", f"out={tmp_path}/done")
+    finished(RunFolder(tmp_path / "done"), settings)
+    finished(RunFolder(tmp_path / "trained"), composed(f"out={tmp_path}/trained"))
+    told = {}
+    for name, *more in (["done"], ["done", "seed=7"], ["trained"]):
+        arguments = ["--multirun", f"model.path={tiny.SHIPPED}", f"out={tmp_path}/{name}", *more]
+        done = processes.run(
+            [sys.executable, "-m", "aes_r1.evaluate", *arguments],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr + done.stdout
+        told[(name, *more)] = done.returncode, done.stderr
+    code, said = told["done",]
+    assert (code, said.count("done before")) == (0, 1), said
+    for name in ("done", "seed=7"), ("trained",):
+        code, said = told[name]
+        assert code == 1
+        assert "was written by other settings (" in said.splitlines()[-1]
 
 
 def test_how_many_processes_is_no_part_of_a_run():

@@ -20,7 +20,7 @@ from aes_r1.data.pairs import opinions_of
 from aes_r1.data.records import read_records, require_one_opinion, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve_validation, share_out, stratified_draw
-from aes_r1.settings import DataSettings, InputError
+from aes_r1.settings import DataSettings, InputError, place
 
 log = logging.getLogger("aes_r1")
 
@@ -105,7 +105,7 @@ def root_of(data: DataSettings) -> Path:
     """Return the folder or file of the set on disk; InputError where none is given or nothing is there."""
     if data.root is None or not data.root.strip():  # an empty path would mean the current folder
         raise InputError(f"data={data.name} needs data.root=DIR, where the set lies on disk")
-    root = Path(local_name(data.root)).expanduser()
+    root = place(local_name(data.root), "data.root")
     if not root.exists():
         raise InputError(f"data.root={data.root}: no such file or folder")
     return root.resolve()

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
+from aes_r1.settings import expanded
+
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _FILE_URL = re.compile(r"file:(?:(?=/(?!/))|//(?:localhost)?(?=/))", re.IGNORECASE)
 _REMOTE = re.compile(r"(?!file://(?:localhost)?/)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -25,7 +27,7 @@ def local_name(name: str) -> str:
     match = _FILE_URL.match(name)
     if match:
         return unquote(name[match.end() :], errors="surrogateescape")
-    return os.path.expanduser(name) if name.startswith("~") else name
+    return expanded(name)
 
 
 def name_on_disk(root: Path, name: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import Samples
 from aes_r1.data.sample import Sample
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, place
 
 SPLITS = ("train", "validation", "test")
 SPLIT_SEED = 42  # fixed, so that a split is the same in every run
@@ -32,7 +32,7 @@ def assign_splits(labels: list[Label], shares: tuple[float, float, float], split
     if split_by == "paper":
         return _split_by_shares(labels, PAPER_SHARES)
     if split_by != "official":
-        return _split_by_list(labels, Path(split_by).expanduser())
+        return _split_by_list(labels, place(split_by, "data.split_by"))
     if all(label.split is None for label in labels):
         return _split_by_shares(labels, shares)
     return [replace(label, split=label.split or "train") for label in labels]

@@ -20,7 +20,7 @@ from aes_r1.prompts import RATING_PROMPT, Order, order_of, question_of, sub_scor
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
 from aes_r1.runs.folder import RunFolder, is_model, model_in, no_final_model, run_of, runs_inside
-from aes_r1.settings import PAPER_PIXELS, InputError
+from aes_r1.settings import PAPER_PIXELS, InputError, place
 
 _NEVER_SAW_ONE = (
     "This model has only ever seen small made scenes, never a photograph: what it says of one shows how scoring works, "
@@ -117,7 +117,7 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
     A run's models are those of RunFolder.models, and /model may be left out of their paths. InputError when the folder
     holds no model.
     """
-    folder = Path(path).expanduser()
+    folder = place(path)
     if (folder / FACTS_FILE).exists():
         return str(folder), _facts_of(folder / FACTS_FILE)
     model = model_in(folder)

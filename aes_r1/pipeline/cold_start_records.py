@@ -22,7 +22,7 @@ from aes_r1.pipeline.picture_contents import contents_of
 from aes_r1.runs.files import read_json, read_rows, sha256_of, write_rows
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, place
 from aes_r1.trainer.taught import comparisons, rated_records
 
 log = logging.getLogger("aes_r1")
@@ -45,7 +45,7 @@ def critiques_of(job: Job) -> Path:
     if settings.cold_start.data is not None:
         return Path(settings.cold_start.data)
     if settings.data.name == "aescot":
-        return Path(str(settings.data.root)).expanduser().resolve()
+        return place(str(settings.data.root), "data.root").resolve()
     samples = stratified_draw(job.train, settings.cold_start.pictures, settings.seed)
     expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
     manifest = sha256_of(job.manifest(settings.data, "train"))

@@ -10,6 +10,9 @@ from aes_r1.model.digest import content_of, digest_of, revision_of
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
+from aes_r1.settings import InputError, Settings, reward_file
+
+_ANEW = "give another out=, or trainer.resume=never to begin anew"
 
 
 def record_origin(run: RunFolder, base: str, store: Path) -> None:
@@ -21,6 +24,24 @@ def record_origin(run: RunFolder, base: str, store: Path) -> None:
     commit = code_version(Path(aes_r1.__file__).parent)
     commits = origin["commits"] + [commit] * (commit not in origin["commits"])
     run.finish_stage("origin", {"commits": commits, "base": origin["base"] or content_name(base, store)})
+
+
+def require_same_files(run: RunFolder, settings: Settings) -> None:
+    """Raise InputError where a file that the run has used holds something else, though its name is the same.
+
+    Compared are the file of reward.custom with the copy in the run, and the folder model.path by its content. A file
+    that is gone is not compared: stages to come ask for it, and finished ones need it no longer.
+    """
+    named, kept, model = settings.reward.custom, run.custom_reward_file, settings.model.path
+    if named is not None and kept.exists():
+        file = reward_file(named)
+        if file.exists() and kept.read_bytes() != file.read_bytes():
+            raise InputError(f"reward.custom={named}: {file} was changed after this run began with {kept}; {_ANEW}")
+    base = run.origin.get("base")
+    if base is not None and model is not None and Path(model).is_dir():
+        found = content_name(model, Path(settings.store))
+        if found not in (base, None):
+            raise InputError(f"model.path={model}: it holds another model than when this run began; {_ANEW}")
 
 
 def code_version(package: Path) -> str:

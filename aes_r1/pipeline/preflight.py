@@ -30,11 +30,13 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.origin import require_same_files
 from aes_r1.prompts import question_of
-from aes_r1.reward.custom import load_reward, reward_file
+from aes_r1.reward.custom import load_reward
 from aes_r1.rollout.vllm_client import is_healthy
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
+from aes_r1.trainer import checkpoint
 from aes_r1.trainer.launch import launched, require_deepspeed, world
 
 log = logging.getLogger("aes_r1")
@@ -63,6 +65,9 @@ def check(settings: Settings) -> None:
             _check_sub_scores(settings, train)
             _check_rewards(settings, train)
         _check_models(settings)
+        _check_processes(settings, size)
+        if settings.trainer.resume != "never":
+            require_same_files(RunFolder(settings.out), settings)
         _wait_for_server(settings)
 
 
@@ -127,6 +132,19 @@ def _divisible(settings: Settings, size: int) -> None:
         raise InputError(
             f"trainer.minibatches={trainer.minibatches}: a process has {completions} completions in a step; "
             "give at most that many"
+        )
+
+
+def _check_processes(settings: Settings, size: int) -> None:
+    """Check that a run whose processes replace pictures of their own shares goes on with as many processes."""
+    trainer = settings.trainer
+    if trainer.refill_rounds == 0 or trainer.resume == "never" or not _rapo_to_come(settings):
+        return
+    before = checkpoint.progress_of(RunFolder(settings.out).checkpoints).get("processes", size)
+    if before != size:
+        raise InputError(
+            f"trainer.refill_rounds={trainer.refill_rounds}: {settings.out} began with {before} processes, and {size} "
+            f"would train on other pictures; launch {before}, or give trainer.resume=never to begin anew"
         )
 
 
@@ -270,7 +288,6 @@ def _check_score_rewards(settings: Settings, train: TrainingSamples) -> None:
     data, reward = settings.data, settings.reward
     if reward.custom is not None:
         load_reward(reward.custom)
-        _check_same_reward(settings)
     if reward.judge.weight > 0:
         key_of(reward.judge)
         affordable_price(reward.judge)
@@ -300,17 +317,6 @@ def _check_sub_scores(settings: Settings, train: TrainingSamples) -> None:
                 f"model.sub_scores={name}: data={data.name} has no ratings of it; {ratings_hint(data.name)}, or leave "
                 "it out"
             )
-
-
-def _check_same_reward(settings: Settings) -> None:
-    """Check that the file of reward.custom is the one with which the run began; a setting holds its name alone."""
-    kept, file = RunFolder(settings.out).custom_reward_file, reward_file(str(settings.reward.custom))
-    begun = settings.trainer.resume != "never" and kept.exists()
-    if begun and kept.read_bytes() != file.read_bytes():
-        raise InputError(
-            f"reward.custom={settings.reward.custom}: {file} was changed after this run began with {kept}; "
-            "give another out=, or trainer.resume=never to begin anew"
-        )
 
 
 def check_counts(job: Job) -> None:

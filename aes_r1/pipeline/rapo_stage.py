@@ -23,11 +23,10 @@ from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.rapo_log import RapoLog
 from aes_r1.pipeline.readable_start import require_readable_answers
 from aes_r1.prompts import PAIR_PROMPT
-from aes_r1.reward.custom import reward_file
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.files import draft_of, write_text_atomically
 from aes_r1.runs.progress import progress_bars
-from aes_r1.settings import PAPER_PIXELS
+from aes_r1.settings import PAPER_PIXELS, reward_file
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine

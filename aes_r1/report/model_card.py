@@ -69,11 +69,12 @@ def model_card(
     *,
     family: str,
     weights: str | None = None,
+    resumed: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Write the card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
 
     Of the evaluation, only what is about the run's last model is told. family: model_type of the exported config.json;
-    weights: says which weights these are, where the run evaluated others.
+    weights: says which weights these are, where the run evaluated others; resumed: RunFolder.resumed.
     """
     name = str(settings["run_name"])
     models = models_of(settings["trainer"], settings["cold_start"])
@@ -88,7 +89,10 @@ def model_card(
         "## Use\n\n" + _use(folder, family, facts),
         "## Data\n\n" + "\n".join(_data(settings, evaluation, counts, models)),
         "## Recipe\n\n| setting | value |\n|---|---|\n"
-        + "\n".join(f"| `{key}` | {_cell(value)} |" for key, value in main_settings(without_secrets(settings))),
+        + "\n".join(
+            f"| `{key}` | {_cell(value)} |"
+            for key, value in main_settings(without_secrets(settings), without_secrets(resumed))
+        ),
         "## Measured\n\n" + (_measured(evaluation, stage, cells) if weights is None else f"{weights} {_NOT_EVALUATED}"),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, facts, stage, cells)),
     ]

@@ -67,7 +67,7 @@ def write_report(run_dir: Path | str) -> Path:
         calibration=calibration_section(evaluation, predictions),
         critiques=critique_section(evaluation),
         gallery=_gallery(predictions, names),
-        settings=settings_section(settings, evaluation),
+        settings=settings_section(settings, evaluation, run.resumed),
     )
     return write_text_atomically(run.report_file, html)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -45,24 +45,32 @@ _SHOWN = (
 )
 
 
-def settings_section(settings: Mapping, evaluation: Mapping) -> dict[str, Any] | None:
-    """Return the content of settings.html: the main settings, all of them as JSON, and which pictures the sets were."""
+def settings_section(
+    settings: Mapping, evaluation: Mapping, resumed: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any] | None:
+    """Return the content of settings.html: the main settings, all of them as JSON, and which pictures the sets were.
+
+    resumed: RunFolder.resumed.
+    """
     manifests = evaluation.get("manifests", {})
     if not settings and not manifests:
         return None
-    settings = without_secrets(settings)
+    settings, resumed = without_secrets(settings), without_secrets(resumed)
     digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return {
-        "main": [*main_settings(settings), ("all settings, SHA-256", digest[:16])] if settings else [],
+        "main": [*main_settings(settings, resumed), ("all settings, SHA-256", digest[:16])] if settings else [],
         "text": json.dumps(settings, indent=2, sort_keys=True),
         "manifests": manifests,
     }
 
 
-def main_settings(settings: Mapping) -> list[tuple[str, str]]:
-    """Return (key, value) of the main settings that a run has."""
+def main_settings(settings: Mapping, resumed: Sequence[Mapping[str, Any]] = ()) -> list[tuple[str, str]]:
+    """Return (key, value) of the main settings that a run has, and of those that later starts changed, in order."""
     values = [(key, setting(settings, key)) for key in _SHOWN]
-    return [(key, _cell_text(value)) for key, value in values if value is not None]
+    main = [(key, _cell_text(value)) for key, value in values if value is not None]
+    changed = dict.fromkeys(key for start in resumed for key in start)
+    told = {key: [setting(settings, key), *(start[key] for start in resumed if key in start)] for key in changed}
+    return main + [(key, ", then ".join(map(_cell_text, values))) for key, values in told.items()]
 
 
 def _cell_text(value: Any) -> str:

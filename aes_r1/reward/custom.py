@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from aes_r1.data.sample import Sample
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, reward_file
 
 CustomReward = Callable[[Tensor, Sequence[Sequence[str]], Sequence[Sample]], Any]
 
@@ -54,11 +54,6 @@ def load_reward(named: str) -> CustomReward:
         shape = _SHAPE.format(name)
         raise InputError(f"reward.custom={named}: it does not take three arguments ({error}); give {shape}") from error
     return function
-
-
-def reward_file(named: str) -> Path:
-    """Return the file of `named` (FILE.py:FUNCTION)."""
-    return Path(named.rpartition(":")[0]).expanduser()
 
 
 def custom_reward(

@@ -36,7 +36,7 @@ from aes_r1.rollout.failures import Unusable
 from aes_r1.rollout.sampler import Rollout, Sampler
 from aes_r1.rollout.vllm_client import Servers, Weights
 from aes_r1.runs.files import draft_of, read_json, write_json
-from aes_r1.settings import InputError, RolloutSettings
+from aes_r1.settings import InputError, RolloutSettings, place
 
 AT_ONCE = 64  # concurrent requests of one process, each for all completions of a picture
 BAN = -100.0  # added to a banned token's logit: its probability, about e^-100, is then negligible
@@ -351,4 +351,4 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
 def _weights_folder(folder: str | None) -> Path:
     """Return the folder in which weights are left for the servers: in memory (/dev/shm) if the machine has that."""
     shared = Path("/dev/shm")
-    return Path(folder).expanduser() if folder else shared if shared.is_dir() else Path(tempfile.gettempdir())
+    return place(folder, "rollout.weights") if folder else shared if shared.is_dir() else Path(tempfile.gettempdir())

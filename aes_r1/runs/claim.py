@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from aes_r1.runs.files import delete_left_drafts, is_draft_of, write_json
 from aes_r1.runs.folder import EXAMINED, RunFolder
-from aes_r1.runs.identity import differences
+from aes_r1.runs.identity import changed_on_resume, differences
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
 
 _ASKED_S = 1.0  # in which the lock is asked for again, because whoever looks whether it is held holds it for a moment
@@ -86,11 +86,21 @@ def require_own(folder: Path, settings: Settings | EvaluateSettings) -> bool:
 
 
 def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> None:
-    """Write the settings into `folder`, or check that the settings there are the same; others are refused."""
+    """Write the settings into `folder`, or check that the settings there are the same; others are refused.
+
+    Settings that may change without changing the run (model.kernels, processes, ..) are recorded for each start at
+    which they do.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        run, mine = RunFolder(folder), as_dict(settings)
         if not require_own(folder, settings):
-            write_json(RunFolder(folder).settings_file, as_dict(settings), sort_keys=True)
+            run.resumed_file.unlink(missing_ok=True)
+            write_json(run.settings_file, mine, sort_keys=True)
+            return
+        changed = changed_on_resume(run.latest_settings, mine)
+        if changed:
+            write_json(run.resumed_file, {"starts": [*run.resumed, changed]})
     except OSError as error:
         raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
 
@@ -101,7 +111,7 @@ def _is_left_by_false_starts(run: RunFolder, name: str) -> bool:
     A folder with no others may be used by a corrected command.
     """
     files = run.settings_file, run.log_file, run.failure_file, run.wandb, run.lock_file
-    return name in {path.name for path in files} or is_draft_of(run.settings_file, name)
+    return name in {path.name for path in (*files, run.resumed_file)} or is_draft_of(run.settings_file, name)
 
 
 def is_false_start(run: RunFolder) -> bool:
@@ -184,6 +194,7 @@ def start_over(folder: Path) -> None:
         run.report_file,
         run.failure_file,
         run.custom_reward_file,
+        run.resumed_file,
         run.settings_file,  # last: as long as it is there, a start that is killed here knows that this is a run
     ):
         delete_left_drafts(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped
 from aes_r1.runs.watchdog import Heartbeat
+from aes_r1.settings import printable
 
 log = logging.getLogger("aes_r1")
 
@@ -53,7 +54,7 @@ def _cause(error: BaseException) -> str:
         code = isinstance(link, SystemExit) and not isinstance(link.code, str)
         lines = "" if code else str(link).strip().splitlines()
         if lines:
-            return f"{type(link).__name__}: {lines[0]}"
+            return f"{type(link).__name__}: {printable(lines[0])}"
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return f"{type(error).__name__}: ended without a message; see {RunFolder('').log_file.name}"
 
@@ -67,5 +68,5 @@ def start_heartbeat(folder: Path, rank: int, size: int) -> Heartbeat:
 
 def _write_failure(path: Path, reason: str) -> None:
     """Write `reason` unless one exists: later failures are consequences of the first."""
-    with suppress(OSError), path.open("x") as file:
+    with suppress(OSError), path.open("x", encoding="utf-8") as file:
         file.write(reason + "\n")

@@ -1,6 +1,7 @@
 """Define RunFolder, which alone knows the names of the files that a run leaves on disk.
 
 RUN/settings.json          the resolved, validated settings
+RUN/resumed.json           settings that later starts changed, which change no result (model.kernels, processes, ..)
 RUN/stages/NAME.json       the done-marker of a stage, with its results; origin.json: the commits and the base model
 RUN/manifests/             the lists of pictures, and of critiques that can be read
 RUN/metrics.jsonl          one row per logged step; completions.jsonl: completions sampled in training
@@ -43,6 +44,7 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.settings_file = self.path / "settings.json"
+        self.resumed_file = self.path / "resumed.json"
         self.evaluation_file = self.path / "evaluation.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.completions_file = self.path / "completions.jsonl"
@@ -81,6 +83,24 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """Return the run's settings as plain values."""
         return _content(self.settings_file)
+
+    @property
+    def resumed(self) -> list[dict[str, Any]]:
+        """Return {dotted key: value} of the settings that a later start changed, for each start that changed some."""
+        starts: list[dict[str, Any]] = _content(self.resumed_file).get("starts", [])
+        return starts
+
+    @property
+    def latest_settings(self) -> dict[str, Any]:
+        """Return the settings of the latest start; `settings` are those of the first."""
+        settings = self.settings
+        for key, value in (item for start in self.resumed for item in start.items()):
+            *groups, name = key.split(".")
+            inner = settings
+            for group in groups:
+                inner = inner.setdefault(group, {})
+            inner[name] = value
+        return settings
 
     @property
     def evaluation(self) -> Evaluation:
@@ -162,8 +182,9 @@ class RunFolder:
 
     @property
     def state(self) -> str:
-        """Return `done`, `failed: REASON` or `not finished`."""
-        if self.stage_done("report"):
+        """Return `done`, `failed: REASON` or `not finished`; an evaluation is done when it is measured."""
+        is_evaluation = self.exists and "trainer" not in self.settings
+        if self.evaluation_file.exists() if is_evaluation else self.stage_done("report"):
             return "done"
         return "not finished" if self.failure is None else f"failed: {self.failure}"
 

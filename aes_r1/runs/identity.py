@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from aes_r1.settings import EDITS, EvaluateSettings, JudgeRewardSettings, RolloutSettings, Settings, as_dict
@@ -31,6 +32,9 @@ _NOT_IDENTITY = (
     *("reward.judge.requests_per_minute", "reward.judge.tokens_per_minute", "reward.judge.timeout_s"),
     *("reward.judge.input_usd_per_million", "reward.judge.output_usd_per_million", "reward.judge.retries"),
 )
+
+# Those of them that say nothing of how a run is computed.
+_NOT_HOW = ("out", "store", "run_name", "tracker", "trainer.resume", "rollout.url", "rollout.weights")
 
 # Keys that the first recorded runs did not have, each with the value at which the run computes the same as without the
 # key. At that value a key is left out of the hash, so that recorded runs keep their hash and can be resumed.
@@ -132,6 +136,16 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 def differences(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
     """Return the dotted keys in which two runs' settings differ, without those that change no result."""
     return _differences(theirs, mine, "", set(_not_identity(theirs)) & set(_not_identity(mine)))
+
+
+def changed_on_resume(before: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
+    """Return {key: value in `mine`} of the settings that say how the same run is computed, where they differ."""
+    changed = {}
+    for key in _NOT_IDENTITY:
+        with suppress(KeyError):  # a run without the key, as an older one or an evaluation, says nothing of it
+            if key not in _NOT_HOW and _value(before, key) != _value(mine, key):
+                changed[key] = _value(mine, key)
+    return changed
 
 
 def _differences(theirs: Any, mine: Any, prefix: str, ignored: set[str]) -> list[str]:

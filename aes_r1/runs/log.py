@@ -19,7 +19,7 @@ def configure_logging(folder: Path, rank: int) -> None:
     log.propagate = False
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if rank == 0:
-        handlers.append(logging.FileHandler(RunFolder(folder).log_file, encoding="utf-8"))
+        handlers.append(logging.FileHandler(RunFolder(folder).log_file, encoding="utf-8", errors="backslashreplace"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         log.addHandler(handler)

@@ -7,7 +7,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, user_cache
 
 
 def private_cache() -> Path:
@@ -17,8 +17,9 @@ def private_cache() -> Path:
     another user's folder, and one that others may write to are passed over. So is a path that is not absolute, as of a
     user without a home, which would lie wherever the command was started. InputError where none can be used.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    candidates = (Path(home) / "aes_r1", Path(tempfile.gettempdir()) / f"aes_r1.{os.geteuid()}")
+    cache = user_cache()
+    own = [] if cache is None else [cache / "aes_r1"]
+    candidates = [*own, Path(tempfile.gettempdir()) / f"aes_r1.{os.geteuid()}"]
     for folder in candidates:
         if not folder.is_absolute():
             continue

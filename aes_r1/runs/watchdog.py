@@ -33,8 +33,10 @@ class Heartbeat:
 
     def __init__(self, rank: int, size: int, host: str, port: int, on_failure: Callable[[str], None]) -> None:
         self.rank, self.size, self.on_failure = rank, size, on_failure
+        # Torchrun's store outlives the processes that --max-restarts starts again, so each start has keys of its own.
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = dist.PrefixStore(
-            "watch", dist.TCPStore(host, port, is_master=False, timeout=timedelta(minutes=5))
+            f"watch/{start}", dist.TCPStore(host, port, is_master=False, timeout=timedelta(minutes=5))
         )
         if rank == 0:
             self._store.set("claimed", "")

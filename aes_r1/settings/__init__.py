@@ -9,6 +9,7 @@ from aes_r1.settings.data import SETS_WITHOUT_ENDS, DataSettings, PrepareSetting
 from aes_r1.settings.edits import EDITS
 from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
 from aes_r1.settings.model import PAPER_PIXELS, WORDLESS, LoraSettings, ModelSettings, PretrainSettings
+from aes_r1.settings.places import expanded, place, user_cache
 from aes_r1.settings.plan import CostSettings, PlanSettings
 from aes_r1.settings.reward import (
     BinarySettings,
@@ -24,8 +25,9 @@ from aes_r1.settings.reward import (
     RewardSettings,
     SubScoreSettings,
     TwinSettings,
+    reward_file,
 )
-from aes_r1.settings.rules import InputError, one_of, require
+from aes_r1.settings.rules import InputError, one_of, printable, require
 from aes_r1.settings.run import DashboardSettings, Settings, models_of
 from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
@@ -76,8 +78,13 @@ __all__ = [
     "TwinSettings",
     "as_dict",
     "build",
+    "expanded",
     "models_of",
     "one_of",
+    "place",
+    "printable",
     "require",
+    "reward_file",
+    "user_cache",
     "values_of",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aes_r1.settings.aescot import ChatSettings
 from aes_r1.settings.defaults import IN_YAML, defaults
+from aes_r1.settings.places import place
 from aes_r1.settings.rules import one_of, require
 
 
@@ -255,3 +257,8 @@ class RewardSettings:
     def needs_reference(self) -> bool:
         """Whether a critique reward needs the reference model."""
         return not {"read_back", "information"}.isdisjoint(self.critique_weights)
+
+
+def reward_file(named: str) -> Path:
+    """Return the file of a reward.custom=FILE.py:FUNCTION."""
+    return place(named.rpartition(":")[0], "reward.custom")

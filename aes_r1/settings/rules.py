@@ -16,7 +16,12 @@ class InputError(Exception):
     """
 
     def __str__(self) -> str:
-        return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), super().__str__())
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters, and bytes of a file's name that are no UTF-8, written as escapes."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aes_r1.runs.files import write_text_atomically
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import InputError, TrackerSettings
+from aes_r1.settings import InputError, TrackerSettings, expanded
 from aes_r1.tracking.glossary import GLOSSARY
 from aes_r1.tracking.secrets import SECRET_NAME
 
@@ -80,7 +80,8 @@ def _environment(folder: Path, in_sweep: bool) -> Iterator[None]:
                     shown = "..." if SECRET_NAME.search(name) else value
                     raise InputError(f"{name}={shown}: W&B cannot use it; mend or unset it") from error
         for name, default in (("WANDB_CACHE_DIR", "~/.cache"), ("WANDB_CONFIG_DIR", "~/.config")):
-            if name not in os.environ and not _writable(Path(default).expanduser()):
+            home = expanded(default)
+            if name not in os.environ and (home == default or not _writable(Path(home))):
                 os.environ[name] = str((folder / ".home").resolve())
         os.environ["WANDB_DATA_DIR"] = str(folder.resolve())
         yield

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.settings import InputError
+from aes_r1.runs.private import private_cache
+from aes_r1.settings import InputError, user_cache
 
 log = logging.getLogger("aes_r1")
 
@@ -42,10 +43,11 @@ def own_folder() -> Path:
 
     No other machine works in it, so this machine can see whether the owner of a lock is alive.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = user_cache()
+    folder = private_cache() if cache is None else cache / "aes_r1"
     environment = hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]
     name = f"python{platform.python_version()}-torch{torch.__version__}-{environment}"
-    return cache / "aes_r1" / "torch_extensions" / platform.node() / name
+    return folder / "torch_extensions" / platform.node() / name
 
 
 def clear(lock: Path, *, provable: bool) -> None:

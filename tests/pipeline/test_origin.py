@@ -1,6 +1,7 @@
 """The code's commit and the base model's content, on real trees, folders and a hub cache."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import torch
 import aes_r1
 from aes_r1.pipeline import cold_start_stage
 from aes_r1.pipeline.job import Job
-from aes_r1.pipeline.origin import code_version, content_name, record_origin
+from aes_r1.pipeline.origin import code_version, content_name, record_origin, require_same_files
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.processes import Processes
+from aes_r1.settings import InputError
 from aes_r1.tracking.tracker import Tracker
 from tests.recipes import composed
 
@@ -168,3 +170,21 @@ def test_a_run_that_goes_on_names_every_commit_and_keeps_its_base(tmp_path, monk
     (base / "model.safetensors").write_bytes(b"other")
     record_origin(RunFolder(run), str(base), store)
     assert json.loads(origin.read_text()) == {"commits": [*first["commits"], "newer"], "base": digest}
+
+
+def test_another_model_in_the_same_folder_is_noticed(tmp_path):
+    base, run = tmp_path / "base", RunFolder(tmp_path / "run")
+    base.mkdir()
+    run.path.mkdir()
+    (base / "model.safetensors").write_bytes(b"abc")
+    settings = composed(f"model.path={base}", f"out={run}", f"store={tmp_path}/store")
+    require_same_files(run, settings)  # nothing was recorded yet
+    record_origin(run, str(base), tmp_path / "store")
+    require_same_files(run, settings)
+    (base / "README.md").write_text("computes nothing")
+    require_same_files(run, settings)
+    (base / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(InputError, match=r"^model\.path=.*/base: it holds another model than when this"):
+        require_same_files(run, settings)
+    shutil.rmtree(base)
+    require_same_files(run, settings)  # a later stage says that it is gone

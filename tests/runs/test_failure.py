@@ -38,6 +38,7 @@ def raises(error: BaseException) -> Callable[[], None]:
     [
         (raises(ValueError("too\nlong")), "ValueError: too"),
         (raises(ValueError("\nlate")), "ValueError: late"),
+        (raises(ValueError("bild\udcff.jpg")), "ValueError: bild\\udcff.jpg"),
         (raises(SystemExit("no room")), "SystemExit: no room"),
         *((raises(SystemExit(code)), f"SystemExit: {SILENT}") for code in (1, None)),
         (raises(KeyboardInterrupt()), f"KeyboardInterrupt: {SILENT}"),

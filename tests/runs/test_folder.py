@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -10,13 +11,17 @@ from pathlib import Path
 import pytest
 
 from aes_r1.export import export
-from aes_r1.inference.asking import find_model
+from aes_r1.inference.asking import Facts, find_model
 from aes_r1.report.comparison_page import write_comparison
+from aes_r1.report.model_card import model_card
 from aes_r1.report.run_page import write_report
-from aes_r1.runs.claim import start_over
+from aes_r1.runs import identity
+from aes_r1.runs.claim import claim_run_folder, start_over
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import EXAMINED, RunFolder, model_in, require_run, run_of, runs_below
+from aes_r1.runs.identity import differences
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build
+from tests.recipes import composed
 
 
 def test_what_is_not_there_is_empty(tmp_path):
@@ -122,6 +127,7 @@ def test_the_names_are_those_of_the_contract(tmp_path):
         run.settings_file: "settings.json", run.evaluation_file: "evaluation.json", run.metrics_file: "metrics.jsonl",
         run.completions_file: "completions.jsonl", run.predictions_file: "predictions.jsonl",
         run.report_file: "report.html", run.log_file: "run.log", run.failure_file: "failure.txt",
+        run.resumed_file: "resumed.json",
         run.custom_reward_file: "custom_reward.py", run.judge_rewards_file: "judge_rewards.jsonl",
         run.model: "model", run.best_model: "best/model", run.checkpoints: "checkpoints", run.wandb: "wandb",
         run.manifest("ava-test"): "manifests/ava-test.jsonl",
@@ -231,3 +237,51 @@ def test_starting_over_leaves_the_log_alone(tmp_path):
     (tmp_path / "notes").mkdir()
     start_over(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "notes", "run.log"]
+
+
+def test_a_resumed_run_says_with_what_each_start_went_on(tmp_path):
+    """The settings that are no part of a run's identity may change at every start; the report and the card say so."""
+    first = composed(f"out={tmp_path}/run")
+    run = RunFolder(tmp_path / "run")
+    claim_run_folder(run.path, first)
+    claim_run_folder(run.path, composed(f"out={tmp_path}/run", "processes=4"))  # nothing was done before
+    assert (run.resumed, run.settings["processes"]) == ([], 4)
+    (run.path / "metrics.jsonl").write_text('{"stage": "rapo", "step": 1, "lr": 0.1}\n')
+    later = (
+        ["processes=4"],
+        ["model.kernels=liger", "trainer.start_anyway=true"],
+        ["model.kernels=liger", "tracker=none"],
+    )
+    for arguments in later:
+        claim_run_folder(run.path, composed(f"out={tmp_path}/run", *arguments))
+    assert run.resumed == [
+        {"processes": 1, "model.kernels": "liger", "trainer.start_anyway": True},
+        {"trainer.start_anyway": False},
+    ]
+    assert (run.settings["model"]["kernels"], run.latest_settings["model"]["kernels"]) == ("plain", "liger")
+    assert differences(run.settings, as_dict(first)) == [], "it is the same run"
+    text = re.sub(r"<[^>]+>", " ", write_report(run.path).read_text())
+    card = model_card(run.settings, {}, {}, Facts(), "OUT", family="qwen2_5_vl", resumed=run.resumed)
+    for key, told in {
+        "processes": "4, then 1",
+        "model.kernels": "plain, then liger",
+        "trainer.start_anyway": "False, then True, then False",
+    }.items():
+        assert re.search(rf"{re.escape(key)} +{told}", text)
+        assert f"| `{key}` | {told} |" in card
+    start_over(run.path)
+    assert not run.resumed_file.exists()
+
+
+def test_every_setting_outside_of_the_identity_is_recorded_when_it_changes_or_says_nothing_of_the_computation():
+    before = as_dict(Settings())
+    for key in identity._NOT_IDENTITY:
+        mine = copy.deepcopy(before)
+        *groups, name = key.split(".")
+        inner = mine
+        for group in groups:
+            inner = inner[group]
+        inner[name] = "another"
+        assert differences(before, mine) == []
+        assert identity.changed_on_resume(before, mine) == ({} if key in identity._NOT_HOW else {key: "another"})
+    assert set(identity._NOT_HOW) < set(identity._NOT_IDENTITY)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.ports import free_port
+from tests.runs.restarted import LATE_S
 
 BIN = Path(sys.executable).parent
 JOBS = [
@@ -79,3 +80,15 @@ def test_the_job_ends_with_the_rank_and_cause_named(name, how, ended):
     failed = (job.folder / "fails").stat().st_mtime
     assert (job.folder / "failure.txt").stat().st_mtime - failed < 60
     assert job.at - failed < 90, "the processes, and the launcher after them"
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_starts_again_begin_anew(tmp_path):
+    """The second start knows neither the failure nor the barriers of the first."""
+    command = [*launcher("torchrun")[:-1], "--max-restarts=1", "-m", "tests.runs.restarted", str(tmp_path)]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.1", "1.1"], done.stderr
+    assert float((tmp_path / "1.1").read_text()) > LATE_S / 2, "the second process waited for the first"
