@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
 from typing import Any, Self
 
 import torch
@@ -176,8 +175,13 @@ def conformal_half_widths(evaluation: Evaluation, stage: str | None) -> tuple[di
     return {protocol: width for protocol, width in widths.items() if width is not None}, name
 
 
-def _is_number(value: Any, low: float, high: float, kinds: type | UnionType = int | float) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+def _is_number(value: Any, low: float, high: float) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and low <= value <= high and value != math.inf
+
+
+def _is_count(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and _is_number(value, low, high)
 
 
 def _is_text(value: Any) -> bool:
@@ -185,17 +189,17 @@ def _is_text(value: Any) -> bool:
 
 
 def _are_half_widths(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_number(width, 0, math.inf) for width in value.values())
+    return isinstance(value, dict) and all(_is_number(width, 0, 1000) for width in value.values())
 
 
 # What a key of FACTS_FILE must be. The file may be anybody's: the lower bounds are those of the settings, and the upper
 # ones lie beyond all that a run writes and below what no machine has the memory for.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "question": (_is_text, "must be a text without special tokens and control characters"),
-    "max_pixels": (lambda value: _is_number(value, 256, MAX_FILE_PIXELS, int), "must be a number of pixels from 256"),
-    "max_new_tokens": (lambda value: _is_number(value, 1, 1_000_000, int), "must be a number of tokens from 1"),
+    "max_pixels": (lambda value: _is_count(value, 256, MAX_FILE_PIXELS), "must be a number of pixels from 256"),
+    "max_new_tokens": (lambda value: _is_count(value, 1, 1_000_000), "must be a number of tokens from 1"),
     "temperature": (lambda value: _is_number(value, math.ulp(0.0), 1000), "must be a positive number"),
-    "n_samples": (lambda value: _is_number(value, 1, 100_000, int), "must be a number of answers from 1"),
+    "n_samples": (lambda value: _is_count(value, 1, 100_000), "must be a number of answers from 1"),
     "answer_from": (lambda value: value in ("image", "words"), "must be image or words"),
     "dtype": (lambda value: value in (None, "float32", "bfloat16", "float16"), "must be a dtype or null"),
     "half_widths": (_are_half_widths, "must be an object of numbers from 0"),

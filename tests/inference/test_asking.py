@@ -193,9 +193,10 @@ WRONG = [
     ("max_new_tokens", -3), ("max_new_tokens", 0), ("max_new_tokens", "16"), ("max_new_tokens", 10**12),
     ("temperature", 0.0), ("temperature", -1.0), ("temperature", "1"), ("temperature", None),
     ("temperature", float("nan")), ("temperature", float("inf")), ("temperature", True),
-    ("n_samples", 0), ("n_samples", 2.0), ("n_samples", None), ("n_samples", 10**12),
+    ("n_samples", 0), ("n_samples", 2.0), ("n_samples", None), ("n_samples", 10**400),
     ("answer_from", "words "), ("answer_from", ["image"]), ("dtype", "int8"), ("dtype", 16),
-    ("half_widths", [1]), ("half_widths", {"mean": "0.1"}), ("half_widths", {"mean": -0.1}), ("half_widths", None),
+    ("half_widths", [1]), ("half_widths", {"mean": "0.1"}), ("half_widths", {"mean": -0.1}), ("half_widths", {"mean": 10**400}),
+    ("half_widths", {"mean": float("nan")}), ("half_widths", None),
     ("measured_on", 3), ("measured_on", "a\x1b[2J"), ("scenes_alone", "no"), ("scenes_alone", None), ("unknown", 1),
 ]  # fmt: skip
 
@@ -230,7 +231,9 @@ def test_every_setting_of_an_export_has_a_rule_and_older_exports_may_lack_some(t
     assert find_model(tmp_path)[1] == Facts(n_samples=7, temperature=1)
 
 
-@pytest.mark.parametrize("size", [{"size": {"longest_edge": "x"}}, {"max_pixels": [1]}, {"max_pixels": -1}], ids=str)
+@pytest.mark.parametrize(
+    "size", [{"size": {"longest_edge": "x"}}, {"max_pixels": [1]}, {"max_pixels": -1}, {"max_pixels": 1e999}], ids=str
+)
 def test_a_processor_s_size_that_is_none_is_one_line(size, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(size))
