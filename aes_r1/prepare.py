@@ -31,6 +31,7 @@ from aes_r1.data.labels import Label
 from aes_r1.data.loader import root_of, sample_of
 from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import mixed_sets
+from aes_r1.data.names import is_hidden
 from aes_r1.data.sample import SUFFIXES, Sample
 from aes_r1.data.splits import stratified_indices
 from aes_r1.runs.files import write_json
@@ -127,18 +128,19 @@ def _limited(labels: list[Label], limit: int | None) -> list[Label]:
 
 
 def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
-    """Return the picture files below the folders of a set, as paths relative to its root."""
+    """Return the picture files below the folders of a set that are not hidden, as paths relative to its root."""
     pictures: set[str] = set()
     for folder in [name for name in folders if (root / name).is_dir()] or [""]:
         for parent, subfolders, names in os.walk(root / folder, followlinks=True):
             if _leads_back(parent):
                 subfolders.clear()
                 continue
+            subfolders[:] = [name for name in subfolders if not is_hidden(name)]
             relative = Path(parent).relative_to(root).as_posix()
             pictures |= {
                 name if relative == "." else f"{relative}/{name}"
                 for name in names
-                if os.path.splitext(name)[1].lower() in SUFFIXES
+                if os.path.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)
             }
     return pictures
 

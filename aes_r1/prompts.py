@@ -249,6 +249,11 @@ def untaught(text: str) -> str | None:
     return None
 
 
+def unasked(question: str) -> str | None:
+    """Return why a model must not be asked `question`: as `untaught`, but it may name the tags of the answer."""
+    return untaught(_TAG.sub("", question))
+
+
 def critique_tokens(pieces: Sequence[str], order: Order = "critique_first") -> range:
     """Return the places of a completion's tokens inside its critique block, given the string of each token.
 

@@ -238,3 +238,14 @@ def test_links_that_lead_back_end_the_walk(target, tmp_path):
     (root / "disk").symlink_to(elsewhere, target_is_directory=True)
     _, report = prepared(tmp_path / "out", settings("folder", root))
     assert report["without_label"]["folder"] == ["disk/linked.jpg", "p/nobody.jpg"]
+
+
+def test_hidden_pictures_lack_no_label_and_may_have_one(tmp_path):
+    """Thumbnails and deleted pictures are none of the set, as in aes_r1.score; a row of the labels is always meant."""
+    root = tmp_path / "set"
+    hidden = (".thumbnails/a.jpg", ".Trash/deep/b.jpg", "p/.git/c.jpg", "p/._d.jpg")
+    draw(root, "p/good.jpg", "p/nobody.jpg", ".kept/e.jpg", *hidden)
+    put(root, "labels.csv", b"image,mos,split\np/good.jpg,0.4,train\n.kept/e.jpg,0.6,train\n")
+    manifest, report = prepared(tmp_path / "out", settings("folder", root))
+    assert {row["id"] for row in manifest} == {"p/good.jpg", ".kept/e.jpg"}
+    assert report["without_label"]["folder"] == ["p/nobody.jpg"]

@@ -224,10 +224,14 @@ def test_where_nothing_can_be_read_no_model_is_loaded(how, names, said, photos, 
 def test_any_file_name_survives_and_a_closed_pipe_is_no_traceback(talking_run, tmp_path):
     name = os.fsencode(tmp_path) + b"/caf\xe9 \xff.png"
     shutil.copy(talking_run / "pictures" / "03.png", name)
-    command = [sys.executable, "-m", "aes_r1.score", name, "--model", str(talking_run), "--format", "jsonl"]
-    done = processes.run(command, capture_output=True, check=False)
+    command = [sys.executable, "-m", "aes_r1.score", name, "--model", str(talking_run), "--format"]
+    done = processes.run([*command, "csv"], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"caf\xe9 \xff.png" in done.stdout
+    command.append("jsonl")
+    done = processes.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert os.fsencode(json.loads(done.stdout.decode())["path"]) == name
     with processes.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()

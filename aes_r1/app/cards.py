@@ -130,15 +130,20 @@ def comparison(first: Judged, second: Judged) -> str:
     first_verdict, second_verdict = first.verdict, second.verdict
     if first_verdict is None or second_verdict is None or first_verdict.score is None or second_verdict.score is None:
         return fill("comparison.html", sides=())
-    return fill("comparison.html", sides=(first, second), share=preference(first_verdict, second_verdict))
+    share, pairs = preference(first_verdict, second_verdict)
+    return fill("comparison.html", sides=(first, second), share=share, pairs=pairs)
 
 
-def preference(first: Verdict, second: Verdict) -> float:
-    """Return the share of pairs of sampled scores in which that of `first` is higher; ties count half."""
+def preference(first: Verdict, second: Verdict) -> tuple[float, int]:
+    """Return the share of pairs of sampled scores in which that of `first` is higher, and their number; ties are half.
+
+    A single pair, of one answer each, says nothing of how surely `first` is preferred.
+    """
     first_scores = [score for score in first.scores if score is not None]
     second_scores = [score for score in second.scores if score is not None]
     wins = sum((a > b) + 0.5 * (a == b) for a in first_scores for b in second_scores)
-    return wins / (len(first_scores) * len(second_scores))
+    pairs = len(first_scores) * len(second_scores)
+    return wins / pairs, pairs
 
 
 _PAGES = templates(Path(__file__).parent / "templates", Path(__file__).parent)

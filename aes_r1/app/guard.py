@@ -40,7 +40,9 @@ Send = Callable[[Message], Awaitable[None]]
 class Guard:
     """ASGI middleware: 404 for every address that is not in `routes`, 413 for a body over `max_body` bytes.
 
-    A refusal is one line of JSON, {"error": why}.
+    403 for a request that a browser sends for a page of another address: Gradio would answer those of every other
+    server on this machine. 415 for a POST that is no JSON, which a page may send without such an address. A refusal is
+    one line of JSON, {"error": why}.
     """
 
     def __init__(
@@ -60,6 +62,10 @@ class Guard:
             await _refuse(send, 404, f"{scope['method']} {scope['path'][:80]}: nothing is here")
             return
         headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        if origin is not None and origin.lower().partition(b"://")[2] != headers.get(b"host", b"").lower():
+            await _refuse(send, 403, f"origin {origin[:80].decode('latin-1')!r}: only this server's own pages may ask")
+            return
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.max_body:
             await _refuse(send, 413, f"the body may have {self.max_body:,} bytes; send less at a time")
@@ -68,6 +74,10 @@ class Guard:
         # of HTTP believes that and not the length.
         if b"transfer-encoding" in headers or (scope["method"] == "POST" and b"content-length" not in headers):
             await _refuse(send, 411, "the body has no Content-Length; send it whole")
+            return
+        kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        if scope["method"] == "POST" and kind != "application/json":
+            await _refuse(send, 415, f"Content-Type {kind[:40]!r}: send JSON as application/json")
             return
         await self.app(scope, receive, _with_headers(send))
 

@@ -62,6 +62,11 @@ def name_fault(value: str, wrong: re.Pattern[str]) -> str | None:
     return f"holds {'/' if match[0] == '/' else ascii(match[0])}; write it without"
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, as thumbnails, deleted pictures and the files of programs are."""
+    return name.startswith(".")
+
+
 def exists(path: Path) -> bool:
     """Return whether there is a file at `path`; a name that no file can have is none."""
     try:

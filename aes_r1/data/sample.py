@@ -117,9 +117,12 @@ class PictureError(Exception):
 
 
 def open_picture(
-    source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS, formats: tuple[str, ...] | None = None
+    source: str | Path | BinaryIO | Image.Image,
+    *,
+    max_file_pixels: int = MAX_FILE_PIXELS,
+    formats: tuple[str, ...] | None = None,
 ) -> Image.Image:
-    """Decode a file, or an open one, as 8-bit sRGB, turned as its EXIF says, transparency on white.
+    """Decode a file, an open one, or a PIL picture as 8-bit sRGB, turned as its EXIF says, transparency on white.
 
     Gray, palette, CMYK, Lab, deep and floating samples are converted (srgb.py). An animation gives its first frame, a
     TIFF its first page that is neither a reduced copy nor a mask, a camera's raw file its preview. Raises PictureError
@@ -128,6 +131,8 @@ def open_picture(
     """
     path = source if isinstance(source, str | Path) else "picture"
     try:
+        if isinstance(source, Image.Image):
+            return _decoded(source, max_file_pixels)
         with _plain_file(source) if isinstance(source, str | Path) else nullcontext(source) as file:
             return _picture_in(file, max_file_pixels, formats or FORMATS)
     except _Refused as error:
@@ -225,6 +230,8 @@ def _decoded(
     width, height = picture.size
     if width * height > max_file_pixels:
         raise _Refused(f"{width} x {height} pixels, more than {max_file_pixels}; make it smaller")
+    if width * height == 0:
+        raise _Refused(f"{width} x {height}: there is no pixel; export it again")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise _Refused(f"{width} x {height}: one side is over {MAX_ASPECT} times the other; crop it")
     mode = raw_mode(picture)

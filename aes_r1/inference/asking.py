@@ -1,22 +1,25 @@
 """Define the settings for asking a model about a picture, shared by training, `evaluate`, `score` and `export`.
 
-A model's folder rarely holds them, so they come from the run that made the model, or from an exported folder's
-aes_r1.json. For a model without either (for example a hub name) all commands use the same defaults.
+A model's folder rarely holds them, so they come from the run that made the model, or from the aes_r1.json of an
+exported folder or of a hub repository with its files. For a model without either all commands use the same defaults.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
+from aes_r1.data.sample import MAX_FILE_PIXELS
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.model import tiny
-from aes_r1.prompts import RATING_PROMPT, Order, order_of, question_of, sub_scores_of
+from aes_r1.model.files import hub_file
+from aes_r1.prompts import RATING_PROMPT, Order, order_of, question_of, sub_scores_of, unasked
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
 from aes_r1.runs.folder import RunFolder, is_model, model_in, no_final_model, run_of, runs_inside
@@ -115,7 +118,7 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
     """Return (model folder or hub name, Facts) of a run, an exported folder, any other model folder or a hub name.
 
     A run's models are those of RunFolder.models, and /model may be left out of their paths. InputError when the folder
-    holds no model.
+    holds no model, or the hub cannot be asked about a model of which nothing was downloaded.
     """
     folder = place(path)
     if (folder / FACTS_FILE).exists():
@@ -127,7 +130,8 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
         lacks = f"{run} has no such model; there are: {', '.join(there)}" if "last" in there else no_final_model(run)
         raise InputError(f"{path}: {lacks}")
     if not folder.exists():
-        return str(path), Facts()
+        exported = hub_file(str(path), FACTS_FILE)
+        return str(path), Facts() if exported is None else _facts_of(exported)
     if not is_model(model):
         inside = runs_inside(folder, "a final model", lambda one: is_model(one.model))
         raise InputError(f"{path}: neither a model's folder (config.json is missing) nor a run's; {inside}")
@@ -171,16 +175,68 @@ def conformal_half_widths(evaluation: Evaluation, stage: str | None) -> tuple[di
     return {protocol: width for protocol, width in widths.items() if width is not None}, name
 
 
+def _is_number(value: Any, low: float, high: float) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and low <= value <= high and value != math.inf
+
+
+def _is_count(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and _is_number(value, low, high)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and unasked(value) is None
+
+
+def _are_half_widths(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_number(width, 0, 1000) for width in value.values())
+
+
+# What a key of FACTS_FILE must be. The file may be anybody's: the lower bounds are those of the settings, and the upper
+# ones lie beyond all that a run writes and below what no machine has the memory for.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "question": (_is_text, "must be a text without special tokens and control characters"),
+    "max_pixels": (lambda value: _is_count(value, 256, MAX_FILE_PIXELS), "must be a number of pixels from 256"),
+    "max_new_tokens": (lambda value: _is_count(value, 1, 1_000_000), "must be a number of tokens from 1"),
+    "temperature": (lambda value: _is_number(value, math.ulp(0.0), 1000), "must be a positive number"),
+    "n_samples": (lambda value: _is_count(value, 1, 100_000), "must be a number of answers from 1"),
+    "answer_from": (lambda value: value in ("image", "words"), "must be image or words"),
+    "dtype": (lambda value: value in (None, "float32", "bfloat16", "float16"), "must be a dtype or null"),
+    "half_widths": (_are_half_widths, "must be an object of numbers from 0"),
+    "measured_on": (lambda value: value is None or _is_text(value), "must be the name of a set or null"),
+    "scenes_alone": (lambda value: isinstance(value, bool), "must be true or false"),
+}
+
+
 def _facts_of(path: Path) -> Facts:
+    """Return the Facts in the FACTS_FILE at `path`; InputError, naming file and key, for a value that can be none."""
+    values = _object_in(path)
+    for key, value in values.items():
+        if key not in _RULES:
+            raise InputError(f"{path}: unknown key {key[:40]!r}; export the run again")
+        is_meant, rule = _RULES[key]
+        if not is_meant(value):
+            raise InputError(f"{path}: {key}={repr(value)[:60]}: {rule}; export the run again")
+    return Facts(**values)
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """Read the JSON object in a file that may be anybody's."""
     try:
-        return Facts(**read_json(path))
-    except TypeError as error:
-        raise InputError(f"{path}: {error}; export the run again") from error
+        values = read_json(path)
+    except RecursionError as error:
+        raise InputError(f"{path}: is nested too deeply; give a whole model folder") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: is no JSON object; give a whole model folder")
+    return values
 
 
 def _processor_pixels(folder: Path) -> int:
     """Return the area limit in the folder's own image processor, at most the paper's."""
     path = folder / "preprocessor_config.json"
-    own = read_json(path) if path.exists() else {}
-    bound = (own.get("size") or {}).get("longest_edge") or own.get("max_pixels") or PAPER_PIXELS
+    own = _object_in(path) if path.exists() else {}
+    size = own.get("size")
+    bound = (size.get("longest_edge") if isinstance(size, dict) else None) or own.get("max_pixels") or PAPER_PIXELS
+    if not _is_number(bound, 1, math.inf):
+        raise InputError(f"{path}: {repr(bound)[:60]} is no number of pixels; download it again")
     return min(int(bound), PAPER_PIXELS)

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -274,23 +275,31 @@ def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model
 def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | None) -> Any:
     """Load the model with its weights; raise InputError unless they fill exactly its architecture and are finite."""
     from transformers import AutoModelForImageTextToText
-    from transformers.utils import logging as transformers_logging
 
     if device is not None and not Path(path).is_dir():  # a check downloads no weights
         with torch.device(device):
             return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    load = partial(
+        AutoModelForImageTextToText.from_pretrained,
+        config=config,
+        dtype=getattr(torch, dtype),
+        device_map=device,
+        trust_remote_code=False,
+    )
+    return whole(load, path, values=device is None)
+
+
+def whole(load: Callable[..., Any], path: str | Path, *, values: bool = True) -> Any:
+    """Return what `load`, a from_pretrained, reads at `path`; InputError unless its weights fill its architecture.
+
+    values: also that they are finite.
+    """
+    from transformers.utils import logging as transformers_logging
+
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # the error below says in one line what its table would show
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            path,
-            config=config,
-            dtype=getattr(torch, dtype),
-            device_map=device,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        loaded: Any = load(path, output_loading_info=True, ignore_mismatched_sizes=True)
     finally:
         transformers_logging.set_verbosity(verbosity)
     model, loading_info = loaded
@@ -301,8 +310,8 @@ def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | No
             f"{name} {tuple(shape)}, not {tuple(expected)}" for name, shape, expected in loading_info["mismatched_keys"]
         ),
     }
-    if device is None:
-        faults["hold NaN or infinity"] = [name for name, values in model.named_parameters() if not _finite(values)]
+    if values:
+        faults["hold NaN or infinity"] = [name for name, weight in model.named_parameters() if not _finite(weight)]
     reasons = [f"{len(names)} {fault} ({', '.join(names[:3])})" for fault, names in faults.items() if names]
     if reasons:
         raise InputError(

@@ -19,6 +19,7 @@ from aes_r1.settings import InputError
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WAY_OUT = "give a model folder or hub name (OWNER/NAME)"
+_NOT_ASKED, _NOT_THERE = "the hub could not be asked", "the hub has no such model"
 
 
 def check(path: str | Path, key: str) -> None:
@@ -68,6 +69,31 @@ def find(path: str | Path, key: str) -> dict[str, Any] | None:
     return _hub_config(name, key)
 
 
+def hub_file(name: str, file: str) -> Path | None:
+    """Return `file` of the hub model `name`; None where its repository lacks it, and for what can be no hub name.
+
+    Where the hub cannot be asked, the files of the model that were downloaded before are all that it has. InputError
+    where there are none.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
+
+    if not _HUB_NAME.fullmatch(name) or (Path(name).parent.is_dir() and not _is_downloaded(name)):
+        return None  # `find` says what is wrong with it
+    try:
+        if not isinstance(try_to_load_from_cache(name, file), str):
+            get_session().head(constants.ENDPOINT, timeout=5)  # fails fast, as in _hub_config
+        return Path(hf_hub_download(name, file))
+    except RemoteEntryNotFoundError:
+        return None
+    except (OSError, ValueError, HTTPError) as error:
+        if _is_downloaded(name):
+            return None
+        said = _NOT_THERE if isinstance(error, RepositoryNotFoundError) else _NOT_ASKED
+        raise InputError(f"{name}: no such folder, and {said} ({_first_line(error)}); {_WAY_OUT}") from error
+
+
 def _near(folder: Path) -> str:
     """Return the way out for a folder that does not hold a model."""
     if (folder / "adapter_config.json").exists():
@@ -87,15 +113,22 @@ def _hub_config(name: str, key: str) -> Any:
     from huggingface_hub import constants, get_session
     from transformers.utils.hub import cached_file
 
-    said = "the hub could not be asked"
+    said = _NOT_ASKED
     try:
         if not _is_downloaded(name):
             get_session().head(constants.ENDPOINT, timeout=5)  # fails fast: a download would retry for half a minute
-        said = "the hub has no such model"
-        return json.loads(Path(str(cached_file(name, "config.json"))).read_text(encoding="utf-8"))
+        said = _NOT_THERE
+        file = Path(str(cached_file(name, "config.json")))
     except (OSError, ValueError, HTTPError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{key}={name}: no such folder, and {said} ({reason}); {_WAY_OUT}") from error
+        raise InputError(f"{key}={name}: no such folder, and {said} ({_first_line(error)}); {_WAY_OUT}") from error
+    fault = _json_fault(file)
+    if fault:
+        raise InputError(f"{key}={name}: {file.name} {fault}; download it again")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_kind(config: dict[str, Any], path: str | Path, key: str) -> None:
@@ -121,6 +154,8 @@ def _check_weights(folder: Path, key: str) -> None:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise InputError(f"{key}={folder}: {index.name} names no weight files; download it again")
         names = sorted(set(shards.values()))
         missing = [name for name in names if not (folder / name).exists()]
         if missing:
@@ -144,7 +179,7 @@ def _json_fault(file: Path) -> str | None:
         return fault
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"is not whole JSON ({error})"
     # Only the model's own files must be objects: people keep JSON lists beside their models.
     return None if isinstance(content, dict) or file.name not in _OBJECTS else "is not a JSON object"
@@ -195,7 +230,7 @@ def _safetensors_fault(file: Path) -> str | None:
     try:
         rows = json.loads(head)
         end = max((row["data_offsets"][1] for name, row in rows.items() if name != "__metadata__"), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return "is not a safetensors file"
     expected = 8 + length + end
     return None if size == expected else f"is cut: {size:,} of {expected:,} bytes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from aes_r1.model import families
-from aes_r1.model.backbone import MIN_PIXELS, Backbone
+from aes_r1.model.backbone import MIN_PIXELS, Backbone, whole
 from aes_r1.model.files import written_to
 from aes_r1.settings import InputError
 
@@ -46,8 +47,11 @@ def save(backbone: Backbone, folder: Path) -> None:
 
 
 def load(folder: Path, *, family: str, max_pixels: int, device: torch.device) -> Tower:
-    """Load what `save` wrote of a model of `family`, for pictures of at most `max_pixels`, in float32."""
-    tower = _class_of(family).from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    """Load what `save` wrote of a model of `family`, for pictures of at most `max_pixels`, in float32.
+
+    InputError where the weights are not whole.
+    """
+    tower = whole(partial(_class_of(family).from_pretrained, dtype=torch.float32), folder).to(device).eval()
     core = SimpleNamespace(config=SimpleNamespace(model_type=family), model=SimpleNamespace(visual=tower))
     families.attend_to_windows_at_once(core)
     processor = families.load_image_processor(family, folder)

@@ -29,9 +29,13 @@ from aes_r1.data.sample import PictureError
 from aes_r1.reward_server.batches import Batches, Closed, Full
 from aes_r1.scoring.critic import Verdict
 from aes_r1.scoring.rows import row_of
+from aes_r1.scoring.uploads import MAX_BYTES
 
 ROUTES = {"GET": re.compile("/health"), "POST": re.compile("/(score|compute)")}
-MAX_BODY = 400_000_000  # bytes of a request; 64 PNG of 1024 x 1024 pixels have about 200 million as base64
+MAX_BODY = 400_000_000  # bytes of a request at most; 64 PNG of 1024 x 1024 pixels have about 200 million as base64
+BESIDE = 1_000_000  # bytes that a request may hold beside its pictures, such as prompts
+# Lists, objects and items in a body, whose marks base64 has not. Two bytes of them can become 150 in memory.
+MAX_PARTS = 100_000
 MOST_HELD = 1_600_000_000  # bytes of all requests that are being answered
 BODY_S = 60.0  # seconds in which the body of a request must arrive
 POLL_S = 1.0  # seconds between two checks whether the client is still connected
@@ -85,10 +89,15 @@ def build(
         middleware=[
             # DNS rebinding: a foreign page may resolve its own host name to this machine; the Host header shows it.
             *([Middleware(HostNames, hosts=hosts)] if hosts is not None else []),
-            Middleware(Guard, max_body=MAX_BODY, routes=ROUTES),
+            Middleware(Guard, max_body=largest_body(max_pictures), routes=ROUTES),
         ],
         lifespan=lifespan,
     )
+
+
+def largest_body(max_pictures: int) -> int:
+    """Return how many bytes a request of at most `max_pictures` pictures may have."""
+    return min(MAX_BODY, max_pictures * (MAX_BYTES * 4 // 3 + 100) + BESIDE)
 
 
 class _Answers:
@@ -130,9 +139,6 @@ class _Answers:
 
 async def _pictures(request: Request, key: str, max_pictures: int) -> list[str]:
     """Return the base64 texts of a request's pictures."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":  # a page of another site could send any other kind without asking first
-        raise _Refused(415, f"Content-Type {kind[:40]!r}: send JSON as application/json, with pictures as base64")
     try:
         async with asyncio.timeout(BODY_S):
             body = b"".join([chunk async for chunk in request.stream()])  # unlike body(), keeps no second copy
@@ -141,7 +147,7 @@ async def _pictures(request: Request, key: str, max_pictures: int) -> list[str]:
     except TimeoutError as error:
         raise _Refused(408, f"the body took over {BODY_S:g} seconds; send fewer pictures at a time") from error
     try:
-        given = await asyncio.to_thread(json.loads, body)
+        given = await asyncio.to_thread(_parsed, body)
     except (ValueError, RecursionError) as error:
         raise _Refused(400, f'the body is no JSON; send {{"{key}": [base64, ..]}}') from error
     pictures = given.get(key) if isinstance(given, dict) else None
@@ -151,6 +157,14 @@ async def _pictures(request: Request, key: str, max_pictures: int) -> list[str]:
         raise _Refused(413, f"{key}: {len(pictures)} pictures, at most {max_pictures} in a request; send them in parts")
     starts = [_DATA_URI.match(one) for one in pictures]
     return [one if start is None else one[start.end() :] for one, start in zip(pictures, starts, strict=True)]
+
+
+def _parsed(body: bytes) -> Any:
+    """Return the JSON value in `body`; one of too many parts is refused before it is parsed and takes room."""
+    parts = sum(body.count(mark) for mark in (b"[", b"{", b","))
+    if parts > MAX_PARTS:
+        raise _Refused(413, f"the body has {parts:,} lists, objects and items, at most {MAX_PARTS:,}; send pictures")
+    return json.loads(body)
 
 
 async def _verdicts(request: Request, batches: Batches, pictures: Sequence[str], key: str) -> list[Verdict]:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from aes_r1.aescot.wording import split_dimensions
-from aes_r1.data.sample import as_rgb, open_picture
+from aes_r1.data.sample import open_picture
 from aes_r1.evaluation.uncertainty import predictive_half_width
 from aes_r1.inference.asking import Facts, find_model
 from aes_r1.inference.predict import mean_sub_scores
@@ -107,9 +107,8 @@ class Critic:
         return cls(backbone, facts, samples=samples, seed=seed, sample=sample)
 
     def score(self, picture: str | Path | Image.Image) -> Verdict:
-        """Critique and score one picture: a path, or a PIL picture. PictureError when the file cannot be read."""
-        picture = as_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        return self.verdicts([picture])[0]
+        """Critique and score one picture: a path, or a PIL picture. PictureError when it cannot be read or shown."""
+        return self.verdicts([open_picture(picture)])[0]
 
     def verdicts(self, pictures: Sequence[Image.Image]) -> list[Verdict]:
         """Critique and score several RGB pictures in one batch, which takes a GPU little longer than one.

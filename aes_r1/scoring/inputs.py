@@ -15,18 +15,20 @@ from functools import partial
 from http.client import HTTPException
 from itertools import chain
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from PIL import Image
 
-from aes_r1.data.names import local_name
+from aes_r1.data.names import is_hidden, local_name
 from aes_r1.data.sample import SUFFIXES, PictureError, open_picture
 from aes_r1.settings import InputError
 
 _URL = re.compile(r"(?:https?|ftp)://|data:", re.IGNORECASE)
 _CHUNK = 1 << 16
+_HTTP_ALONE = "only http and https are fetched"
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ def find_pictures(
     """Yield the paths (and URLs) that `inputs` name, in their order; a PictureError for an input that names nothing.
 
     A folder yields the files below it that have a picture's suffix, by name; a glob (with `**`) yields its matches. A
-    file that is named itself, or by a file:// address, is taken whatever its suffix. `skipped` counts the other files
-    of folders by suffix. Nothing is opened, and only names are held in memory.
+    file that is named itself, or by a file:// address, is taken whatever its suffix. `skipped` counts what else is in
+    folders: files by suffix, and what is hidden. Nothing is opened, and only names are held in memory.
     """
     skipped = Counter() if skipped is None else skipped
     for given in inputs:
@@ -129,11 +131,13 @@ def _below(folder: str, skipped: Counter[str]) -> Iterator[str | PictureError]:
     for directory, folders, files in os.walk(folder, onerror=unreadable.append):
         while unreadable:
             yield _closed(unreadable.pop())
-        folders.sort()
+        shown = sorted(name for name in folders if not is_hidden(name))
+        skipped["hidden folder"] += len(folders) - len(shown)
+        folders[:] = shown  # os.walk goes into these alone
         skipped["linked folder"] += sum(os.path.islink(os.path.join(directory, name)) for name in folders)
         for name in sorted(files):
             suffix = Path(name).suffix.lower()
-            if name.startswith("."):
+            if is_hidden(name):
                 skipped["hidden picture"] += suffix in SUFFIXES
             elif suffix in SUFFIXES:
                 yield os.path.join(directory, name)
@@ -181,19 +185,28 @@ def _download(url: str, limits: UrlLimits) -> bytes:
     return body
 
 
-def _fetch(url: str, limits: UrlLimits) -> bytes | PictureError:
-    """Return the body behind an http(s) URL, or what is wrong with it.
+class _HttpAlone(HTTPRedirectHandler):
+    """Follow redirects to http and https alone; urllib would also connect to a server of ftp."""
 
-    urllib follows redirects to http, https and ftp; an answer that came from ftp is refused.
-    """
-    if urlsplit(url).scheme.lower() not in ("http", "https"):
-        return PictureError(url, "only http and https are fetched")
+    def redirect_request(self, *request: Any) -> Request | None:
+        """Return the request that a redirect leads to; URLError for another protocol."""
+        if not _is_http(request[-1]):
+            raise URLError(f"a redirect to {urlsplit(request[-1]).scheme}; {_HTTP_ALONE}")
+        return super().redirect_request(*request)
+
+
+def _is_http(url: str) -> bool:
+    return urlsplit(url).scheme.lower() in ("http", "https")
+
+
+def _fetch(url: str, limits: UrlLimits) -> bytes | PictureError:
+    """Return the body behind an http(s) URL, or what is wrong with it."""
+    if not _is_http(url):
+        return PictureError(url, _HTTP_ALONE)
     end = time.monotonic() + limits.seconds
     try:
         request = Request(url, headers={"User-Agent": "aes-r1", "Accept": "image/*"})
-        with urlopen(request, timeout=limits.seconds) as answer:
-            if not answer.geturl().lower().startswith(("http://", "https://")):
-                return PictureError(url, "redirected away from http")
+        with build_opener(_HttpAlone).open(request, timeout=limits.seconds) as answer:
             body = bytearray()
             while chunk := answer.read1(_CHUNK):
                 body += chunk

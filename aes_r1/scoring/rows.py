@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aes_r1.prompts import DIMENSIONS
+from aes_r1.runs.files import row_line
 from aes_r1.scoring.critic import Verdict
 from aes_r1.scoring.intervals import meaning
 
@@ -85,7 +85,7 @@ def write_rows(
 
 def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
     for row in rows:
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        out.write(row_line(row).decode())  # whole UTF-8, as in shards; a name of other bytes is escaped
         out.flush()
 
 

@@ -10,11 +10,13 @@ OUT/scorer.json       family and size of pictures, what it was fitted on, and wh
 
 from __future__ import annotations
 
+import operator
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ import torch
 from PIL import Image
 
 from aes_r1.data.manifest import read_run_manifest
-from aes_r1.data.sample import Sample, as_rgb, open_picture
+from aes_r1.data.sample import Sample, blank_picture, open_picture
 from aes_r1.data.splits import LIMIT_SEED, stratified_draw
 from aes_r1.evaluation.bootstrap import agreement, as_columns, bootstrap, with_interval
 from aes_r1.inference.asking import run_facts
@@ -38,6 +40,14 @@ from aes_r1.settings import InputError
 
 PICTURES = 4000  # training pictures that the layer is fitted on, at most
 FILE, LAYER, TOWER = "scorer.json", "layer.safetensors", "tower"
+_NO_SCORER = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)  # of files with other content
 PROTOCOL = "mean"  # the protocol of the run's answers that a scorer is compared with
 
 
@@ -52,18 +62,33 @@ class Scorer:
     @classmethod
     def load(cls, folder: str | Path, *, device: str | None = None) -> Scorer:
         """Load what `make_scorer` wrote; device None takes a GPU where there is one. InputError for another folder."""
+        from huggingface_hub.errors import StrictDataclassError
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        folder = Path(folder)
-        facts = read_json(folder / FILE)
-        layer = load_file(folder / LAYER)
+        folder = Path(folder).expanduser()
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        tower = towers.load(folder / TOWER, family=facts["family"], max_pixels=facts["max_pixels"], device=chosen)
-        return cls(tower, layer["weights"], float(layer["constant"][0]))
+        try:
+            facts = read_json(folder / FILE)
+            family, max_pixels = facts["family"], operator.index(facts["max_pixels"])
+            if family not in towers.FAMILIES:
+                raise ValueError(f"family={family}")
+            layer = load_file(folder / LAYER)
+            tower = towers.load(folder / TOWER, family=family, max_pixels=max_pixels, device=chosen)
+            scorer = cls(tower, layer["weights"], float(layer["constant"][0]))
+            shown = scorer.scores([blank_picture()])  # fails where the layer is of another tower
+            if shown.shape != (1,) or not np.isfinite(shown).all():
+                raise ValueError(f"{LAYER} gives no number")
+        except (SafetensorError, StrictDataclassError, UnpicklingError, RecursionError, *_NO_SCORER) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(
+                f"{folder}: holds no whole scorer ({reason}); give a folder that aes_r1.export --scorer wrote"
+            ) from error
+        return scorer
 
     def scores(self, pictures: Sequence[str | Path | Image.Image]) -> np.ndarray:
-        """Return [n] scores in 0..1 of paths or PIL pictures, in one batch. PictureError for an unreadable file."""
-        opened = [as_rgb(one) if isinstance(one, Image.Image) else open_picture(one) for one in pictures]
+        """Return [n] scores in 0..1 of paths or PIL pictures, in one batch. PictureError for an unreadable one."""
+        opened = [open_picture(one) for one in pictures]
         return np.clip(eyes_features(self.tower, opened) @ self.weights + self.constant, 0, 1)
 
 

@@ -1,7 +1,8 @@
 """Score millions of pictures: Ray workers score shards of a list, and each shard is written atomically.
 
 OUT/plan.json holds the list's hash, the model and the sampling. OUT/part-00000.jsonl holds the rows of a shard in the
-list's order, and OUT/part-00000.unreadable.jsonl its unreadable files. A shard with a part file is not scored again.
+list's order, and OUT/part-00000.unreadable.jsonl its unreadable files. A shard with a part file is not scored again,
+except for the URLs among its unreadable files: another start, perhaps with other limits, may get them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from aes_r1.data.sample import PictureError
 from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
 from aes_r1.runs.ray_cluster import lost_workers, start_ray
 from aes_r1.scoring.critic import Critic, identity_of
-from aes_r1.scoring.inputs import UrlLimits, read_picture
+from aes_r1.scoring.inputs import UrlLimits, is_url, read_picture
 from aes_r1.scoring.rows import count_of, row_of
 from aes_r1.settings import InputError
 
@@ -69,15 +70,23 @@ class ShardScorer:
         return ""
 
     def _score(self, number: int, names: list[str]) -> None:
+        """Score the pictures of a shard that have no row yet."""
+        part = _part(self.out, number)
+        is_done = part.exists()
+        known = {row["path"]: row for row in iter_rows(part)}
         rows, unreadable = [], []
         for name in names:
             try:
-                rows.append(row_of(name, self.critic.score(read_picture(name, self.limits))))
+                rows.append(known.get(name) or row_of(name, self.critic.score(read_picture(name, self.limits))))
             except PictureError as error:
                 unreadable.append({"path": name, "reason": error.reason})
-        if unreadable:
-            write_rows(_unreadable(self.out, number), unreadable)
-        write_rows(_part(self.out, number), rows)  # written last, because it marks the shard as done
+        # A part marks its shard as done, so a new one is written last. One that gets further rows is written first:
+        # after a kill in between a URL then stands in both files, and not in neither, and the next start mends it.
+        if is_done:
+            write_rows(part, rows)
+        _write_unreadable(self.out, number, unreadable)
+        if not is_done:
+            write_rows(part, rows)
 
 
 def score_shards(
@@ -94,7 +103,7 @@ def score_shards(
     """Score `found` into `out` with `workers` Ray workers; return the counts of rows.count_of and the unreadable files.
 
     Ray connects to the cluster of RAY_ADDRESS, or starts one on this machine. All workers must see the same folder
-    `out`. Raises InputError when `out` holds the shards of another list, model or sampling.
+    `out`. Raises InputError when `out` holds the shards of another list, model or sampling, or of no known one.
     """
     try:
         import ray
@@ -109,7 +118,7 @@ def score_shards(
     identity = identity_of(model, samples=samples, seed=seed)  # a wrong model fails here, before a worker starts
     _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
-    missing = [{"number": n, "names": json.dumps(part)} for n, part in shards if not _part(out, n).exists()]
+    missing = [{"number": n, "names": json.dumps(names)} for n, names in shards if not _is_done(out, n)]
     if missing:
         with _Cluster(ray, workers), lost_workers(ray):
             _run(ray, missing, out, model, samples, seed, limits, workers)
@@ -182,7 +191,25 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
         if differing:
             raise InputError(f"{out} holds shards of another {' and '.join(differing)}; give another --shards folder")
         return
+    if parts := sorted(out.glob("part-*.jsonl")):
+        raise InputError(
+            f"{out} holds {parts[0].name} and no plan.json that says of what; give another --shards folder"
+        )
     write_json(path, plan)
+
+
+def _is_done(out: Path, number: int) -> bool:
+    """Return whether a shard has its part, and none of its URLs is left to be fetched again."""
+    failed = (row["path"] for row in iter_rows(_unreadable(out, number)))
+    return _part(out, number).exists() and not any(map(is_url, failed))
+
+
+def _write_unreadable(out: Path, number: int, rows: list[dict[str, str]]) -> None:
+    """Write the unreadable files of a shard; where there are none, delete the list that an earlier start has left."""
+    if rows:
+        write_rows(_unreadable(out, number), rows)
+    else:
+        _unreadable(out, number).unlink(missing_ok=True)
 
 
 def _digest(names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from aes_r1.settings import InputError
 from aes_r1.tracking.glossary import GLOSSARY, on_axis
+
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]()#!|]")  # what TensorBoard's Markdown gives a meaning within a line
 
 
 class Board:
@@ -55,5 +58,5 @@ class Board:
 
 
 def _cell(text: str) -> str:
-    """Return text that neither ends a table's cell nor is read as HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Return text that neither ends a table's cell nor is read as Markdown or HTML, which could load a picture."""
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")

@@ -53,11 +53,8 @@ class Tracker:
         if self._run is None:
             return
         self._run.path.mkdir(parents=True, exist_ok=True)
-        for path in (self._run.completions_file, self._run.metrics_file):
-            rows = read_rows(path)
-            if rows:
-                write_rows(path, rows)
-        self._rows = len(rows)
+        self._rows = _mended(self._run.metrics_file)
+        _mended(self._run.completions_file)
         if settings.name == "tensorboard":
             self._board = self._new_board()
         elif settings.name != "none" and not switched_off():
@@ -187,3 +184,8 @@ class Tracker:
         if self._board is not None:
             self._board.close()
             self._board = None
+
+
+def _mended(path: Path) -> int:
+    """Write a JSON-lines file again without a last line that a kill cut short; return how many rows it has."""
+    return write_rows(path, read_rows(path)) if path.exists() else 0

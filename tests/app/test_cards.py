@@ -66,11 +66,20 @@ def test_no_words_of_others_become_markup():
 
 def test_a_preference_counts_pairs_of_answers():
     first, second = judged("a", "0.2", "0.6", "x").verdict, judged("b", "0.4", "0.6").verdict
-    assert preference(first, second) == pytest.approx((0 + 0 + 1 + 0.5) / 4)
-    assert preference(second, first) == pytest.approx(1 - preference(first, second))
+    assert preference(first, second) == (pytest.approx((0 + 0 + 1 + 0.5) / 4), 4)
+    assert preference(second, first)[0] == pytest.approx(1 - preference(first, second)[0])
     text = comparison(judged("a", "0.2", "0.6"), judged("b", "0.4", "0.6"))
     assert "<b>b</b> is ahead in 62% of pairs" in text
-    assert "0.10 apart" in text
+    assert "the mean scores are 0.10 apart" in text
+
+
+def test_one_answer_each_says_nothing_of_how_surely():
+    for answers in (("0.51",), ("x", "0.51")):
+        text = " ".join(comparison(judged("a", *answers), judged("b", "0.50")).split())
+        said = "<b>a</b> is ahead by one answer each, which does not say how surely; the scores are 0.01 apart"
+        assert said in text
+        assert "%" not in text[: text.index("apart")]
+    assert "Neither is ahead; the scores are 0.00 apart" in comparison(judged("a", "0.50"), judged("b", "0.50"))
 
 
 def test_what_has_no_score_is_said():

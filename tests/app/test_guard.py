@@ -2,29 +2,57 @@
 
 import asyncio
 
+import pytest
+
 from aes_r1.app.guard import Guard
+
+JSON = (b"content-type", b"application/json")
+
+
+def status(method, path, headers):
+    """The status with which a guard of at most 100 bytes answers."""
+    sent = []
+
+    async def inner(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "headers": headers}
+    asyncio.run(Guard(inner, max_body=100)(scope, None, send))
+    return sent[0]["status"]
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset"])
+def test_what_is_posted_is_json(path):
+    """Every other kind can be sent by a page of another site; it must ask first whether it may send JSON."""
+    length = (b"content-length", b"10")
+    for kind in (b"application/json", b"Application/JSON; charset=utf-8", b" application/json "):
+        assert status("POST", path, [length, (b"content-type", kind)]) == 200
+    simple = (b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x", b"")
+    for kind in (*simple, b"text/plain; application/json", b"text/json", b"application/x+json", b"\xff"):
+        assert status("POST", path, [length, (b"content-type", kind)]) == 415
+    assert status("POST", path, [length]) == 415
+    assert status("OPTIONS", path, []) == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_page_of_another_address_is_not_answered(method):
+    path = {"GET": "/config", "POST": "/gradio_api/queue/join"}[method]
+    own = [(b"content-length", b"10"), JSON, (b"host", b"LocalHost:7860")]
+    for origin in (b"http://localhost:7860", b"https://localhost:7860", b"HTTP://localhost:7860"):
+        assert status(method, path, [*own, (b"origin", origin)]) == 200
+    others = (b"http://localhost", b"http://localhost:3000", b"http://127.0.0.1:7860", b"http://attacker.example")
+    for origin in (*others, b"null", b"", b"localhost:7860", b"http://localhost:7860@attacker.example", b"\xff"):
+        assert status(method, path, [*own, (b"origin", origin)]) == 403
+    assert status(method, path, own) == 200, "a program, which is no page"
 
 
 def test_a_body_of_unknown_length_is_refused():
-    async def answer_to(method, path, headers):
-        sent = []
-
-        async def inner(scope, receive, send):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": method, "path": path, "headers": headers}
-        await Guard(inner, max_body=100)(scope, None, send)
-        return sent[0]["status"]
-
-    def status(*request):
-        return asyncio.run(answer_to(*request))
-
     join = "/gradio_api/queue/join"
-    assert status("POST", join, [(b"content-length", b"100")]) == 200
-    assert status("POST", join, [(b"content-length", b"101")]) == 413
+    assert status("POST", join, [(b"content-length", b"100"), JSON]) == 200
+    assert status("POST", join, [(b"content-length", b"101"), JSON]) == 413
     assert status("POST", join, [(b"content-length", b"-1")]) == 413
     assert status("POST", join, [(b"transfer-encoding", b"chunked")]) == 411
     assert status("POST", join, [(b"content-length", b"2"), (b"transfer-encoding", b"chunked")]) == 411

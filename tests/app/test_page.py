@@ -25,7 +25,7 @@ from aes_r1.app.visits import Visits
 from aes_r1.data.sample import PictureError
 from aes_r1.inference.asking import Facts
 from aes_r1.scoring.critic import Critic, verdict
-from aes_r1.scoring.uploads import MAX_BYTES, read_upload
+from aes_r1.scoring.uploads import FORMATS, MAX_BYTES, read_upload
 from tests.ports import free_port
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
@@ -291,6 +291,12 @@ def test_an_upload_is_a_photograph_within_its_limits(tmp_path):
         assert error.value.path == "a.jpg"
 
 
+def test_the_guide_names_the_formats_of_an_upload():
+    guide = " ".join((Path(__file__).parents[2] / "docs" / "scoring.md").read_text().split())
+    named = re.search(r"60 megapixels; ([^)]*) by content\)", guide)[1].replace(" with the extra photos", "")
+    assert [name.upper() for name in re.split(", | or ", named)] == list(FORMATS)
+
+
 class Mute:
     """A critic that looks at a picture and says nothing that can be read."""
 
@@ -324,6 +330,34 @@ def served(monkeypatch):
 
     yield blocks, made[0], dropped
     blocks.close()
+
+
+def test_no_page_of_another_site_has_anything_scored(served, monkeypatch):
+    """Not even one of another server of this machine, to which Gradio would answer."""
+    blocks, scored, picture = served[0], [], io.BytesIO()
+    monkeypatch.setattr(Mute, "score", lambda _, picture: scored.append(picture))
+    Image.new("RGB", (64, 64)).save(picture, "PNG")
+    event = {"name": "a", "data": base64.b64encode(picture.getvalue()).decode(), "visit": "v" * 36}
+    body = json.dumps({"data": [None, NEWEST], "fn_index": 0, "session_hash": "abc", "event_data": event})
+    simple = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None)
+    with httpx.Client(base_url=blocks.local_url, timeout=60) as client:
+        assert client.get("/config", headers={"Host": "attacker.example"}).status_code == 400
+
+        def posted(path, origin, kind):
+            headers = {"Origin": origin, "Content-Type": kind}
+            given = {name: value for name, value in headers.items() if value is not None}
+            return client.post(f"/gradio_api/{path}", content=body, headers=given).status_code
+
+        for origin in ("http://attacker.example", "http://localhost:3000", "null"):
+            assert client.get("/config", headers={"Origin": origin}).status_code == 403
+            for path in ("queue/join", "cancel", "reset"):
+                assert {posted(path, origin, kind) for kind in ("application/json", *simple)} == {403}
+        assert {posted("queue/join", None, kind) for kind in simple} == {415}
+        assert posted("queue/join", blocks.local_url.rstrip("/"), "application/json") == 200
+        deadline = time.monotonic() + 60
+        while not scored and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert len(scored) == 1, "the page's own alone"
 
 
 def test_what_is_over_is_forgotten(served):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 
 from aes_r1 import evaluate
-from aes_r1.inference.asking import Asking, Facts, find_model
+from aes_r1.inference.asking import FACTS_FILE, Asking, Facts, find_model
 from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
@@ -63,7 +66,8 @@ def test_the_training_run_evaluate_and_score_ask_alike(values, tmp_path):
         }  # fmt: skip
 
 
-def test_a_model_of_which_nothing_is_known_is_asked_alike_too(tmp_path):
+def test_a_model_of_which_nothing_is_known_is_asked_alike_too(tmp_path, hub):
+    hub.fill("org/hub-name", {"config.json": "{}"})
     (tmp_path / "config.json").write_text("{}")
     for path in ("org/hub-name", tmp_path):
         facts = find_model(path)[1]
@@ -74,6 +78,167 @@ def test_a_model_of_which_nothing_is_known_is_asked_alike_too(tmp_path):
         "answer_from": "image", "dtype": "float32",
     }  # fmt: skip
     assert asdict(Facts())["half_widths"] == {}
+
+
+EXPORTED = Facts(
+    question=SCORE_ONLY_PROMPT, max_pixels=65536, max_new_tokens=16, temperature=1.0, n_samples=2, answer_from="image",
+    dtype="bfloat16", half_widths={"mean": 0.1}, measured_on="scenes/test", scenes_alone=True,
+)  # fmt: skip
+
+
+class Hub:
+    """The hub as this machine sees it: `files` of repositories, and the cache that downloads go to."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.files: dict[str, dict[str, str]] = {}
+
+    def fill(self, name: str, files: dict[str, str]) -> Path:
+        """Put a snapshot of the repository `name` into the cache, as a download does; return its folder."""
+        repository = self.cache / f"models--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text("a" * 40)
+        snapshot = repository / "snapshots" / ("a" * 40)
+        snapshot.mkdir(parents=True)
+        for file, text in files.items():
+            (snapshot / file).write_text(text)
+        return snapshot
+
+    def serve(self, monkeypatch) -> ThreadingHTTPServer:
+        """Answer for `files` at an address of this machine, which becomes the hub's."""
+        hub = self
+
+        class Answers(BaseHTTPRequestHandler):
+            def do_HEAD(self):
+                owner, name, _, _, file = [*self.path.strip("/").split("/"), *[""] * 5][:5]
+                inside = hub.files.get(f"{owner}/{name}")
+                text = (inside or {}).get(file, "").encode()
+                self.send_response(200 if text or self.path == "/" else 404)
+                if not text and self.path != "/":
+                    self.send_header("X-Error-Code", "RepoNotFound" if inside is None else "EntryNotFound")
+                self.send_header("ETag", f'"{len(text)}"')
+                self.send_header("X-Repo-Commit", "b" * 40)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                return text
+
+            def do_GET(self):
+                self.wfile.write(self.do_HEAD())
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.lies_at(f"http://127.0.0.1:{server.server_port}", monkeypatch)
+        return server
+
+    def lies_at(self, address: str, monkeypatch) -> None:
+        """Let `address` be the hub's."""
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that cannot be reached, with an empty cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    found = Hub(tmp_path / "cache")
+    found.lies_at("http://127.0.0.1:1", monkeypatch)
+    return found
+
+
+def test_an_exported_model_is_asked_alike_by_its_hub_name(hub, monkeypatch):
+    """From the cache, where the hub cannot be asked; and from the hub, with nothing in the cache."""
+    files = {"config.json": "{}", FACTS_FILE: json.dumps(asdict(EXPORTED))}
+    folder = hub.fill("me/critic", files)
+    hub.files["me/new"] = files
+    assert find_model(folder) == (str(folder), EXPORTED)
+    assert find_model("me/critic") == ("me/critic", EXPORTED)
+    assert find_model("me/critic")[1].warning() is not None
+    server = hub.serve(monkeypatch)
+    assert find_model("me/new") == ("me/new", EXPORTED)
+    server.shutdown()
+
+
+def test_a_repository_without_facts_is_asked_by_the_defaults(hub, monkeypatch):
+    """The hub says so, or the snapshot that was downloaded; where the hub says it of no repository, it is one line."""
+    folder = hub.fill("me/base", {"config.json": "{}"})
+    assert find_model("me/base")[1] == find_model(folder)[1] == Facts()
+    hub.files["me/other"] = {"config.json": "{}"}
+    server = hub.serve(monkeypatch)
+    assert find_model("me/other")[1] == find_model("me/base")[1] == Facts()
+    with pytest.raises(InputError, match=r"^me/none: no such folder, and the hub has no such model \("):
+        find_model("me/none")
+    server.shutdown()
+
+
+def test_a_repository_that_cannot_be_reached_is_one_line(hub, tmp_path, monkeypatch):
+    said = r"^me/critic: no such folder, and the hub could not be asked \(.*\); give a model folder or hub name"
+    with pytest.raises(InputError, match=said) as found:
+        find_model("me/critic")
+    assert "\n" not in str(found.value)
+    # What can be no hub name is not asked about: the check of the model names the key, too.
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/nothing", "nothing", "/gone"):
+        assert find_model(name) == (name, Facts())
+
+
+WRONG = [
+    ("question", 7), ("question", ["a"]), ("question", "say <|im_end|>"), ("question", "\ud800"),
+    ("max_pixels", "262144"), ("max_pixels", 255), ("max_pixels", 1e6), ("max_pixels", True), ("max_pixels", 10**12),
+    ("max_new_tokens", -3), ("max_new_tokens", 0), ("max_new_tokens", "16"), ("max_new_tokens", 10**12),
+    ("temperature", 0.0), ("temperature", -1.0), ("temperature", "1"), ("temperature", None),
+    ("temperature", float("nan")), ("temperature", float("inf")), ("temperature", True),
+    ("n_samples", 0), ("n_samples", 2.0), ("n_samples", None), ("n_samples", 10**400),
+    ("answer_from", "words "), ("answer_from", ["image"]), ("dtype", "int8"), ("dtype", 16),
+    ("half_widths", [1]), ("half_widths", {"mean": "0.1"}), ("half_widths", {"mean": -0.1}),
+    ("half_widths", {"mean": 10**400}), ("half_widths", {"mean": float("nan")}), ("half_widths", None),
+    ("measured_on", 3), ("measured_on", "a\x1b[2J"), ("scenes_alone", "no"), ("scenes_alone", None), ("unknown", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_a_foreign_value_that_cannot_be_is_one_line(key, value, tmp_path):
+    (tmp_path / FACTS_FILE).write_text(json.dumps({**asdict(EXPORTED), key: value}))
+    with pytest.raises(InputError) as found:
+        find_model(tmp_path)
+    assert str(found.value).startswith(f"{tmp_path / FACTS_FILE}: ")
+    assert key in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{", "[" * 200_000, "\ud800"], ids=lambda text: text[:3])
+@pytest.mark.parametrize("name", [FACTS_FILE, "preprocessor_config.json"])
+def test_a_file_that_holds_no_object_is_one_line(name, content, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(InputError, match=f"^{tmp_path / name}: ") as found:
+        find_model(tmp_path)
+    assert "\n" not in str(found.value)
+
+
+def test_every_setting_of_an_export_has_a_rule_and_older_exports_may_lack_some(tmp_path):
+    for facts in (EXPORTED, Facts()):
+        shutil.rmtree(tmp_path / "one", ignore_errors=True)
+        (tmp_path / "one").mkdir()
+        (tmp_path / "one" / FACTS_FILE).write_text(json.dumps(asdict(facts)))
+        assert find_model(tmp_path / "one")[1] == facts
+    (tmp_path / FACTS_FILE).write_text('{"n_samples": 7, "temperature": 1}')
+    assert find_model(tmp_path)[1] == Facts(n_samples=7, temperature=1)
+
+
+@pytest.mark.parametrize(
+    "size", [{"size": {"longest_edge": "x"}}, {"max_pixels": [1]}, {"max_pixels": -1}, {"max_pixels": 1e999}], ids=str
+)
+def test_a_processor_s_size_that_is_none_is_one_line(size, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(size))
+    with pytest.raises(InputError, match=r"preprocessor_config\.json: .* is no number of pixels; download it again$"):
+        find_model(tmp_path)
 
 
 @pytest.mark.parametrize("size", [{"size": {"longest_edge": 9216}}, {"max_pixels": 9216}])

@@ -190,6 +190,7 @@ def _as_special(folder: Path) -> None:
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4934312\n"
 PAGE = b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n"
+NESTED = (200_000).to_bytes(8, "little") + b"[" * 200_000
 TWICE = tiny.CHAT_TEMPLATE.replace("<|image_pad|>", "<|image_pad|><|image_pad|>")
 TEXT_ONLY = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -218,6 +219,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a run's folder": (_run_folder, "holds no config.json; give .*/model"),
     "config an LFS pointer": (_write("config.json", LFS), r"config\.json is a pointer of Git LFS"),
     "config cut": (_cut("config.json", 100), r"config\.json is not whole JSON"),
+    "config nested too deeply": (_write("config.json", b"[" * 200_000), r"config\.json is not whole JSON"),
+    "another file nested too deeply": (_write("notes.json", b"[" * 200_000), r"notes\.json is not whole JSON"),
+    "head nested too deeply": (_write("model.safetensors", NESTED), r"model\.safetensors is not a safetensors file"),
+    "an index without names": (_write("model.safetensors.index.json", b'{"weight_map": []}'), "names no weight files"),
+    "an index of no names": (
+        _write("model.safetensors.index.json", b'{"weight_map": {"a": {}}}'), "names no weight files"
+    ),
     "config a list": (_write("config.json", b"[]"), r"config\.json is not a JSON object"),
     "no model_type": (_config(model_type=None), "config.json names no model_type; give one of qwen2_5_vl, "),
     "unknown model_type": (_config(model_type="llava"), "a llava model; give one of qwen2_5_vl, "),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,9 +25,10 @@ from aes_r1.data.sample import PictureError
 from aes_r1.reward_server import routes
 from aes_r1.reward_server.__main__ import arguments, bind
 from aes_r1.reward_server.batches import Batches, Closed, Full
-from aes_r1.reward_server.routes import MAX_BODY
+from aes_r1.reward_server.routes import MAX_BODY, MAX_PARTS, largest_body
 from aes_r1.scoring.critic import Critic, verdict
 from aes_r1.scoring.rows import row_of
+from aes_r1.scoring.uploads import MAX_BYTES
 from aes_r1.settings import InputError
 from tests import processes
 
@@ -105,11 +108,13 @@ def test_what_is_wrong_with_a_request_is_one_line(client, talking_run):
         (client.post("/score", json={"images": []}), 400, "a list of one picture or more"),
         (client.post("/score", json={"images": [{"path": "/etc/passwd"}]}), 400, "a list of one picture or more"),
         (client.post("/score", json=[picture]), 400, "a list of one picture or more"),
-        (client.post("/score", content=b"[" * 200_000, headers=json_kind), 400, "no JSON"),
+        (client.post("/score", content=b"[" * 90_000, headers=json_kind), 400, "no JSON"),
         (client.post("/score", content=b"\xff", headers=json_kind), 400, "no JSON"),
+        (client.post("/score", content=b"[" * 200_000, headers=json_kind), 413, "200,000 lists, objects and items"),
         (client.post("/score", content=b"\x80\x04}\x94."), 415, "send JSON as application/json"),  # a pickle
         (client.post("/score", content=b"{}", headers={"content-type": "text/plain"}), 415, "'text/plain'"),
         (client.post("/score", content=iter([b"{}"]), headers=json_kind), 411, "Content-Length"),
+        (client.post("/score", json={}, headers={"origin": "http://evil.example"}), 403, "'http://evil.example'"),
         (client.get("/score"), 404, "GET /score: nothing is here"),
         (client.get("/docs"), 404, "nothing is here"),
         (client.options("/score"), 404, "nothing is here"),
@@ -125,7 +130,8 @@ def test_what_is_wrong_with_a_request_is_one_line(client, talking_run):
 def test_a_body_over_the_limit_is_refused_unread(server):
     address = server[0].removeprefix("http://").split(":")
     with socket.create_connection((address[0], int(address[1])), timeout=60) as one:
-        one.sendall(f"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n".encode())
+        most = largest_body(4)
+        one.sendall(f"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {most + 1}\r\n\r\n".encode())
         assert b"413" in one.recv(4096).splitlines()[0]
 
 
@@ -136,6 +142,43 @@ def test_a_body_with_two_lengths_is_refused_unread(server):
         lengths = "Content-Length: 2\r\nTransfer-Encoding: chunked"
         one.sendall(f"POST /score HTTP/1.1\r\nHost: localhost\r\n{lengths}\r\n\r\n5\r\n".encode())
         assert b"411" in one.recv(4096).splitlines()[0]
+
+
+def test_a_body_is_as_large_as_its_pictures_may_be():
+    assert (4 * MAX_BYTES * 4 // 3, largest_body(64)) < (largest_body(4), MAX_BODY + 1)
+    assert largest_body(4) < 4 * MAX_BYTES * 4 // 3 + 2_000_000
+    assert largest_body(64) == largest_body(1000) == MAX_BODY
+
+
+BODIES = {
+    "lists": b'{"images":["a"],"x":[' + b"[]," * 500_000 + b"[]]}",
+    "objects": b'{"images":["a"],"x":[' + b"{}," * 500_000 + b"{}]}",
+    "keys": b'{"images":["a"]' + b"".join(b',"%d":0' % key for key in range(200_000)) + b"}",
+    "numbers": b'{"images":["a"],"x":[' + b"1.5," * 500_000 + b"1]}",
+    "texts": b'{"images":["a"],"x":[' + b'"aa",' * 500_000 + b'"a"]}',
+    "pictures": b'{"images":[' + b'"aa",' * 500_000 + b'"a"]}',
+    "depth": b"[" * 1_500_000,
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_a_body_of_many_parts_takes_no_room(kind):
+    """json.loads would take up to 25 times the body's size."""
+    tracemalloc.start()
+    with pytest.raises(routes._Refused, match="lists, objects and items, at most 100,000") as refused:
+        routes._parsed(BODIES[kind])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused.value.status == 413
+    assert peak < len(BODIES[kind]) / 10
+
+
+def test_pictures_with_prompts_are_parsed():
+    """A large request of Flow-Factory: 64 pictures, and prompts with many commas and brackets."""
+    body = {"image": ["A" * 100_000] * 64, "prompt": ["a [red, (old)] house, " * 500] * 64, "kwargs": {"a": [{}] * 64}}
+    assert routes._parsed(json.dumps(body).encode()) == body
+    fewest = b"[" + b"0," * (MAX_PARTS - 1) + b"0]"
+    assert len(routes._parsed(fewest)) == MAX_PARTS
 
 
 def test_health_says_how_the_model_is_asked(client, talking_run):

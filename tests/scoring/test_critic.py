@@ -134,6 +134,22 @@ def test_a_pil_picture_is_read_as_its_file_is(talking_run, tmp_path):
     assert critic.score(clear) == critic.score(tmp_path / "clear.png")
 
 
+def test_a_pil_picture_has_the_rules_of_files(talking_run, tmp_path):
+    critic = Critic.load(talking_run, samples=1)
+    for size in ((1, 300), (3000, 10)):
+        Image.new("RGB", size).save(tmp_path / "thin.png")
+        for given in (Image.new("RGB", size), Image.open(tmp_path / "thin.png"), tmp_path / "thin.png"):
+            with pytest.raises(PictureError, match=rf": {size[0]} x {size[1]}: one side is over 200 times the other"):
+                critic.score(given)
+    whole = (talking_run / "pictures" / "03.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    for given in (Image.open(tmp_path / "cut.png"), tmp_path / "cut.png"):
+        with pytest.raises(PictureError, match="damaged"):
+            critic.score(given)
+    with pytest.raises(PictureError, match="0 x 0: there is no pixel"):
+        critic.score(Image.new("RGB", (0, 0)))
+
+
 def test_an_unreadable_file_is_named(talking_run, tmp_path):
     (tmp_path / "text.jpg").write_text("hello")
     with pytest.raises(PictureError, match=r"text\.jpg"):

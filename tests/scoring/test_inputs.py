@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -50,15 +51,19 @@ def test_what_a_folder_holds_besides_is_counted_by_suffix(tmp_path):
         "README",
         ".g.jpg",
     )
-    for name in (*names, ".DS_Store", "deep/h.nef", "deep/i.avif"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    hidden = (".thumbnails/j.jpg", ".git/k.png", "deep/.Trash/l.jpg", "deep/.Trash/deeper/m.jpg")
+    for name in (*names, ".DS_Store", "deep/h.nef", "deep/i.avif", *hidden):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     (tmp_path / "album").symlink_to(tmp_path / "deep")
     skipped = Counter()
     found = [one.removeprefix(f"{tmp_path}/") for one in find_pictures([str(tmp_path)], skipped=skipped)]
     assert found == ["a.heic", "b.HEIC", "c.jfif", "d.dng", "e.mpo", "f.jpg", "deep/i.avif"]
-    assert skipped == {".aae": 2, ".mov": 1, "without a suffix": 1, "hidden picture": 1, ".nef": 1, "linked folder": 1}
-    assert skipped_line(skipped).startswith("2 .aae, 1 ")
+    kinds = {".aae": 2, ".mov": 1, "without a suffix": 1, ".nef": 1}
+    assert skipped == {**kinds, "hidden picture": 1, "hidden folder": 3, "linked folder": 1}
+    assert skipped_line(skipped).startswith("3 hidden folder, 2 .aae, 1 ")
+    (below,) = find_pictures([f"{tmp_path}/.thumbnails"])
+    assert below == f"{tmp_path}/.thumbnails/j.jpg", "a hidden folder that is named itself is meant"
 
 
 def test_a_fifo_in_a_folder_is_named_and_does_not_wait(tmp_path):
@@ -160,6 +165,33 @@ def server():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("scheme", ["ftp", "FTP", "gopher", "file"])
+def test_a_redirect_to_another_protocol_is_refused_unasked(status, scheme):
+    """The server that it names gets no connection, also after a redirect that is followed."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0.2)
+        target = f"{scheme}://127.0.0.1:{other.getsockname()[1]}/a.jpg"
+
+        class Redirects(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                self.send_header("Location", "/again" if self.path == "/" else target)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Redirects) as redirects:
+            threading.Thread(target=redirects.serve_forever, daemon=True).start()
+            with pytest.raises(PictureError, match=r"redirect to ftp; only http|not allowed") as error:
+                read_picture(f"http://127.0.0.1:{redirects.server_port}/", UrlLimits(seconds=30))
+            redirects.shutdown()
+        assert "only http" in error.value.reason or scheme not in ("ftp", "FTP")
+        with pytest.raises(TimeoutError):
+            other.accept()
 
 
 def test_a_url_is_read_within_its_limits(server):

@@ -3,7 +3,11 @@
 import csv
 import io
 import json
+import os
 
+import pytest
+
+from aes_r1.runs import files
 from aes_r1.scoring.critic import verdict
 from aes_r1.scoring.rows import row_of, write_rows
 
@@ -39,3 +43,20 @@ def test_sub_scores_are_a_key_in_jsonl_and_columns_in_csv():
 def test_rows_without_sub_scores_stay_as_they_were():
     assert "sub_scores" not in json.loads(written("jsonl", "0.40", names=()))
     assert "score" not in written("csv", "0.40", names=()).splitlines()[0].rpartition("scores")[2]
+
+
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9.jpg", b"\xff\xfe.jpg", "caf\u00e9.jpg".encode(), b"\xed\xa0\x80.jpg"], ids=str
+)
+def test_jsonl_is_the_same_utf_8_on_stdout_and_in_shards(name, tmp_path):
+    """Whatever bytes a file's name has: one such file must not spoil the lines of the others."""
+    rows = [row_of(os.fsdecode(one), verdict(["none"], half_width=None)) for one in (name, b"plain.jpg")]
+    buffer = io.BytesIO()
+    out = io.TextIOWrapper(buffer, encoding="utf-8", errors="surrogateescape")  # as aes_r1.score sets stdout
+    write_rows(rows, "jsonl", out)
+    out.flush()
+    assert [os.fsencode(json.loads(line)["path"]) for line in buffer.getvalue().decode().splitlines()] == [
+        name, b"plain.jpg"
+    ]  # fmt: skip
+    files.write_rows(tmp_path / "part.jsonl", rows)
+    assert buffer.getvalue() == (tmp_path / "part.jsonl").read_bytes()

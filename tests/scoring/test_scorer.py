@@ -6,11 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
 from scipy import stats
 
 from aes_r1 import export
 from aes_r1.data.manifest import read_manifest, write_manifest
-from aes_r1.data.sample import Sample, open_picture
+from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import fit_ridge, ridge_weights
 from aes_r1.model import backbone as backbones
@@ -143,3 +145,90 @@ def test_what_cannot_be_exported_is_one_line(run, tmp_path, monkeypatch, capsys)
     assert (code, "list of training pictures is missing" in err) == (2, True)
     with pytest.raises(InputError, match=r"scorer\.json"):
         Scorer.load(tmp_path)
+
+
+def _json(**changes):
+    def write(folder):
+        values = {**json.loads((folder / "scorer.json").read_text()), **changes}
+        (folder / "scorer.json").write_text(json.dumps({key: one for key, one in values.items() if one is not None}))
+
+    return write
+
+
+def _layer(**changes):
+    def write(folder):
+        layer = {**load_file(folder / "layer.safetensors"), **changes}
+        save_file({name: one for name, one in layer.items() if one is not None}, folder / "layer.safetensors")
+
+    return write
+
+
+def _text(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def _tower(change):
+    def write(folder):
+        weights = load_file(folder / "tower" / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "tower" / "model.safetensors", metadata={"format": "pt"})
+
+    return write
+
+
+def _nan(weights):
+    next(iter(weights.values()))[:] = np.nan
+
+
+BROKEN = {
+    "nothing": shutil.rmtree,
+    "no json": lambda folder: (folder / "scorer.json").unlink(),
+    "an empty object": lambda folder: (_text("scorer.json", "{}")(folder), (folder / "layer.safetensors").unlink()),
+    "no object": _text("scorer.json", "[]"),
+    "nested json": _text("scorer.json", "[" * 200_000),
+    "no family": _json(family=None),
+    "a list of families": _json(family=["qwen2_5_vl"]),
+    "another family": _json(family="internvl"),
+    "pixels of text": _json(max_pixels="many"),
+    "pixels below zero": _json(max_pixels=-9216),
+    "no pixels": _json(max_pixels=0),
+    "no layer": lambda folder: (folder / "layer.safetensors").unlink(),
+    "a layer of text": _text("layer.safetensors", "hello"),
+    "no weights": _layer(weights=None),
+    "no constant": _layer(constant=None),
+    "an empty constant": _layer(constant=np.zeros(0)),
+    "a layer of another tower": _layer(weights=np.zeros(6)),
+    "a layer of two columns": _layer(weights=np.zeros((256, 2))),
+    "a layer without numbers": _layer(constant=np.array([np.nan])),
+    "no tower": lambda folder: shutil.rmtree(folder / "tower"),
+    "a tower of text": _text("tower/model.safetensors", "hello"),
+    "a tower's config of text": _text("tower/config.json", "{"),
+    "a tower's config of wrong types": _text("tower/config.json", '{"hidden_size": "wide"}'),
+    "a tower without a weight": _tower(lambda weights: weights.pop(next(iter(weights)))),
+    "a tower of another shape": _tower(lambda weights: weights.update({next(iter(weights)): np.zeros(3, np.float32)})),
+    "a tower without numbers": _tower(_nan),
+    "no processor": lambda folder: (folder / "tower" / "preprocessor_config.json").unlink(),
+}
+
+
+def test_a_folder_that_holds_no_whole_scorer_is_one_line(run, tmp_path, capfd):
+    folder = RunFolder(run)
+    make_scorer(folder, folder.model, tmp_path / "OUT")
+    for fault, spoil in BROKEN.items():
+        broken = tmp_path / "broken"
+        shutil.copytree(tmp_path / "OUT", broken)
+        spoil(broken)
+        with pytest.raises(InputError) as found:
+            Scorer.load(broken)
+        assert str(broken) in str(found.value), fault
+        assert "\n" not in str(found.value), fault
+        shutil.rmtree(broken, ignore_errors=True)
+    assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(1, 300), (3000, 10), (0, 0)])
+def test_a_pil_picture_has_the_rules_of_files(run, size, tmp_path):
+    folder = RunFolder(run)
+    make_scorer(folder, folder.model, tmp_path / "OUT")
+    with pytest.raises(PictureError, match=rf"^picture: {size[0]} x {size[1]}: "):
+        Scorer.load(tmp_path / "OUT").scores([Image.new("RGB", size)])

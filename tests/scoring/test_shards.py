@@ -6,21 +6,27 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
-from aes_r1.runs.files import read_rows
+from aes_r1.data.sample import PictureError
+from aes_r1.runs.files import read_rows, write_rows
 from aes_r1.runs.ray_cluster import RayFailed, lost_workers
-from aes_r1.scoring.critic import Critic
+from aes_r1.scoring import shards
+from aes_r1.scoring.critic import Critic, verdict
+from aes_r1.scoring.inputs import UrlLimits
 from aes_r1.scoring.rows import row_of
 from aes_r1.scoring.shards import score_shards
 from aes_r1.settings import InputError
 from tests import processes
 
-pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 
+@pytest.mark.slow
 def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talking_run, tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
@@ -74,6 +80,7 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
         score_shards(names[1:], out, **arguments)
 
 
+@pytest.mark.slow
 def test_a_shard_that_cannot_be_written_ends_the_command_in_one_line(talking_run, tmp_path):
     """A folder stands where the worker writes a file of the second shard, as a full or revoked disk would."""
     out, photos = tmp_path / "out", tmp_path / "photos"
@@ -98,3 +105,99 @@ def test_a_lost_worker_is_one_line_and_an_error_of_the_code_is_not():
         raise ray.exceptions.WorkerCrashedError
     with pytest.raises(ray.exceptions.RayTaskError), lost_workers(ray):
         raise ray.exceptions.RayTaskError("submit", "Traceback ..", TypeError("a fault of the code"))
+
+
+@pytest.fixture
+def scored_here(tmp_path, monkeypatch):
+    """Return score_shards whose workers are in this process, with a made critic; `scored` lists what it scored."""
+    scored = []
+
+    def read(name, limits):
+        scored.append(name)
+        if name.startswith("http") and limits.seconds < 60:
+            raise PictureError(name, f"took longer than {limits.seconds:g} s")
+        return Image.new("RGB", (64, 64)) if name.startswith("http") else read_picture(name, limits)
+
+    def run(_, missing, out, *rest):
+        worker = shards.ShardScorer.__new__(shards.ShardScorer)
+        worker.out, worker.limits = out, rest[3]
+        answer = verdict(["<think>x</think><answer>0.5</answer>"], half_width=None)
+        worker.critic = SimpleNamespace(score=lambda _: answer)
+        for shard in missing:
+            assert worker({"number": [shard["number"]], "names": [shard["names"]]})["fault"] == [""]
+
+    read_picture = shards.read_picture
+    monkeypatch.setattr(shards, "read_picture", read)
+    monkeypatch.setattr(shards, "_run", run)
+    monkeypatch.setattr(shards, "_Cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(shards, "identity_of", lambda *_, **__: "critic")
+
+    def score(names, seconds=20.0):
+        scored.clear()
+        limits, how = UrlLimits(seconds=seconds), {"model": "m", "samples": None, "seed": 0}
+        counts, unreadable = score_shards(names, tmp_path / "out", limits=limits, shard_size=2, workers=1, **how)
+        return counts["pictures"], [error.reason for error in unreadable]
+
+    return SimpleNamespace(score=score, scored=scored, out=tmp_path / "out")
+
+
+def test_a_file_that_can_be_read_later_is_counted_once(scored_here, tmp_path):
+    """It was being copied when the shard was first scored, and a kill came before the part was written."""
+    names = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    Image.new("RGB", (64, 64)).save(names[1])
+    assert scored_here.score(names) == (1, ["No such file or directory"])
+    assert scored_here.score(names) == (1, ["No such file or directory"])
+    assert scored_here.scored == [], "a shard that has its part is not scored again"
+    (scored_here.out / "part-00000.jsonl").unlink()
+    Image.new("RGB", (64, 64)).save(names[0])
+    assert scored_here.score(names) == (2, [])
+    assert [path.name for path in sorted(scored_here.out.iterdir())] == ["part-00000.jsonl", "plan.json"]
+
+
+def test_a_download_that_failed_is_tried_again(scored_here, tmp_path):
+    """With the limits of the new start; what was scored stays, in its place, and other shards are not opened."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    names = ["http://h/0.jpg", str(tmp_path / "a.png"), "gone.png", str(tmp_path / "a.png")]
+    assert scored_here.score(names) == (2, ["took longer than 20 s", "No such file or directory"])
+    other = (scored_here.out / "part-00001.jsonl").stat().st_mtime_ns
+    assert scored_here.score(names, 30.0) == (2, ["took longer than 30 s", "No such file or directory"])
+    assert scored_here.scored == ["http://h/0.jpg"]
+    assert scored_here.score(names, 600.0) == (3, ["No such file or directory"])
+    assert scored_here.scored == ["http://h/0.jpg"]
+    rows = read_rows(scored_here.out / "part-00000.jsonl")
+    assert [row["path"] for row in rows] == names[:2]
+    assert (scored_here.out / "part-00001.jsonl").stat().st_mtime_ns == other
+    assert scored_here.score(names, 600.0) == (3, ["No such file or directory"])
+    assert scored_here.scored == []
+
+
+@pytest.mark.parametrize("at", ["part-00000.jsonl", "part-00000.unreadable.jsonl"])
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+def test_a_kill_between_the_two_files_loses_and_doubles_nothing(at, again, scored_here, monkeypatch):
+    """The process ends in front of the write of `at`; the same command then counts every picture once."""
+    names = ["http://h/0.jpg", "gone.png"]
+
+    class KilledHere(BaseException):
+        """The end of the process."""
+
+    def write(path, rows):
+        if path.name == at:
+            raise KilledHere
+        return write_rows(path, rows)
+
+    if again:
+        assert scored_here.score(names) == (0, ["took longer than 20 s", "No such file or directory"])
+    monkeypatch.setattr(shards, "write_rows", write)
+    with pytest.raises(KilledHere):
+        scored_here.score(names, 600.0)
+    monkeypatch.setattr(shards, "write_rows", write_rows)
+    assert scored_here.score(names, 600.0) == (1, ["No such file or directory"])
+
+
+@pytest.mark.parametrize("name", ["part-00000.jsonl", "part-00007.unreadable.jsonl"])
+def test_a_folder_of_shards_of_which_no_plan_says_what_they_are_is_refused(name, scored_here):
+    scored_here.out.mkdir()
+    write_rows(scored_here.out / name, [{"path": "other.jpg", "score": 0.9}])
+    with pytest.raises(InputError, match=rf"out holds {name} and no plan\.json .*; give another --shards folder$"):
+        scored_here.score(["gone.png"])
+    assert [path.name for path in scored_here.out.iterdir()] == [name]

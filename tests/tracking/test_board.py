@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import sys
 
 import pytest
@@ -49,6 +51,36 @@ def test_curves_have_the_glossarys_names_and_survive_a_resume_without_repetition
     ]
     assert "| lr | learning rate of the optimizer step |" in texts["glossary"][0][1]
     assert not (tmp_path / "wandb").exists()
+
+
+EVIL = [
+    "![x](http://attacker.example/seen.png)",
+    "\\![x](http://attacker.example/seen.png)",
+    "\\\\![x](http://attacker.example/seen.png)",
+    "[x](http://attacker.example)",
+    "![x][1] [1]: http://attacker.example/seen.png",
+    '<img src="http://attacker.example/seen.png">',
+    "<http://attacker.example>",
+    "&lt;img src=http://attacker.example&gt;",
+    "a | ![x](http://attacker.example/seen.png) | b \\| c",
+    "`a` **b** __c__ *d* _e_ # f ~~g~~ {h} (i)",
+    "http://attacker.example/seen.png",
+]
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_no_words_of_a_model_become_markup(text, tmp_path):
+    """TensorBoard shows the table as HTML that it makes of Markdown: with the model's text in one cell, as it is."""
+    pytest.importorskip("tensorboard")
+    from tensorboard import plugin_util
+
+    with Tracker(tmp_path, SETTINGS, {}) as tracker:
+        tracker.completions("rapo", 1, [{"id": "a", "score": 0.25, "mos": 0.5, "text": text}])
+    ((_, table),) = read(tmp_path)[1]["rapo/completions"]
+    shown = plugin_util.markdown_to_safe_html(table)
+    tags = ["table", "thead", "tr", *["th"] * 3, "tbody", "tr", *["td"] * 3]
+    assert re.findall(r"<(\w+)", shown) == tags, shown
+    assert html.unescape(re.findall(r"<td>(.*?)</td>", shown)[2]) == text
 
 
 def test_without_tensorboard_the_way_out_is_named(tmp_path, monkeypatch):

@@ -361,3 +361,16 @@ def test_the_offline_run_has_headline_columns_and_a_job_type(tmp_path):
     assert (run.job_type, run.run_group) == ("sft", "reward_ablation")
     summary = {key: value for item in by_kind(records, "summary") for key, value in values(item.update).items()}
     assert (summary["headline/srcc"], summary["headline/plcc_low"]) == (0.5, 0.4)
+
+
+@pytest.mark.parametrize("whole", [0, 1, 3])
+def test_a_row_that_a_kill_cut_short_is_left_out_and_spoils_no_other(whole, tmp_path):
+    """Also where it is the file's only one."""
+    for name in ("metrics.jsonl", "completions.jsonl"):
+        rows = "".join(json.dumps({"stage": "rapo", "step": step, "lr": 0.5}) + "\n" for step in range(whole))
+        (tmp_path / name).write_text(rows + '{"stage": "ra')
+    with Tracker(tmp_path, TrackerSettings(name="none"), {}) as tracker:
+        tracker.log("rapo", whole, {"lr": 0.5})
+        tracker.completions("rapo", whole, [{"id": "a"}])
+    for name in ("metrics.jsonl", "completions.jsonl"):
+        assert [row["step"] for row in read_rows(tmp_path / name)] == list(range(whole + 1))
