@@ -44,7 +44,7 @@ from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.tables import evaluation_tables, format_value
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy, served_policy
-from aes_r1.runs.cells import Evaluation
+from aes_r1.runs.cells import METRIC, Evaluation
 from aes_r1.runs.claim import claim_run_folder, run_lock, withdrawn_on_input_error
 from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
@@ -252,7 +252,7 @@ def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Processes, dev
 
     def predictor(samples: Iterable[Sample]) -> Iterator[dict[str, Any]]:
         for sample, value in scores(samples):
-            yield number_row(sample, "metric", value if math.isfinite(value) else None)
+            yield number_row(sample, METRIC, value if math.isfinite(value) else None)
 
     rows = record_stage(run, name, sets, predictor, rows_per_picture=1, process=process)
     if process.rank == 0:

@@ -66,9 +66,9 @@ def test_runs_with_equal_epochs_and_folder_names_all_stand_on_the_page(tmp_path)
     [
         ({"cold_start": {"epochs": 1}}, {"epochs": 76}, "76 epochs"),  # cold_start.min_steps
         ({"cold_start": {"epochs": 2}}, {"records": 5}, "2 epochs"),  # a run that noted no epochs
-        ({"cold_start": {"epochs": 0}, "trainer": {"init_from": "cold_start"}}, None, "0 epochs"),
-        ({"cold_start": {"epochs": 1}, "trainer": {"init_from": "base"}}, None, "0 epochs"),
-        ({"cold_start": {"epochs": 1}, "trainer": {"init_from": "/a/model"}}, None, "run-0"),
+        ({"cold_start": {"epochs": 0}, "trainer": {"name": "rapo", "init_from": "cold_start"}}, None, "0 epochs"),
+        ({"cold_start": {"epochs": 1}, "trainer": {"name": "rapo", "init_from": "base"}}, None, "0 epochs"),
+        ({"cold_start": {"epochs": 1}, "trainer": {"name": "rapo", "init_from": "/a/model"}}, None, "run-0"),
         ({"cold_start": {"epochs": 3}, "trainer": {"init_from": "base", "name": "sft"}}, {"epochs": 3}, "3 epochs"),
         ({"model": {"path": "m"}}, None, "run-0"),  # aes_r1.evaluate
     ],
