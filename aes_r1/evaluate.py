@@ -38,6 +38,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
+from aes_r1.pipeline.evaluated_content import claim_content
 from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
@@ -140,6 +141,7 @@ def _evaluate(
     if process.rank == 0:
         for manifest, data in listed.items():
             list_pictures(manifest, data, data.split, seed=settings.seed, store=Path(settings.store))
+        claim_content(run, _models(settings), _listed(settings), seed=settings.seed, store=Path(settings.store))
     process.wait()
     sets = drawn_sets(listed, settings.evaluation.limit)
     if settings.judge.name == "scenes":
@@ -197,6 +199,13 @@ def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 def _sets(settings: EvaluateSettings) -> list[DataSettings]:
     return [settings.data, *settings.evaluation.also]
+
+
+def _listed(settings: EvaluateSettings) -> dict[str, tuple[DataSettings, str]]:
+    """Return {name: a set and its split} of all lists of pictures, of which baselines are fitted on one."""
+    lists = {f"{data.name}-{data.split}": (data, data.split) for data in _sets(settings)}
+    is_fitted = bool(set(settings.baselines) - {"people"})
+    return {**lists, **({f"{settings.data.name}-train": (settings.data, "train")} if is_fitted else {})}
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
