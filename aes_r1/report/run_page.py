@@ -53,7 +53,7 @@ def write_report(run_dir: Path | str) -> Path:
     names = protocol_names(settings)
     html = fill(
         "run_page.html",
-        title=settings.get("run_name") or run.path.name,
+        title=settings.get("run_name") or run.path.resolve().name,
         trouble=trouble(run.state, evaluation, predictions),
         facts=_facts(settings),
         headline=_headline(evaluation, names, run.last_stage),
@@ -138,9 +138,9 @@ def _answer_figure(dataset: str, stage: str, rows: Sequence[Mapping]) -> Figure:
     caption = f"{len(answered)} of {len(rows)} answered"
     if not answered:
         return Figure(name, "", caption)
-    if len(answered) > _MAX_DOTS:
-        caption += f"; {_MAX_DOTS} of them drawn"
     drawn = answered[:: -(-len(answered) // _MAX_DOTS)]
+    if len(drawn) < len(answered):
+        caption += f"; {len(drawn)} of them drawn"
     mos, scores = [row["mos"] for row in drawn], [row["score"] for row in drawn]
     chart = scatter(f"Predicted against mean opinion score, {name}, {dataset}", mos, scores, color)
     all_scores, all_mos = [row["score"] for row in answered], [row["mos"] for row in rows]

@@ -63,7 +63,7 @@ def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
         needed = f"{run.predictions_file.name} and {run.settings_file.name}"
         raise InputError(f"{folder}: no {needed} in it; give the folder of a finished run")
     epochs = _epochs(run)
-    name = folder.name if epochs is None else f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    name = folder.resolve().name if epochs is None else f"{epochs} epoch{'' if epochs == 1 else 's'}"
     stage = last_model(((row["stage"], row["protocol"]) for row in run.predictions()), run.last_stage)
     if stage is None:
         raise InputError(f"{folder}: no model has answered there; give the folder of a run whose model was asked")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.comparison_page import write_comparison
-from aes_r1.report.run_page import _gallery, _headline, write_report
+from aes_r1.report.run_page import _answer_figure, _gallery, _headline, write_report
 from aes_r1.report.side_by_side_page import _start
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
@@ -338,3 +338,22 @@ def test_a_metric_alone_is_no_model(beside_a_metric):
     assert "pyiqa-nima" in html
     with pytest.raises(InputError, match="no model has answered"):
         _start(beside_a_metric)
+
+
+@pytest.mark.parametrize("count", [1499, 1500, 1501, 1600, 3100])
+def test_a_scatter_says_how_many_dots_it_draws(count):
+    rows = [{"score": place / count, "mos": place / count} for place in range(count)]
+    figure = _answer_figure("made/test", "rapo", rows)
+    dots = figure.chart.split("<svg")[1].count("h0")
+    said = re.search(r"(\d+) of them drawn", figure.caption)
+    assert dots == (int(said[1]) if said else count) <= 1500
+    assert bool(said) == (count > 1500)
+
+
+@pytest.mark.parametrize("given", [".", "../{name}", "{name}/../../{parent}/{name}/."])
+def test_a_folder_without_a_run_name_has_its_own_as_title(beside_a_metric, given, monkeypatch):
+    folder = beside_a_metric.parent if "/.." in given else beside_a_metric
+    monkeypatch.chdir(folder)
+    html = write_report(given.format(name=beside_a_metric.name, parent=beside_a_metric.parent.name)).read_text()
+    assert f"<h1>{beside_a_metric.name}</h1>" in html
+    assert f"<title>{beside_a_metric.name} · Aes-R1</title>" in html

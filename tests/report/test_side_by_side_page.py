@@ -1,11 +1,12 @@
 """The side-by-side page shows the answers of every run about the same pictures."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from aes_r1.report.side_by_side_page import side_by_side
+from aes_r1.report.side_by_side_page import _start, side_by_side
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
@@ -59,6 +60,13 @@ def test_runs_with_equal_epochs_and_folder_names_all_stand_on_the_page(tmp_path)
     assert {name: answer["critique"].split()[0] for name, answer in starts.items()} == {
         "1 epoch (1)": "first", "1 epoch (2)": "second", "1 epoch (3)": "third", "3 epochs": "fourth"
     }  # fmt: skip
+
+
+def test_a_start_in_the_current_folder_has_that_folder_s_name(tmp_path, monkeypatch):
+    folder = run_folder(tmp_path, 0, "words", pictures=range(2))
+    (folder / "settings.json").write_text(json.dumps({"model": {"path": "m"}}))
+    monkeypatch.chdir(folder)
+    assert _start(Path("."))[0] == folder.name
 
 
 @pytest.mark.parametrize(
