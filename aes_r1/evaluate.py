@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.pipeline.evaluated_content import claim_content
+from aes_r1.pipeline.seen_sets import sets_seen
 from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
@@ -48,7 +49,7 @@ from aes_r1.rollout.served import ServedPolicy, served_policy
 from aes_r1.runs.cells import METRIC, Evaluation
 from aes_r1.runs.claim import claim_run_folder, run_lock, withdrawn_on_input_error
 from aes_r1.runs.files import sha256_of, write_json
-from aes_r1.runs.folder import RunFolder, model_in, run_of
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.processes import Processes, connected
 from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
@@ -268,16 +269,11 @@ def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Processes, dev
         finish(run, name, {"rows": rows})
 
 
-def _seen(settings: EvaluateSettings) -> list[str] | None:
-    """Return the sets that the model was trained on."""
+def _seen(settings: EvaluateSettings) -> Collection[str] | None:
+    """Return the sets that the model was trained on; None where they cannot be known."""
     if settings.seen is not None:
         return settings.seen
-    run = run_of(model_in(Path(settings.model.path or "").expanduser()))
-    data = {} if run is None else run.settings.get("data", {})
-    if data.get("mix"):
-        return list(data["mix"])
-    name = data.get("name")
-    return None if name in (None, "manifest", "aescot", "folder") else [name]  # such a name may stand for several sets
+    return None if settings.model.path is None else sets_seen(settings.model.path)
 
 
 # -- judge -------------------------------------------------------------------------------------------------------------

@@ -275,12 +275,12 @@ def test_the_sets_that_a_run_trained_on_are_known(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     (tmp_path / "settings.json").write_text(json.dumps(as_dict(Settings(data=DataSettings(name="para")))))
-    assert evaluate._seen(settings(f"model.path={tmp_path}")) == ["para"]
+    assert evaluate._seen(settings(f"model.path={tmp_path}")) == {"para"}
     assert evaluate._seen(settings(f"model.path={tmp_path}", "seen=[ava]")) == ["ava"]
     assert evaluate._seen(settings("model.path=org/hub-name")) is None
     mix = {"name": "aes_15k", "mix": {"ava": 6000, "tad66k": 6000}}
     (tmp_path / "settings.json").write_text(json.dumps({"data": mix}))
-    assert evaluate._seen(settings(f"model.path={tmp_path}")) == ["ava", "tad66k"]
+    assert evaluate._seen(settings(f"model.path={tmp_path}")) == {"ava", "tad66k"}
 
 
 def test_a_limit_asks_about_every_set_of_a_list(manifest):
