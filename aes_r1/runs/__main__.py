@@ -57,8 +57,6 @@ def show(root: Path) -> None:
 def row_of(run: RunFolder) -> dict[str, Any]:
     """Return a run's settings, state, headline SRCC with its interval, what that was measured on, and folder."""
     state = "running" if _is_held(run) else _short(run.state)
-    if "trainer" not in run.settings and run.evaluation:  # the folder of aes-r1 evaluate
-        state = "done"
     return {
         "settings": run.settings,
         "state": state,

@@ -13,6 +13,8 @@ from aes_r1.export import export
 from aes_r1.inference.asking import find_model
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
+from aes_r1.report.studies import read_studies
+from aes_r1.runs.__main__ import row_of
 from aes_r1.runs.claim import start_over
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import EXAMINED, RunFolder, model_in, require_run, run_of, runs_below
@@ -223,3 +225,23 @@ def test_starting_over_leaves_the_log_alone(tmp_path):
     (tmp_path / "notes").mkdir()
     start_over(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "notes", "run.log"]
+
+
+@pytest.mark.parametrize("failure", [None, "no room"])
+def test_a_folder_of_evaluate_is_done_with_its_evaluation(failure, tmp_path):
+    """On the dashboard, in the list of runs and wherever else a state is said; it has no stage named report."""
+    folder = RunFolder(tmp_path / "evaluate" / "mine_para")
+    folder.path.mkdir(parents=True)
+    folder.settings_file.write_text(json.dumps(as_dict(build(EvaluateSettings, {"name": "mine"}))))
+    if failure is not None:
+        folder.failure_file.write_text(failure)
+    folder.predictions_file.write_text("{}\n")
+    unfinished = "not finished" if failure is None else f"failed: {failure}"
+    for state in (unfinished, "done"):
+        assert folder.state == row_of(folder)["state"] == read_studies(tmp_path)["evaluate"][0]["state"] == state
+        folder.evaluation_file.write_text(json.dumps({"stages": {}}))
+    training = RunFolder(tmp_path / "study" / "run")
+    training.path.mkdir(parents=True)
+    training.settings_file.write_text(json.dumps(as_dict(Settings())))
+    training.evaluation_file.write_text(json.dumps({"stages": {}}))
+    assert training.state == "not finished"
