@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,18 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
+from aes_r1.pipeline.evaluated_content import claim_content
+from aes_r1.pipeline.seen_sets import sets_seen
 from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.tables import evaluation_tables, format_value
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy, served_policy
-from aes_r1.runs.cells import Evaluation
+from aes_r1.runs.cells import METRIC, Evaluation
 from aes_r1.runs.claim import claim_run_folder, run_lock, withdrawn_on_input_error
 from aes_r1.runs.files import sha256_of, write_json
-from aes_r1.runs.folder import RunFolder, model_in, run_of
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.processes import Processes, connected
 from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict, place
@@ -139,6 +141,7 @@ def _evaluate(
     if process.rank == 0:
         for manifest, data in listed.items():
             list_pictures(manifest, data, data.split, seed=settings.seed, store=Path(settings.store))
+        claim_content(run, _models(settings), _listed(settings), seed=settings.seed, store=Path(settings.store))
     process.wait()
     sets = drawn_sets(listed, settings.evaluation.limit)
     if settings.judge.name == "scenes":
@@ -198,6 +201,13 @@ def _sets(settings: EvaluateSettings) -> list[DataSettings]:
     return [settings.data, *settings.evaluation.also]
 
 
+def _listed(settings: EvaluateSettings) -> dict[str, tuple[DataSettings, str]]:
+    """Return {name: a set and its split} of all lists of pictures, of which baselines are fitted on one."""
+    lists = {f"{data.name}-{data.split}": (data, data.split) for data in _sets(settings)}
+    is_fitted = bool(set(settings.baselines) - {"people"})
+    return {**lists, **({f"{settings.data.name}-train": (settings.data, "train")} if is_fitted else {})}
+
+
 # -- models ------------------------------------------------------------------------------------------------------------
 def _ask_model(
     run: RunFolder,
@@ -251,23 +261,18 @@ def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Processes, dev
 
     def predictor(samples: Iterable[Sample]) -> Iterator[dict[str, Any]]:
         for sample, value in scores(samples):
-            yield number_row(sample, "metric", value if math.isfinite(value) else None)
+            yield number_row(sample, METRIC, value if math.isfinite(value) else None)
 
     rows = record_stage(run, name, sets, predictor, rows_per_picture=1, process=process)
     if process.rank == 0:
         finish(run, name, {"rows": rows})
 
 
-def _seen(settings: EvaluateSettings) -> list[str] | None:
-    """Return the sets that the model was trained on."""
+def _seen(settings: EvaluateSettings) -> Collection[str] | None:
+    """Return the sets that the model was trained on; None where they cannot be known."""
     if settings.seen is not None:
         return settings.seen
-    run = run_of(model_in(place(settings.model.path or "", "model.path")))
-    data = {} if run is None else run.settings.get("data", {})
-    if data.get("mix"):
-        return list(data["mix"])
-    name = data.get("name")
-    return None if name in (None, "manifest", "aescot", "folder") else [name]  # such a name may stand for several sets
+    return None if settings.model.path is None else sets_seen(settings.model.path)
 
 
 # -- judge -------------------------------------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
         f"{estimate.steps} steps of RAPO; hours on {gpus}: {stages}, "
         f"together {sum(estimate.stage_hours.values()):.1f}{price}"
     )
-    if settings.reward.judge.weight > 0:
+    if settings.reward.judge.weight > 0 and estimate.steps > 0:
         say(judging(settings, estimate.steps))
     say(
         f"assumed (plan.*): {assumed.pictures} pictures, {assumed.critiques} critiques, {assumed.test_pictures} test "

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.compare import PER_PAIR
+from aes_r1.inference.exchange import INTERVENTION_KINDS
+from aes_r1.inference.information import OTHERS
+from aes_r1.inference.predictions import GROUNDED
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.model.quantize import BITS
@@ -23,6 +27,7 @@ from aes_r1.plan_memory import (
     whole_bytes,
     zero_stage,
 )
+from aes_r1.rollout.forced_prefix import ANSWER_TOKENS
 from aes_r1.settings import PlanSettings
 from aes_r1.trainer.sft import sft_steps
 
@@ -167,32 +172,82 @@ def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
 
 
 def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Estimate the seconds of the evaluation: every model answers all test pictures in batches under every protocol."""
-    assumed, evaluation = settings.plan, settings.evaluation
-    drawn = evaluation.n_samples or Asking.n_samples
-    outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two need no decoding
-    answered = [outputs.get(protocol, 1) for protocol in evaluation.of_pictures]
-    once = sum(asking_seconds(settings, shape, assumed.test_pictures, samples) for samples in answered)
-    if "pair" in evaluation.protocols:
-        pairs = min(evaluation.pairs * (1 + len(evaluation.also)), assumed.test_pictures // 2)
-        once += asking_seconds(settings, shape, PER_PAIR * pairs, 1, shown=2)
-    return len(set(evaluation.stages) & set(settings.models)) * once
+    """Estimate the seconds of the evaluation: every model answers all test pictures in batches under every protocol.
 
-
-def asking_seconds(settings: PlanSettings, shape: Shape, prompts: int, samples: int, *, shown: int = 1) -> float:
-    """Estimate the seconds in which all GPUs answer `samples` times for each of `prompts`, which show `shown` pictures.
-
-    A batch takes as long as its longest answer.
+    Its critiques are then exchanged (exchange_seconds).
     """
     assumed, evaluation = settings.plan, settings.evaluation
-    prompt = prompt_tokens(settings, shown)
+    protocols, pictures = set(evaluation.of_pictures), assumed.test_pictures
+    drawn = (evaluation.n_samples or Asking.n_samples) if "mean" in protocols else int("sample" in protocols)
+    once = asking_seconds(settings, shape, pictures, drawn) if drawn else 0.0  # of which sample takes the first
+    if protocols & {"greedy", "read_back"}:
+        once += asking_seconds(settings, shape, pictures, 1)
+    if "read_back" in protocols:
+        once += asking_seconds(
+            settings, shape, pictures, 1, begun=mean_answer(settings), longest=_score_tokens(settings)
+        )
+    if "direct" in protocols:
+        once += asking_seconds(settings, shape, pictures, 1, longest=_score_tokens(settings))
+    if "label_tokens" in protocols:
+        once += asking_seconds(settings, shape, pictures, 0)
+    if "pair" in evaluation.protocols:
+        pairs = min(evaluation.pairs * (1 + len(evaluation.also)), pictures // 2)
+        once += asking_seconds(settings, shape, PER_PAIR * pairs, 1, shown=2)
+    return len(set(evaluation.stages) & set(settings.models)) * (once + exchange_seconds(settings, shape))
+
+
+def exchange_seconds(settings: PlanSettings, shape: Shape) -> float:
+    """Estimate the seconds in which one GPU exchanges a model's critiques, and passes over them beside other pictures.
+
+    That is what inference.exchange does with evaluation.interventions critiques per set and protocol.
+    """
+    evaluation, model = settings.evaluation, settings.model
+    if model.prompt not in ("critique", "score_first"):
+        return 0.0
+    verbal = [name for name in evaluation.of_pictures if name not in ("direct", "label_tokens")]
+    followed = {*verbal[:1], *(name for name in verbal if name in GROUNDED)}
+    critiques = len(followed) * min(evaluation.interventions * (1 + len(evaluation.also)), settings.plan.test_pictures)
+    if not critiques:
+        return 0.0
+    alone = replace(settings, plan=replace(settings.plan, gpus=1))  # rank 0 does it
+    answer, per_critique = mean_answer(settings), len(INTERVENTION_KINDS)
+    seconds = asking_seconds(alone, shape, critiques * (1 + OTHERS), 0, begun=answer)
+    if model.prompt == "critique" and model.answer_from == "image":
+        longest = _score_tokens(settings)
+        seconds += asking_seconds(alone, shape, critiques * per_critique, 1, begun=answer, longest=longest)
+    return seconds
+
+
+def _score_tokens(settings: PlanSettings) -> int:
+    """Return the tokens of an answer of which all but the scores is given (rollout.forced_prefix.answer_tokens)."""
+    return ANSWER_TOKENS * (1 + len(settings.model.sub_scores))
+
+
+def asking_seconds(
+    settings: PlanSettings,
+    shape: Shape,
+    prompts: int,
+    samples: int,
+    *,
+    shown: int = 1,
+    begun: int = 0,
+    longest: int | None = None,
+) -> float:
+    """Estimate the seconds in which all GPUs answer `samples` times for each of `prompts`, which show `shown` pictures.
+
+    A batch takes as long as its longest answer, of `longest` tokens (None: as plan.longest_answer has it). `begun`:
+    tokens of the answer that are given.
+    """
+    assumed, evaluation = settings.plan, settings.evaluation
+    prompt = prompt_tokens(settings, shown) + begun
     flops = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1)
     flops += shown * cost.vision_flops(shape, assumed.picture_tokens)
     seconds = prompts * flops / speed(settings)
     if samples > 0:
         batch = min(evaluation.batch_size, math.ceil(prompts / assumed.gpus))
-        limit = evaluation.max_new_tokens or settings.trainer.max_new_tokens
-        longest = cost.longest_answer(mean_answer(settings, shown), assumed.longest_answer, limit)
+        if longest is None:
+            limit = evaluation.max_new_tokens or settings.trainer.max_new_tokens
+            longest = cost.longest_answer(mean_answer(settings, shown), assumed.longest_answer, limit)
         batches = math.ceil(prompts / (assumed.gpus * batch))
         seconds += batches * decode_seconds(settings, shape, batch, samples, longest, shown=shown)
     return seconds

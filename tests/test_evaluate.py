@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,20 +15,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from aes_r1 import evaluate
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.inference.asking import FACTS_FILE, Facts
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.runs.claim import run_lock
-from aes_r1.runs.files import read_rows
+from aes_r1.runs.files import read_rows, write_json
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
 from aes_r1.settings import DataSettings, InputError, Settings, as_dict
 from tests import processes
-from tests.conftest import twelve_pictures
+from tests.conftest import picture, twelve_pictures
 from tests.planted import Planted, labelled
 from tests.processes import TORCHRUN
 from tests.recipes import composed_evaluate as settings
@@ -270,12 +275,12 @@ def test_the_sets_that_a_run_trained_on_are_known(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     (tmp_path / "settings.json").write_text(json.dumps(as_dict(Settings(data=DataSettings(name="para")))))
-    assert evaluate._seen(settings(f"model.path={tmp_path}")) == ["para"]
+    assert evaluate._seen(settings(f"model.path={tmp_path}")) == {"para"}
     assert evaluate._seen(settings(f"model.path={tmp_path}", "seen=[ava]")) == ["ava"]
     assert evaluate._seen(settings("model.path=org/hub-name")) is None
     mix = {"name": "aes_15k", "mix": {"ava": 6000, "tad66k": 6000}}
     (tmp_path / "settings.json").write_text(json.dumps({"data": mix}))
-    assert evaluate._seen(settings(f"model.path={tmp_path}")) == ["ava", "tad66k"]
+    assert evaluate._seen(settings(f"model.path={tmp_path}")) == {"ava", "tad66k"}
 
 
 def test_a_limit_asks_about_every_set_of_a_list(manifest):
@@ -371,3 +376,87 @@ def test_servers_answer_as_the_local_model_does(models, manifest, tmp_path):
     cell = json.loads((tmp_path / "here" / "evaluation.json").read_text())["stages"]["used"]["para/test"]["greedy"]
     assert cell["sensitivity"]["tilt"]["dimension"] == "composition"
     assert not list(tmp_path.glob("aes_r1_*")), "weights are left behind"
+
+
+@pytest.fixture
+def answered(tmp_path, monkeypatch):
+    """Return `again()`: evaluate the tiny model in m, about the labelled pictures beside it, into out."""
+    shutil.copytree(tiny.shipped(), tmp_path / "m")
+    (tmp_path / "pictures").mkdir()
+    lines = ["image,mos,split"]
+    for place in range(18):
+        picture(56, 56, place).save(tmp_path / "pictures" / f"{place}.png")
+        lines.append(f"{place}.png,{place / 20},{'train' if place % 6 else 'test'}")
+    (tmp_path / "pictures" / "labels.csv").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+
+    def again(*changes: str) -> bytes:
+        asked = settings(
+            "model.path=m", "data=folder", "data.root=pictures", "out=out", "data.workers=0",
+            "evaluation.protocols=[label_tokens]", "evaluation.interventions=0", "evaluation.n_bootstrap=5", *changes,
+        )  # fmt: skip
+        evaluate.run(asked)
+        return RunFolder(asked.out).predictions_file.read_bytes()
+
+    return again
+
+
+def other_weights(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    changed = {name: value + 0.3 * torch.randn_like(value) for name, value in weights.items()}
+    save_file(changed, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_answers_are_not_handed_back_for_other_weights(answered):
+    before = answered()
+    assert answered() == before, "the same command goes on"
+    other_weights(Path("m"))
+    with pytest.raises(InputError, match=r"^out: m is no longer the model that answered as model; give another out=$"):
+        answered()
+    assert answered("out=other") != before
+    shutil.rmtree("m")
+    Path("other/report.html").unlink()
+    answered("out=other")  # answers of a model that was moved away are still shown
+    assert Path("other/report.html").exists()
+
+
+def test_a_stopped_evaluation_does_not_go_on_with_other_weights(answered):
+    answered()
+    Path("out/stages/predictions_model.json").unlink()  # as a kill before the model's last answer leaves it
+    other_weights(Path("m"))
+    with pytest.raises(InputError, match="no longer the model that answered"):
+        answered()
+
+
+def test_a_model_that_is_asked_in_another_way_is_another(answered):
+    facts = Path("m") / FACTS_FILE
+    write_json(facts, asdict(Facts(max_new_tokens=8)))
+    answered()
+    write_json(facts, asdict(Facts(max_new_tokens=9)))
+    with pytest.raises(InputError, match="no longer the model that answered"):
+        answered()
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_answers_are_not_handed_back_for_other_opinions(answered, split):
+    """Of the test pictures, and of those that a baseline was fitted on."""
+    answered("baselines=[mean]")
+    path = Path("pictures/labels.csv")
+    path.write_text(re.sub(rf"(,{split})$", r"1\1", path.read_text(), flags=re.MULTILINE))
+    says = rf"^out: folder-{split} \(data\.root=pictures\) now lists other pictures or opinions .*; give another out=$"
+    with pytest.raises(InputError, match=says):
+        answered("baselines=[mean]")
+    answered("baselines=[mean]", "out=other")
+    shutil.rmtree("pictures")
+    answered("baselines=[mean]", "out=other")
+
+
+def test_a_folder_from_before_contents_were_noted_says_so_and_goes_on(answered, capsys):
+    before = answered()
+    Path("out/stages/content.json").unlink()
+    assert "is not known; give another out=" not in capsys.readouterr().err
+    assert answered() == before
+    assert "whether m, folder-test are still the same is not known; give another out=" in capsys.readouterr().err
+    other_weights(Path("m"))
+    with pytest.raises(InputError, match="no longer the model that answered"):
+        answered()

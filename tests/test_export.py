@@ -45,7 +45,7 @@ def test_the_card_says_what_was_measured(exported, talking_run):
     for title in ("Use", "Data", "Recipe", "Measured", "Limits"):
         assert f"\n## {title}\n" in text
     assert f"{cell['srcc']['value']:.3f} [{cell['srcc']['low']:.3f}, {cell['srcc']['high']:.3f}]" in text
-    for expected in ("ab" * 32, "| `reward.error.sigma` | 0.1 |", "0.125 (mean)", "not measured in this run"):
+    for expected in ("ab" * 32, "| `reward.error.sigma` | 0.1 |", "0.125 (mean)", "not measured of this model"):
         assert expected in text
 
 
@@ -85,7 +85,7 @@ def test_made_pictures_and_measured_critiques_are_limits(talking_run, tmp_path):
     assert "Sub-scores" not in text
     assert "critiques of folder/test (sample): 1 of 60; SRCC of their words with the opinions: –." in text
     assert "simulated raters" in text  # the settings of the fixture name scenes
-    assert "not measured in this run" not in text
+    assert "not measured of this model" not in text
 
 
 def test_the_card_and_the_docs_show_the_same_lines():

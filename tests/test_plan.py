@@ -53,6 +53,12 @@ def train(settings, **changes):
     return dataclasses.replace(settings, trainer=dataclasses.replace(settings.trainer, **changes))
 
 
+def evaluating(*protocols, **changes):
+    """The paper's run, of which the last model alone is evaluated; no critique is exchanged unless `changes` say so."""
+    given = {"protocols": list(protocols), "stages": ["rapo"], "interventions": 0, **changes}
+    return dataclasses.replace(settings(), evaluation=EvaluationSettings(**given))
+
+
 # What decoding one token reads at 7B: 28 layers of 2 * 3584^2 + 2 * 3584 * 512 + 3 * 3584 * 18944 and a head of
 # 3584 * 152064, two bytes each.
 READ = 2 * (28 * 233_046_016 + 544_997_376)
@@ -157,7 +163,7 @@ def test_comparisons_are_part_of_cold_start_and_evaluation(shape):
     assert plan(taught, shape).stage_hours["cold start"] == pytest.approx((passes + sent / 300e9) / 3600)
 
     def hours(protocols):
-        evaluation = EvaluationSettings(protocols=protocols, stages=["rapo"], pairs=64)
+        evaluation = EvaluationSettings(protocols=protocols, stages=["rapo"], pairs=64, interventions=0)
         return plan(dataclasses.replace(base, evaluation=evaluation), shape).stage_hours["evaluation"]
 
     # 128 prompts, 16 a GPU: one batch of answers whose longest has 1.8 times 400 tokens.
@@ -186,13 +192,13 @@ def test_stages_by_hand(shape):
     sent = 155 * (3 * shape.parameters + shape.parameters - shape.vision_parameters) * 2 * 7 / 8
     passes = 9900 * (4 * language + vision) / speed
     assert found.stage_hours["cold start"] == pytest.approx((passes + sent / 300e9) / 3600)
-    one_protocol = dataclasses.replace(settings(), evaluation=EvaluationSettings(protocols=["greedy"], stages=["rapo"]))
+    one_protocol = evaluating("greedy")
     prompt = (cost.language_flops(shape, 454, 454 * 455 / 2, 1) + vision) / speed
     rate = 3350e9 * 0.4
     decoding = 75 * 360 * (READ + cost.cache_bytes(shape, 64 * (454 + 180), 2)) / rate  # 38,000 / (8 * 64) batches
     assert plan(one_protocol, shape).stage_hours["evaluation"] == pytest.approx((38000 * prompt + decoding) / 3600)
     # Four more outputs of a picture share its prompt, in the pass and in what decoding reads.
-    wider = dataclasses.replace(one_protocol, evaluation=EvaluationSettings(protocols=["mean"], stages=["rapo"]))
+    wider = evaluating("mean")
     more = 75 * 360 * cost.cache_bytes(shape, 64 * 3 * 180, 2) / rate
     expected = (38000 * prompt + decoding + more) / 3600
     assert plan(wider, shape).stage_hours["evaluation"] == pytest.approx(expected)
@@ -243,11 +249,59 @@ def test_the_plan_is_of_the_stages_that_train_runs(shape, monkeypatch, given, mo
 
 def test_an_evaluation_s_own_limit_caps_its_answers(shape):
     def hours(protocol, limit=None):
-        evaluation = EvaluationSettings(protocols=[protocol], stages=["rapo"], max_new_tokens=limit)
-        return plan(dataclasses.replace(settings(), evaluation=evaluation), shape).stage_hours["evaluation"]
+        return plan(evaluating(protocol, max_new_tokens=limit), shape).stage_hours["evaluation"]
 
-    decoding = hours("greedy", limit=100) - hours("direct")
+    decoding = hours("greedy", limit=100) - hours("label_tokens")
     assert decoding == pytest.approx(75 * decode_seconds(settings(), shape, 64, 1, 100) / 3600)
+
+
+def test_one_sample_is_the_first_of_the_mean_s(shape):
+    """So it costs nothing beside mean, and one output without."""
+
+    def hours(*protocols):
+        return plan(evaluating(*protocols), shape).stage_hours["evaluation"]
+
+    assert hours("sample", "mean") == hours("mean") == hours("mean", "sample")
+    assert hours("sample", "greedy", "mean") == hours("greedy", "mean")
+    assert hours("sample") == hours("greedy")
+    assert hours("sample", "greedy") == 2 * hours("greedy")
+
+
+def test_a_score_after_given_words_is_a_short_answer(shape):
+    """16 tokens for each of 75 batches, after a prompt that holds a critique of 200 tokens, or none."""
+
+    def hours(*protocols):
+        return plan(evaluating(*protocols), shape).stage_hours["evaluation"]
+
+    def short(begun):
+        prompt = 454 + begun
+        flops = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1) + cost.vision_flops(shape, 334)
+        decoding = 75 * 16 * (READ + cost.cache_bytes(shape, 64 * (454 + 8), 2)) / (3350e9 * 0.4)
+        return (38000 * flops / (8 * 989e12 * 0.15) + decoding) / 3600
+
+    assert hours("greedy", "read_back") - hours("greedy") == pytest.approx(short(200))
+    assert hours("read_back") == hours("greedy", "read_back")  # it reads the critique of a greedy answer
+    assert hours("direct") == pytest.approx(short(0))
+
+
+def test_exchanged_critiques_are_counted(shape):
+    """100 critiques of two protocols on one GPU: five short answers of each, and a pass beside five pictures."""
+
+    def seconds(*protocols, model=None, **changes):
+        given = evaluating(*protocols, interventions=100, **changes)
+        given = dataclasses.replace(given, model=dataclasses.replace(given.model, **(model or {})))
+        without = dataclasses.replace(given, evaluation=dataclasses.replace(given.evaluation, interventions=0))
+        return 3600 * (plan(given, shape).stage_hours["evaluation"] - plan(without, shape).stage_hours["evaluation"])
+
+    flops = cost.language_flops(shape, 654, 654 * 655 / 2, 1) + cost.vision_flops(shape, 334)
+    passes = 5 * 100 * flops / (989e12 * 0.15)
+    decoding = 8 * 16 * (READ + cost.cache_bytes(shape, 64 * (454 + 8), 2)) / (3350e9 * 0.4)  # 500 / 64 batches
+    assert seconds("greedy") == pytest.approx(2 * passes + decoding)
+    assert seconds("greedy", "label_tokens") == pytest.approx(2 * passes + decoding)
+    assert seconds("mean", "greedy") == pytest.approx(2 * 2 * passes + 2 * decoding, rel=1e-3)
+    assert seconds("label_tokens") == seconds("greedy", model={"prompt": "score_only"}) == 0
+    assert seconds("greedy", model={"prompt": "score_first"}) == pytest.approx(passes)
+    assert seconds("greedy", model={"answer_from": "words"}) == pytest.approx(passes)
 
 
 def test_sharing_the_prompt_saves_what_the_prompts_cost(shape):
@@ -429,3 +483,12 @@ def test_assumptions_that_cannot_be_are_refused(wrong):
 def test_the_files_and_the_schema_assume_the_same():
     """conf/plan.yaml and CostSettings agree, so tables that skip the files show the command's numbers."""
     assert composed().plan == dataclasses.replace(CostSettings(), gpus=1)
+
+
+def test_a_run_without_rapo_has_nothing_to_judge():
+    judged = ("reward.judge.weight=1", "reward.judge.model=gpt-4o")
+    for given, is_asked in (("trainer.name=rapo", True), ("trainer.name=sft", False)):
+        found = composed("+experiment=paper", given, *judged)
+        console = Console(file=io.StringIO(), width=400)
+        show(plan(found, paper_shape()), found, console)
+        assert ("reward.judge asks" in console.file.getvalue()) is is_asked

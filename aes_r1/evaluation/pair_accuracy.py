@@ -31,9 +31,10 @@ def summarise_pairs(
     """Compute the `pairs` of evaluation.json from rows of `inference.compare` and single scores by picture.
 
     accuracy: share of right answers, an unreadable one being wrong; first_share: share of answers "1" among the
-    readable ones; consistent: share of pairs of which both orders name the same picture, where both can be read;
-    by_scores: accuracy of the higher of two single scores, where equal scores are half right and a missing score is
-    wrong; gain: accuracy - by_scores, with a paired bootstrap interval. The other intervals are Wilson's over pairs.
+    readable ones, of which a pair may have one or two; consistent: share of pairs of which both orders name the same
+    picture, where both can be read; by_scores: accuracy of the higher of two single scores, where equal
+    scores are half right and a missing score is wrong; gain: accuracy - by_scores, with a paired bootstrap interval.
+    The other intervals are Wilson's over pairs.
     """
     pairs = _both_orders(rows)
     choices = np.array([[_number(row["choice"]) for row in both] for both in pairs]).reshape(-1, 2)
@@ -41,15 +42,14 @@ def summarise_pairs(
     single = np.array([[_number(scores.get(both[0][name])) for name in ("first", "second")] for both in pairs])
     right, by_scores = choice_accuracy(choices, mos), score_accuracy(single.reshape(-1, 2), mos)
     readable = ~np.isnan(choices)
-    answered = readable.any(axis=1)
-    firsts = ((choices == 1).sum(axis=1)[answered]) / readable.sum(axis=1)[answered]
+    firsts = (choices == 1).sum() / readable.sum() if readable.any() else math.nan
     both_read = readable.all(axis=1)
     difference = np.abs(mos[:, 0] - mos[:, 1])
     return {
         "n": len(pairs),
         "unread_rate": float(1 - readable.mean()) if len(pairs) else None,
         "accuracy": share(right),
-        "first_share": share(firsts),
+        "first_share": share(np.full(readable.any(axis=1).sum(), firsts)),
         "consistent": share((choices[:, 0] != choices[:, 1])[both_read]),
         "by_scores": share(by_scores),
         "gain": mean_with_interval(right - by_scores, n_bootstrap, seed),

@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 LEVEL = 0.9
 CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SPLITS = 100
+_STEP = 0.01  # between two scores of two decimals, as models write them
 _MIN_PICTURES = 20  # with fewer pictures a 90% interval cannot be calibrated and checked
 
 
@@ -83,13 +84,16 @@ def probability_highest(answers: Sequence[Array], *, draws: int = 20_000, seed: 
 
     answers: per picture the scores of its answers, at least one. The means have a flat prior and normal answers of one
     variance around them, so they are drawn from Student's t distribution with the pooled spread (Box and Tiao 1973).
-    For two pictures this is 1 less the one-sided p of the pooled t test. None where no picture has two answers.
+    For two pictures this is 1 less the one-sided p of the pooled t test. The spread counts as one step of a score's
+    two decimals at least: equal answers only show that it is smaller than what is written. None where no picture has
+    two answers.
     """
     freedom = sum(len(scores) - 1 for scores in answers)
     if freedom < 1:
         return None
     means = np.array([np.mean(scores) for scores in answers])
     squares = sum(float(((scores - mean) ** 2).sum()) for scores, mean in zip(answers, means, strict=True))
+    squares = max(squares, freedom * _STEP**2)
     generator = np.random.default_rng([seed, len(answers), freedom])
     spread_of_one = np.sqrt(squares / generator.chisquare(freedom, draws))[:, None]
     errors = generator.standard_normal((draws, len(answers))) / np.sqrt([len(scores) for scores in answers])

@@ -15,6 +15,7 @@ from aes_r1.inference.stage import ask_model, is_answered
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.seen_sets import sets_seen_before
 from aes_r1.report.run_page import write_report
 from aes_r1.report.terminal import print_headline
 from aes_r1.report.trouble import trouble
@@ -50,12 +51,13 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
         )
         job.processes.wait()
     if job.rank == 0:
+        before = sets_seen_before(run)
         measures = measure(
             run,
             sets,
             n_bootstrap=evaluation.n_bootstrap,
             seed=job.settings.seed,
-            seen={image.dataset for image in job.train},
+            seen=None if before is None else before | {image.dataset for image in job.train},
         )
         write_json(run.evaluation_file, measures)
         job.tracker.summarise(measures)

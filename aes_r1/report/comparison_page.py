@@ -9,12 +9,12 @@ from typing import Any
 
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order, paired_bootstrap
 from aes_r1.report.charts import Figure, interval_chart, line_chart
-from aes_r1.report.html import fill, inside
+from aes_r1.report.html import fill, inside, stage_name
 from aes_r1.report.results_section import CHARTED, datasets, estimate, shared_metrics
 from aes_r1.report.run_page import protocol_names
 from aes_r1.report.studies import run_names
 from aes_r1.report.training_section import curve
-from aes_r1.runs.cells import Cell, Evaluation
+from aes_r1.runs.cells import Cell, Evaluation, last_model, measured_in
 from aes_r1.runs.files import write_text_atomically
 from aes_r1.runs.folder import RunFolder, runs_inside
 from aes_r1.settings import InputError
@@ -41,11 +41,20 @@ class ComparedRun:
     evaluation: Evaluation
     metrics: Sequence[Mapping[str, Any]]
     predictions: Sequence[Mapping[str, Any]]
+    last_stage: str | None  # that of the run's final model; None where it is not known
 
     @property
     def stage(self) -> str | None:
-        """The last stage that was evaluated."""
-        return next(reversed(self.evaluation.get("stages") or {}), None)
+        """The last model that was evaluated."""
+        return last_model(measured_in(self.evaluation["stages"]), self.last_stage)
+
+    @property
+    def model(self) -> str:
+        """What the page says of the model that stands for the run."""
+        if self.stage is None:
+            return "no model"
+        is_final = self.last_stage in (None, self.stage)
+        return stage_name(self.stage) + ("" if is_final else ", not the run’s final model")
 
     @property
     def rapo(self) -> list[Mapping[str, Any]]:
@@ -53,7 +62,7 @@ class ComparedRun:
         return [row for row in self.metrics if row["stage"] == "rapo"]
 
     def cells(self, dataset: str) -> Mapping[str, Cell]:
-        """Return {protocol: cell} of the last stage on `dataset`."""
+        """Return {protocol: cell} of the last model on `dataset`."""
         return {} if self.stage is None else self.evaluation["stages"][self.stage].get(dataset, {})
 
 
@@ -68,6 +77,7 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
         "comparison_page.html",
         title="Runs compared",
         runs=names,
+        models={run.name: run.model for run in runs},
         folders=dict(zip(names, map(str, folders), strict=True)),
         sets=list(_results(runs)),
         differences=list(_differences(runs, n_bootstrap)),
@@ -93,6 +103,7 @@ def _read_run(folder: Path, name: str, index: int) -> ComparedRun:
         evaluation,
         run.metrics(),
         list(run.predictions()),
+        run.last_stage,
     )
 
 

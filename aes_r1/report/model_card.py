@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +58,7 @@ _MADE = {
         "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, {paper})."
     ),
 }
+_HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")  # OWNER/NAME
 _PAPER = "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)"
 
 
@@ -90,7 +92,7 @@ def model_card(
         "## Data\n\n" + "\n".join(_data(settings, evaluation, counts, models)),
         "## Recipe\n\n| setting | value |\n|---|---|\n"
         + "\n".join(
-            f"| `{key}` | {_cell(value)} |"
+            f"| `{key}` | {_cell(_named(key, value))} |"
             for key, value in main_settings(without_secrets(settings), without_secrets(resumed))
         ),
         "## Measured\n\n" + (_measured(evaluation, stage, cells) if weights is None else f"{weights} {_NOT_EVALUATED}"),
@@ -135,7 +137,7 @@ def _header(name: str, settings: Mapping[str, Any], cells: Cells) -> str:
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=["aesthetics", "image-quality-assessment", "aes-r1"],
-        base_model=base if base and not Path(base).exists() else None,
+        base_model=base if base and _is_hub_name(base) else None,
         model_name=name,
         eval_results=results or None,
     )
@@ -263,7 +265,7 @@ def _score_and_words(measured: Mapping[str, Any], model: Mapping[str, Any]) -> I
     elif model.get("answer_from") == "words":
         yield "The score is drawn from the critique alone, beside a gray square in place of the picture."
     elif model["prompt"] == "critique" and not measured:
-        yield "Whether the critique bears on the score was not measured in this run."
+        yield "Whether the critique bears on the score was not measured of this model."
     for dataset, cell in measured.items():
         swapped = (cell.get("interventions") or {}).get("swapped_critique") or {}
         if swapped.get("follow") is not None:
@@ -291,6 +293,15 @@ def _interval(cell: Mapping[str, Any], key: str = "value") -> str:
 
 def _between(cell: Mapping[str, Any]) -> str:
     return "unknown" if cell["low"] is None else f"{number(cell['low'])} to {number(cell['high'])}"
+
+
+def _is_hub_name(path: str) -> bool:
+    return bool(_HUB_NAME.fullmatch(path)) and not Path(path).exists()
+
+
+def _named(key: str, value: str) -> str:
+    """Return the value of a setting; of a folder its name alone, because who reads the card has other folders."""
+    return Path(value).name if key in ("model.path", "trainer.init_from") and not _is_hub_name(value) else value
 
 
 def _cell(value: str) -> str:

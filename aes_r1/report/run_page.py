@@ -22,6 +22,7 @@ from aes_r1.report.results_section import changes_section, results_section
 from aes_r1.report.settings_section import settings_section
 from aes_r1.report.training_section import health_section, training_section
 from aes_r1.report.trouble import trouble
+from aes_r1.runs.cells import METRIC, last_model
 from aes_r1.runs.files import write_text_atomically
 from aes_r1.runs.folder import RunFolder, runs_inside
 from aes_r1.settings import InputError
@@ -52,10 +53,10 @@ def write_report(run_dir: Path | str) -> Path:
     names = protocol_names(settings)
     html = fill(
         "run_page.html",
-        title=settings.get("run_name") or run.path.name,
+        title=settings.get("run_name") or run.path.resolve().name,
         trouble=trouble(run.state, evaluation, predictions),
         facts=_facts(settings),
-        headline=_headline(evaluation, names),
+        headline=_headline(evaluation, names, run.last_stage),
         grounding=grounding_section(evaluation, metrics, predictions, names),
         results=results_section(evaluation, names),
         pairs=pairs_section(evaluation),
@@ -66,7 +67,7 @@ def write_report(run_dir: Path | str) -> Path:
         answers=_answers(predictions, names),
         calibration=calibration_section(evaluation, predictions),
         critiques=critique_section(evaluation),
-        gallery=_gallery(predictions, names),
+        gallery=_gallery(predictions, names, run.last_stage),
         settings=settings_section(settings, evaluation, run.resumed),
     )
     return write_text_atomically(run.report_file, html)
@@ -90,12 +91,12 @@ def _facts(settings: Mapping) -> list[str]:
     return [str(fact) for fact in facts if fact] + ([f"seed {settings['seed']}"] if "seed" in settings else [])
 
 
-def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the headline: the last stage on its first set under its first protocol, and the last stage's changes."""
+def _headline(evaluation: Mapping, names: Mapping[str, str], last_stage: str | None) -> dict[str, Any] | None:
+    """Return the headline: all stages where the last model has its headline numbers, and the last change there."""
     stages = evaluation.get("stages", {})
     if not stages:
         return None
-    _, dataset, protocol = headline_key(stages)
+    _, dataset, protocol = headline_key(stages, last_stage)
     cells = {stage: sets[dataset][protocol] for stage, sets in stages.items() if protocol in sets.get(dataset, {})}
     changes = [
         comparison
@@ -113,8 +114,8 @@ def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] |
 
 
 def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the content of answers.html: per set a scatter and a histogram of every stage."""
-    labelled = [row for row in predictions if row["mos"] is not None]
+    """Return the content of answers.html: per set a scatter and a histogram of every model, on the scale 0 to 1."""
+    labelled = [row for row in predictions if row["mos"] is not None and row["protocol"] != METRIC]
     if not labelled:
         return None
     protocol = in_order({row["protocol"]: None for row in labelled}, PROTOCOL_ORDER)[0]
@@ -137,20 +138,22 @@ def _answer_figure(dataset: str, stage: str, rows: Sequence[Mapping]) -> Figure:
     caption = f"{len(answered)} of {len(rows)} answered"
     if not answered:
         return Figure(name, "", caption)
-    if len(answered) > _MAX_DOTS:
-        caption += f"; {_MAX_DOTS} of them drawn"
     drawn = answered[:: -(-len(answered) // _MAX_DOTS)]
+    if len(drawn) < len(answered):
+        caption += f"; {len(drawn)} of them drawn"
     mos, scores = [row["mos"] for row in drawn], [row["score"] for row in drawn]
     chart = scatter(f"Predicted against mean opinion score, {name}, {dataset}", mos, scores, color)
     all_scores, all_mos = [row["score"] for row in answered], [row["mos"] for row in rows]
     return Figure(name, chart + histogram(f"Scores given, {name}, {dataset}", all_scores, all_mos, color), caption)
 
 
-def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the content of gallery.html: pictures of the first set with the answers of the last stage."""
-    if not predictions:
+def _gallery(
+    predictions: Sequence[Mapping], names: Mapping[str, str], last_stage: str | None = None
+) -> dict[str, Any] | None:
+    """Return the content of gallery.html: pictures of the first set with the answers of the last model."""
+    stage = last_model(((row["stage"], row["protocol"]) for row in predictions), last_stage)
+    if stage is None:
         return None
-    stage = in_order({row["stage"]: None for row in predictions}, tuple(STAGE_NAMES))[-1]
     rows = [row for row in predictions if row["stage"] == stage]
     protocol = in_order({row["protocol"]: None for row in rows}, PROTOCOL_ORDER)[0]
     first = next((row["dataset"], row["split"]) for row in rows if row["protocol"] == protocol)

@@ -12,6 +12,7 @@ from aes_r1.evaluation.critique import critique_measures
 from aes_r1.report.gallery import plates
 from aes_r1.report.html import fill
 from aes_r1.report.studies import numbered
+from aes_r1.runs.cells import last_model
 from aes_r1.runs.files import write_json, write_rows, write_text_atomically
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
@@ -22,7 +23,7 @@ Row = dict[str, Any]
 def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstrap: int, seed: int) -> Path:
     """Write OUT/side_by_side.jsonl, side_by_side.json (measures per start) and side_by_side.html; return the page.
 
-    Of the pictures that every run's last stage answered, `pictures` are shown, spread evenly over the range of MOS.
+    Of the pictures that every run's last model answered, `pictures` are shown, spread evenly over the range of MOS.
     Raises InputError where a run has no predictions, or no picture is shared.
     """
     names, answers = zip(*map(_start, folders), strict=True)
@@ -56,18 +57,20 @@ def _picture_row(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
 
 
 def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
-    """Return the name of a run's start, and its last stage's rows of the first protocol by (dataset, split, id)."""
+    """Return the name of a run's start, and its last model's rows of the first protocol by (dataset, split, id)."""
     run = RunFolder(folder)
     if not (run.exists and run.predictions_file.exists()):
         needed = f"{run.predictions_file.name} and {run.settings_file.name}"
         raise InputError(f"{folder}: no {needed} in it; give the folder of a finished run")
     epochs = _epochs(run)
-    name = folder.name if epochs is None else f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    name = folder.resolve().name if epochs is None else f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    stage = last_model(((row["stage"], row["protocol"]) for row in run.predictions()), run.last_stage)
+    if stage is None:
+        raise InputError(f"{folder}: no model has answered there; give the folder of a run whose model was asked")
     last: dict[tuple, Row] = {}
-    stage = protocol = None
-    for row in run.predictions():
-        if row["stage"] != stage:
-            stage, protocol, last = row["stage"], row["protocol"], {}
+    protocol = None
+    for row in run.predictions(stage):
+        protocol = protocol or row["protocol"]
         if row["protocol"] == protocol:
             last[row["dataset"], row["split"], row["id"]] = row
     return name, last

@@ -50,7 +50,7 @@ def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
                 "state": run.state,
                 "settings": run.settings,
                 "metrics": run.metrics(),
-                "headline": headline(run.evaluation),
+                "headline": headline(run.evaluation, run.last_stage),
             }
         )
     if not studies:

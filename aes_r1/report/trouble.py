@@ -14,7 +14,7 @@ _MODELS = {"base": "the base model", "cold_start": "the model after its cold sta
 
 
 def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Mapping[str, Any]]) -> str:
-    """Explain in a sentence or two why the last stage did not answer.
+    """Explain in a sentence or two why the last model did not answer.
 
     The text is empty where it did answer. `state` is that of RunFolder.
     """

@@ -59,8 +59,8 @@ def row_of(run: RunFolder) -> dict[str, Any]:
     return {
         "settings": run.settings,
         "state": state,
-        "srcc": _srcc(headline(run.evaluation)),
-        "measured_on": headline_origin(run.evaluation),
+        "srcc": _srcc(headline(run.evaluation, run.last_stage)),
+        "measured_on": headline_origin(run.evaluation, run.last_stage),
         "folder": str(run),
     }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 MetricName = Literal["plcc", "srcc", "krcc", "mae", "rmse"]
+METRIC = "metric"  # the protocol of a no-reference metric, whose scale is its own and which is no model of the run
 
 
 class Interval(TypedDict):
@@ -56,6 +57,25 @@ class Evaluation(TypedDict, total=False):
     critiques: dict[str, Any]
     pairs: dict[str, dict[str, Any]]  # {STAGE: {DATASET/SPLIT: measures}}
     paper: dict[str, Any]
+
+
+def last_model(measured: Iterable[tuple[str, str]], last_stage: str | None = None) -> str | None:
+    """Return the last model among the stages of `measured`, (stage, protocol) in order; None where none is a model.
+
+    It is `last_stage` (RunFolder.last_stage) where that was measured. A stage that has the protocol METRIC alone is no
+    model.
+    """
+    protocols: dict[str, set[str]] = {}
+    for stage, protocol in measured:
+        protocols.setdefault(stage, set()).add(protocol)
+    if last_stage in protocols:
+        return last_stage
+    return next((stage for stage in reversed(protocols) if protocols[stage] != {METRIC}), None)
+
+
+def measured_in(stages: Stages) -> list[tuple[str, str]]:
+    """Return (stage, protocol) of everything in `stages`, in order."""
+    return [(stage, protocol) for stage, sets in stages.items() for cells in sets.values() for protocol in cells]
 
 
 def format_cell(

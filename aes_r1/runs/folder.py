@@ -182,9 +182,13 @@ class RunFolder:
 
     @property
     def state(self) -> str:
-        """Return `done`, `failed: REASON` or `not finished`; an evaluation is done when it is measured."""
-        is_evaluation = self.exists and "trainer" not in self.settings
-        if self.evaluation_file.exists() if is_evaluation else self.stage_done("report"):
+        """Return `done`, `failed: REASON` or `not finished`.
+
+        A run is done with its report; a folder of aes_r1.evaluate, which writes no such stage, with its evaluation.
+        """
+        if self.stage_done("report"):
+            return "done"
+        if self.evaluation_file.exists() and self.exists and "trainer" not in self.settings:
             return "done"
         return "not finished" if self.failure is None else f"failed: {self.failure}"
 

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aes_r1.runs.cells import Evaluation, MetricName, Stages
+from aes_r1.runs.cells import Evaluation, MetricName, Stages, last_model, measured_in
 
 HEADLINE_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "mae")
 SUMMARY_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "krcc", "mae")
 
 
-def headline_key(stages: Stages) -> tuple[str, str, str]:
-    """Return (last stage, its first set, its first protocol there), whose cell holds a run's headline numbers.
+def headline_key(stages: Stages, last_stage: str | None = None) -> tuple[str, str, str]:
+    """Return (last model, its first set, its first protocol there), whose cell holds a run's headline numbers.
 
-    evaluation.json holds the protocols of a set in their fixed order, the one sampled answer first.
+    The last model is that of cells.last_model, or the last stage where no stage is a model. evaluation.json holds the
+    protocols of a set in their fixed order, the one sampled answer first.
     """
-    stage, sets = list(stages.items())[-1]
-    dataset, cells = next(iter(sets.items()))
+    stage = last_model(measured_in(stages), last_stage) or next(reversed(stages))
+    dataset, cells = next(iter(stages[stage].items()))
     return stage, dataset, next(iter(cells))
 
 
-def headline(evaluation: Evaluation) -> dict[str, float]:
+def headline(evaluation: Evaluation, last_stage: str | None = None) -> dict[str, float]:
     """Return srcc, plcc and mae with _low and _high, and parse_failure_rate, of the headline cell.
 
-    Empty without an evaluated stage.
+    Empty where `last_stage` (RunFolder.last_stage) was not evaluated: the numbers of an earlier model are not the
+    run's. None stands for the last model that was evaluated.
     """
     stages = evaluation.get("stages")
-    if not stages:
+    if not stages or (last_stage is not None and last_stage not in stages):
         return {}
-    stage, dataset, protocol = headline_key(stages)
+    stage, dataset, protocol = headline_key(stages, last_stage)
     cell = stages[stage][dataset][protocol]
     values: dict[str, float | None] = {}
     for metric in HEADLINE_METRICS:
@@ -38,18 +40,23 @@ def headline(evaluation: Evaluation) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def headline_origin(evaluation: Evaluation) -> str:
-    """Say what the headline numbers were measured on: "sample, scenes/test, n 600"; empty without any."""
+def headline_origin(evaluation: Evaluation, last_stage: str | None = None) -> str:
+    """Say what the headline numbers were measured on: "sample, scenes/test, n 600"; empty without an evaluation.
+
+    Where `last_stage` was not evaluated, it says what was: "base alone".
+    """
     stages = evaluation.get("stages")
     if not stages:
         return ""
-    stage, dataset, protocol = headline_key(stages)
+    if last_stage is not None and last_stage not in stages:
+        return f"{', '.join(stages)} alone"
+    stage, dataset, protocol = headline_key(stages, last_stage)
     return f"{protocol}, {dataset}, n {stages[stage][dataset][protocol]['n']}"
 
 
-def summary_of(evaluation: Evaluation) -> dict[str, float]:
+def summary_of(evaluation: Evaluation, last_stage: str | None = None) -> dict[str, float]:
     """Return headline/* and STAGE/DATASET/SPLIT/PROTOCOL/metric, the columns by which runs can be sorted."""
-    columns = {f"headline/{name}": value for name, value in headline(evaluation).items()}
+    columns = {f"headline/{name}": value for name, value in headline(evaluation, last_stage).items()}
     for stage, sets in evaluation["stages"].items():
         for dataset, protocols in sets.items():
             for protocol, cell in protocols.items():

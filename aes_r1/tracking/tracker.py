@@ -154,10 +154,11 @@ class Tracker:
     def summarise(self, evaluation: Evaluation) -> None:
         """Write the evaluation to the tracker's summary: STAGE/DATASET/SPLIT/PROTOCOL/metric, and headline/*.
 
-        The headline is the last stage on the first set under the first protocol, with its interval. A table of runs can
-        be sorted by these columns.
+        The headline is the run's last model on the first set under the first protocol, with its interval; there is none
+        where that model was not evaluated. A table of runs can be sorted by these columns.
         """
-        self.summary(summary_of(evaluation))
+        if self._run is not None:
+            self.summary(summary_of(evaluation, self._run.last_stage))
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Write single numbers of the whole run, beside its curves."""

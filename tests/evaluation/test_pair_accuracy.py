@@ -48,6 +48,17 @@ def test_one_that_always_says_first_is_half_right_and_never_consistent():
     assert found["consistent"]["value"] == 0.0
 
 
+def test_a_share_of_answers_is_over_answers_also_where_pairs_are_half_read():
+    """Five pairs of which the first alone is readable, and says first, and five that say second twice: 5 of 15."""
+    half = [row for i in range(5) for row in rows_of(f"h{i}", [0.2, 0.7], (1, None))]
+    whole = [row for i in range(5) for row in rows_of(f"w{i}", [0.2, 0.7], (2, 2))]
+    found = summarise_pairs([*half, *whole], {}, n_bootstrap=20)["first_share"]
+    assert found["value"] == pytest.approx(5 / 15)
+    assert found == pytest.approx(share([1 / 3] * 10))  # the pairs are what the interval counts
+    unread = [row for i in range(3) for row in rows_of(f"u{i}", [0.2, 0.7], (None, None))]
+    assert summarise_pairs(unread, {}, n_bootstrap=20)["first_share"]["value"] is None
+
+
 def test_the_whole_summary_by_hand():
     """Right in both orders, consistently wrong, unreadable in one, unreadable in both."""
     rows = [
@@ -61,7 +72,7 @@ def test_the_whole_summary_by_hand():
     assert found["n"] == 4
     assert found["unread_rate"] == 3 / 8
     assert found["accuracy"]["value"] == (1 + 0 + 0.5 + 0) / 4
-    assert found["first_share"]["value"] == pytest.approx((0.5 + 0.5 + 0.0) / 3)
+    assert found["first_share"]["value"] == pytest.approx(2 / 5)
     assert found["consistent"]["value"] == 1.0
     assert found["by_scores"]["value"] == (0.5 + 1 + 0 + 1) / 4
     assert found["gain"]["value"] == (1.5 - 2.5) / 4

@@ -149,8 +149,20 @@ def test_the_probability_of_the_highest_is_that_of_the_pooled_t_test():
 
 def test_ties_share_the_probability_and_one_answer_each_has_none():
     same = np.array([0.5, 0.5])
-    assert probability_highest([same, same, same - 0.1]).tolist() == [0.5, 0.5, 0.0]
+    assert probability_highest([same, same, same - 0.1]) == pytest.approx([0.5, 0.5, 0.0], abs=0.02)
     assert probability_highest([same[:1], same[1:]]) is None
+
+
+def test_equal_answers_do_not_make_a_step_of_rounding_certain():
+    """Their spread counts as that step, .01: t = .01 / (.01 sqrt(2 / 4)) with 6 degrees of freedom."""
+    close = [np.full(4, 0.52), np.full(4, 0.51)]
+    assert probability_highest(close)[0] == pytest.approx(stats.t.cdf(math.sqrt(2), 6), abs=0.01)
+    assert probability_highest([*close, np.full(4, 0.2)])[2] < 1e-3
+    assert probability_highest([np.full(4, 0.9), np.full(4, 0.2)])[0] > 0.999
+    # A spread above the step counts as it is.
+    wide = [np.array([0.4, 0.5, 0.6]), np.array([0.38, 0.5, 0.58])]
+    pooled = stats.ttest_ind(*wide, alternative="greater")
+    assert probability_highest(wide, draws=200_000)[0] == pytest.approx(1 - pooled.pvalue, abs=0.005)
 
 
 def test_the_probability_of_the_highest_holds_as_often_as_it_says():

@@ -2,8 +2,10 @@
 
 import pytest
 
+from aes_r1.evaluation.summary import summarise
 from aes_r1.report.calibration_section import calibration_section, opinion_by_score
 from aes_r1.report.html import fill
+from aes_r1.report.tables import evaluation_tables
 
 
 def cell(value, low=None, high=None):
@@ -62,3 +64,13 @@ def test_the_whole_part():
 def test_nothing_measured_is_no_part():
     assert calibration_section({"stages": {"rapo": {"a/test": {"mean": {}}}}}, rows()) == []
     assert calibration_section({}, []) == []
+
+
+def test_the_range_of_a_coverage_is_said_to_be_over_splits():
+    """On the page and in the terminal, where every other range is a 95% interval over pictures."""
+    page = " ".join(fill("calibration.html", calibration=calibration_section(EVALUATION, rows())).split())
+    assert "<th>Held (range over splits)</th>" in page
+    assert "is over random splits into halves, of which it holds 95%, and no interval over pictures" in page
+    many = [{**row, "id": str(place), "mos_std": None} for place, row in enumerate(rows())]
+    table = next(one for one in evaluation_tables(summarise(many, n_bootstrap=20)) if "calibration" in str(one.title))
+    assert "its range over random splits, which is no interval over pictures" in table.caption

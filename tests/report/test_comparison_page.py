@@ -8,7 +8,12 @@ import pytest
 
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.comparison_page import write_comparison
-from aes_r1.settings import InputError
+from aes_r1.report.studies import read_studies
+from aes_r1.runs.__main__ import row_of
+from aes_r1.runs.folder import RunFolder
+from aes_r1.settings import InputError, TrackerSettings
+from aes_r1.tracking.headline import headline, headline_origin
+from aes_r1.tracking.tracker import Tracker
 from tests.report.test_run_page import Outline, run  # noqa: F401  # a fixture
 
 
@@ -74,3 +79,30 @@ def test_wrong_folders_are_refused(runs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"evaluation\.json is missing"):
         write_comparison([runs[0], tmp_path / "empty"], tmp_path / "c.html")
+
+
+def test_a_run_whose_last_model_was_not_evaluated_is_not_taken_for_it(runs, tmp_path):
+    """The page says which model stands for each run; headlines of the run have no numbers of an earlier model."""
+    html = write_comparison(runs, tmp_path / "c.html", n_bootstrap=5).read_text()
+    assert html.count("<td>RAPO</td>") >= 2
+    assert "not the run’s final model" not in html
+    other = RunFolder(runs[1])
+    rows = [row for row in other.predictions() if row["stage"] == "base"]
+    rows = [{**row, "score": float(row["id"]) / 100} for row in rows]
+    (other.path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (other.path / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=20)))
+    html = write_comparison(runs, tmp_path / "c.html", n_bootstrap=5).read_text()
+    outline = " ".join(" ".join(Outline(html).text).split())
+    assert "<td>RAPO</td>" in html
+    assert "trainer.lr=0.125 Base model, not the run’s final model" in outline
+    assert "Final models" not in outline
+    assert headline(other.evaluation, other.last_stage) == {}
+    assert headline_origin(other.evaluation, other.last_stage) == "base alone"
+    assert row_of(other)["srcc"] == ""
+    assert [one["headline"] for one in read_studies(runs[1].parents[1])["b"]] == [{}]
+    written = {}
+    with Tracker(other.path, TrackerSettings(name="none"), {}) as tracker:
+        tracker.summary = written.update
+        tracker.summarise(other.evaluation)
+    assert "base/scenes/test/sample/srcc" in written
+    assert not [name for name in written if name.startswith("headline/")]

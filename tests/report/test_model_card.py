@@ -130,6 +130,40 @@ def test_the_card_says_what_the_model_saw(values, scenes, raters, small, license
     assert f"\nlicense: {license}\n" in card
 
 
+@pytest.mark.parametrize(
+    ("path", "base", "shown"),
+    [
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
+        ("/data/alice/private/qwen-tuned", None, "qwen-tuned"),
+        ("~/private/qwen-tuned", None, "qwen-tuned"),
+        ("../private/qwen-tuned", None, "qwen-tuned"),
+        ("./private/", None, "private"),
+        ("qwen-tuned", None, "qwen-tuned"),
+    ],
+)
+def test_only_a_hub_name_is_named_as_base_model_and_no_folder_is_told(path, base, shown):
+    """Whether the folder is still there or not."""
+    card = card_of(settings_of(model={"path": path}, trainer={"init_from": path}))
+    header = card.split("---")[1]
+    assert f"base_model: {base}" in header if base else "base_model" not in header
+    assert f"| `model.path` | {shown} |" in card
+    assert f"| `trainer.init_from` | {shown} |" in card
+    assert "private/" not in card
+
+
+def test_a_folder_that_is_there_is_no_hub_name(tmp_path, monkeypatch):
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert "base_model" not in card_of(settings_of(model={"path": "org/name"}))
+
+
+@pytest.mark.parametrize("weights", [None, "These are the weights after step 400 of RAPO."])
+def test_what_was_not_measured_is_said_of_these_weights_and_not_of_the_run(weights):
+    card = card_of(settings_of(), weights=weights)
+    assert "bears on the score was not measured of this model." in card
+    assert "in this run" not in card.split("## Limits")[1]
+
+
 def test_a_relation_to_opinions_that_was_measured_is_not_called_unknown():
     assert "has no known relation" in card_of(settings_of())
     assert "has no known relation" not in card_of(settings_of(), evaluated("rapo"))
@@ -138,7 +172,7 @@ def test_a_relation_to_opinions_that_was_measured_is_not_called_unknown():
 @pytest.mark.parametrize(
     ("model", "example", "says"),
     [
-        ({}, "<think>critique</think><answer>0.63</answer>", "was not measured in this run"),
+        ({}, "<think>critique</think><answer>0.63</answer>", "was not measured of this model"),
         ({"prompt": "score_first"}, "<answer>0.63</answer><think>critique</think>", "written after the score"),
         ({"prompt": "score_only"}, "<think></think><answer>0.63</answer>", None),
         ({"prompt": "filler"}, "<think> and and and</think><answer>0.63</answer>", None),
@@ -150,7 +184,7 @@ def test_the_card_describes_the_answers_that_the_run_taught(model, example, says
     assert f"`{example}`" in card
     assert ("critiques" in card.split("`<")[0]) == ("critique" in example)
     told = [
-        line for line in ("was not measured in this run", "written after", "drawn from the critique") if line in card
+        line for line in ("was not measured of this model", "written after", "drawn from the critique") if line in card
     ]
     assert len(told) == (says is not None)
     assert says is None or says in card

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 from PIL import Image
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.run_page import _gallery, write_report
-from aes_r1.settings import InputError, Settings, as_dict
+from aes_r1.report.comparison_page import write_comparison
+from aes_r1.report.run_page import _answer_figure, _gallery, _headline, write_report
+from aes_r1.report.side_by_side_page import _start
+from aes_r1.runs.folder import RunFolder
+from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
+from aes_r1.tracking.headline import headline, headline_origin
 from tests.report.browser import CHROMIUM, FLAGS
 
 CRITIQUE = (
@@ -281,3 +286,74 @@ def test_the_gallery_shows_the_spread_of_its_own_set():
     least_sure = [plate.id for plate in gallery["plates"]["Least sure: the widest spread of answers"]]
     assert len(least_sure) == 6
     assert least_sure == sorted(least_sure, reverse=True)
+
+
+@pytest.fixture
+def beside_a_metric(tmp_path):
+    """A folder of aes_r1.evaluate whose model agrees with the opinions, and then a metric of pyiqa on another scale."""
+    rows = [
+        {
+            **{"stage": stage, "protocol": protocol, "id": str(place), "dataset": "para", "split": "test"},
+            **{"image": None, "mos": place / 40, "text": None, "critique": "Calm light." if width == 1 else None},
+            **{"score": width * (place * 7 % 40 if width > 1 else place) / 40},
+            "scores": [],
+        }
+        for stage, protocol, width in (("mine", "sample", 1), ("mine", "greedy", 1), ("pyiqa-nima", "metric", 10))
+        for place in range(40)
+    ]
+    (tmp_path / "settings.json").write_text(json.dumps(as_dict(EvaluateSettings(name="mine"))))
+    (tmp_path / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=20)))
+    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.mark.parametrize("with_settings", [True, False])
+def test_a_metric_that_was_asked_last_does_not_stand_for_the_model(beside_a_metric, with_settings, tmp_path_factory):
+    if not with_settings:
+        (beside_a_metric / "settings.json").write_text("{}")
+    run = RunFolder(beside_a_metric)
+    assert headline(run.evaluation, run.last_stage)["srcc"] == pytest.approx(1)
+    assert headline_origin(run.evaluation, run.last_stage) == "sample, para/test, n 40"
+    assert _headline(run.evaluation, {}, run.last_stage)["protocol"] == "sample"
+    assert _gallery(list(run.predictions()), {}, run.last_stage)["stage"] == "mine"
+    html = write_report(beside_a_metric).read_text()
+    assert all(0 <= float(left) <= 100 for left in re.findall(r"left:(-?[\d.]+)%", html))
+    assert _start(beside_a_metric)[1]["para", "test", "39"]["stage"] == "mine"
+    other = tmp_path_factory.mktemp("other") / "run"
+    shutil.copytree(beside_a_metric, other)
+    page = write_comparison([beside_a_metric, other], other / "page.html", n_bootstrap=5).read_text()
+    assert "<td>mine</td>" in page
+    assert "pyiqa" not in page
+
+
+def test_a_metric_alone_is_no_model(beside_a_metric):
+    rows = [row for row in RunFolder(beside_a_metric).predictions() if row["protocol"] == "metric"]
+    (beside_a_metric / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=20)))
+    (beside_a_metric / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = RunFolder(beside_a_metric)
+    assert headline(run.evaluation, run.last_stage) == {}
+    assert headline_origin(run.evaluation, run.last_stage) == "pyiqa-nima alone"
+    html = write_report(beside_a_metric).read_text()
+    assert 'id="gallery"' not in html
+    assert "pyiqa-nima" in html
+    with pytest.raises(InputError, match="no model has answered"):
+        _start(beside_a_metric)
+
+
+@pytest.mark.parametrize("count", [1499, 1500, 1501, 1600, 3100])
+def test_a_scatter_says_how_many_dots_it_draws(count):
+    rows = [{"score": place / count, "mos": place / count} for place in range(count)]
+    figure = _answer_figure("made/test", "rapo", rows)
+    dots = figure.chart.split("<svg")[1].count("h0")
+    said = re.search(r"(\d+) of them drawn", figure.caption)
+    assert dots == (int(said[1]) if said else count) <= 1500
+    assert bool(said) == (count > 1500)
+
+
+@pytest.mark.parametrize("given", [".", "../{name}", "{name}/../../{parent}/{name}/."])
+def test_a_folder_without_a_run_name_has_its_own_as_title(beside_a_metric, given, monkeypatch):
+    folder = beside_a_metric.parent if "/.." in given else beside_a_metric
+    monkeypatch.chdir(folder)
+    html = write_report(given.format(name=beside_a_metric.name, parent=beside_a_metric.parent.name)).read_text()
+    assert f"<h1>{beside_a_metric.name}</h1>" in html
+    assert f"<title>{beside_a_metric.name} · Aes-R1</title>" in html

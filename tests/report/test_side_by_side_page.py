@@ -1,11 +1,12 @@
 """The side-by-side page shows the answers of every run about the same pictures."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from aes_r1.report.side_by_side_page import side_by_side
+from aes_r1.report.side_by_side_page import _start, side_by_side
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
@@ -61,14 +62,21 @@ def test_runs_with_equal_epochs_and_folder_names_all_stand_on_the_page(tmp_path)
     }  # fmt: skip
 
 
+def test_a_start_in_the_current_folder_has_that_folder_s_name(tmp_path, monkeypatch):
+    folder = run_folder(tmp_path, 0, "words", pictures=range(2))
+    (folder / "settings.json").write_text(json.dumps({"model": {"path": "m"}}))
+    monkeypatch.chdir(folder)
+    assert _start(Path("."))[0] == folder.name
+
+
 @pytest.mark.parametrize(
     ("settings", "notes", "name"),
     [
         ({"cold_start": {"epochs": 1}}, {"epochs": 76}, "76 epochs"),  # cold_start.min_steps
         ({"cold_start": {"epochs": 2}}, {"records": 5}, "2 epochs"),  # a run that noted no epochs
-        ({"cold_start": {"epochs": 0}, "trainer": {"init_from": "cold_start"}}, None, "0 epochs"),
-        ({"cold_start": {"epochs": 1}, "trainer": {"init_from": "base"}}, None, "0 epochs"),
-        ({"cold_start": {"epochs": 1}, "trainer": {"init_from": "/a/model"}}, None, "run-0"),
+        ({"cold_start": {"epochs": 0}, "trainer": {"name": "rapo", "init_from": "cold_start"}}, None, "0 epochs"),
+        ({"cold_start": {"epochs": 1}, "trainer": {"name": "rapo", "init_from": "base"}}, None, "0 epochs"),
+        ({"cold_start": {"epochs": 1}, "trainer": {"name": "rapo", "init_from": "/a/model"}}, None, "run-0"),
         ({"cold_start": {"epochs": 3}, "trainer": {"init_from": "base", "name": "sft"}}, {"epochs": 3}, "3 epochs"),
         ({"model": {"path": "m"}}, None, "run-0"),  # aes_r1.evaluate
     ],

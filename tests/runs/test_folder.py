@@ -15,7 +15,9 @@ from aes_r1.inference.asking import Facts, find_model
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.model_card import model_card
 from aes_r1.report.run_page import write_report
+from aes_r1.report.studies import read_studies
 from aes_r1.runs import identity
+from aes_r1.runs.__main__ import row_of
 from aes_r1.runs.claim import claim_run_folder, start_over
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import EXAMINED, RunFolder, model_in, require_run, run_of, runs_below
@@ -285,3 +287,23 @@ def test_every_setting_outside_of_the_identity_is_recorded_when_it_changes_or_sa
         assert differences(before, mine) == []
         assert identity.changed_on_resume(before, mine) == ({} if key in identity._NOT_HOW else {key: "another"})
     assert set(identity._NOT_HOW) < set(identity._NOT_IDENTITY)
+
+
+@pytest.mark.parametrize("failure", [None, "no room"])
+def test_a_folder_of_evaluate_is_done_with_its_evaluation(failure, tmp_path):
+    """On the dashboard, in the list of runs and wherever else a state is said; it has no stage named report."""
+    folder = RunFolder(tmp_path / "evaluate" / "mine_para")
+    folder.path.mkdir(parents=True)
+    folder.settings_file.write_text(json.dumps(as_dict(build(EvaluateSettings, {"name": "mine"}))))
+    if failure is not None:
+        folder.failure_file.write_text(failure)
+    folder.predictions_file.write_text("{}\n")
+    unfinished = "not finished" if failure is None else f"failed: {failure}"
+    for state in (unfinished, "done"):
+        assert folder.state == row_of(folder)["state"] == read_studies(tmp_path)["evaluate"][0]["state"] == state
+        folder.evaluation_file.write_text(json.dumps({"stages": {}}))
+    training = RunFolder(tmp_path / "study" / "run")
+    training.path.mkdir(parents=True)
+    training.settings_file.write_text(json.dumps(as_dict(Settings())))
+    training.evaluation_file.write_text(json.dumps({"stages": {}}))
+    assert training.state == "not finished"

@@ -1,0 +1,76 @@
+"""Tell which data sets a model was trained on, by its run and by the runs that its start came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aes_r1.data.manifest import read_run_manifest
+from aes_r1.inference.asking import FACTS_FILE
+from aes_r1.runs.files import read_rows
+from aes_r1.runs.folder import RunFolder, model_in, run_of
+from aes_r1.settings import place
+
+_SEVERAL = (None, "manifest", "aescot", "folder")  # names of data that may stand for several sets
+
+
+def sets_seen(model: str, later: frozenset[Path] = frozenset()) -> set[str] | None:
+    """Return the sets that the model in the folder `model` was trained on; None where they cannot be known.
+
+    That is so of a model whose run is not there, as of an exported one. `later`: the runs that started from it; one of
+    them cannot have made it, so that its folder holds another run than it did.
+    """
+    run = run_of(model_in(place(model, "model.path")))
+    if run is None or run.path.resolve() in later:
+        return None
+    data, before = run.settings.get("data", {}), sets_seen_before(run, later)
+    if before is None or (not data.get("mix") and data.get("name") in _SEVERAL):
+        return None
+    return before | set(data.get("mix") or [data["name"]])
+
+
+def sets_seen_before(run: RunFolder, later: frozenset[Path] = frozenset()) -> set[str] | None:
+    """Return the sets that `run` trained on besides its own pictures; None where they cannot be known.
+
+    They are those of the model that it started from, and those whose pictures the critiques of its cold start are
+    about. A base model that no run made has seen none: its pretraining does not count.
+    """
+    settings, later = run.settings, later | {run.path.resolve()}
+    trainer, cold_start = settings.get("trainer", {}), settings.get("cold_start", {})
+    init_from = trainer.get("init_from", "cold_start")
+    if trainer.get("name") != "sft" and init_from not in ("base", "cold_start"):
+        return sets_seen(init_from, later)
+    seen = _seen_by_base(settings.get("model", {}).get("path"), later)
+    is_taught = cold_start.get("epochs") != 0 and (init_from == "cold_start" or trainer.get("name") == "sft")
+    if is_taught and cold_start.get("data"):
+        taught = _sets_of_critiques(run)
+        return None if seen is None or taught is None else seen | taught
+    return seen
+
+
+def _seen_by_base(path: str | None, later: frozenset[Path]) -> set[str] | None:
+    folder = model_in(place(path or "", "model.path"))
+    if path is None or not folder.is_dir():
+        return set()
+    if run_of(folder) is not None:
+        return sets_seen(path, later)
+    return None if (folder / FACTS_FILE).exists() else set()  # an exported model's run is not known
+
+
+def _sets_of_critiques(run: RunFolder) -> set[str] | None:
+    """Return the sets of the pictures that the given critiques of the cold start are about.
+
+    A record need not name the set; its picture may then be one of the training list.
+    """
+    lists = sorted(run.manifests.glob("critiques-*.jsonl"))
+    records = [row for path in lists for row in read_rows(path)]
+    if not records:
+        return None
+    named = {row["dataset"] for row in records if row.get("dataset")}
+    unnamed = {row["image"] for row in records if not row.get("dataset")}
+    of_image = _sets_of_training_pictures(run) if unnamed else {}
+    return named | {of_image[image] for image in unnamed} if unnamed <= of_image.keys() else None
+
+
+def _sets_of_training_pictures(run: RunFolder) -> dict[str, str]:
+    path = run.manifest(f"{run.settings['data']['name']}-train")
+    return {one.image: one.dataset for one in read_run_manifest(path)} if path.exists() else {}
