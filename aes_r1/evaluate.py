@@ -52,7 +52,7 @@ from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.processes import Processes, connected
-from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict, place
+from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.launch import start, world
 

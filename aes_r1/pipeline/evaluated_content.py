@@ -19,7 +19,7 @@ from aes_r1.inference.asking import FACTS_FILE
 from aes_r1.pipeline.origin import content_name
 from aes_r1.runs.files import sha256_of
 from aes_r1.runs.folder import RunFolder, model_in
-from aes_r1.settings import DataSettings, InputError
+from aes_r1.settings import DataSettings, InputError, place
 
 log = logging.getLogger("aes_r1")
 
@@ -64,7 +64,7 @@ def _is_other(before: str | None, now: str | None) -> bool:
 
 def _model_digest(path: str, store: Path) -> str | None:
     """Name the content of the model at `path`, and of the file that says how it is asked; None where there is none."""
-    folder = model_in(Path(path).expanduser())
+    folder = model_in(place(path, "model.path"))
     content = content_name(str(folder) if folder.is_dir() else path, store)
     facts = folder / FACTS_FILE
     return f"{content} {sha256_of(facts)}" if content and facts.exists() else content

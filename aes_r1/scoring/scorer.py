@@ -36,7 +36,7 @@ from aes_r1.model.tower import Tower
 from aes_r1.runs.cells import format_cell
 from aes_r1.runs.files import draft_of, read_json, write_json
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, place
 
 PICTURES = 4000  # training pictures that the layer is fitted on, at most
 FILE, LAYER, TOWER = "scorer.json", "layer.safetensors", "tower"
@@ -66,7 +66,7 @@ class Scorer:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        folder = Path(folder).expanduser()
+        folder = place(folder)
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
             facts = read_json(folder / FILE)
