@@ -297,9 +297,11 @@ def _settings(config: Any, schema: type, arguments: Sequence[str]) -> Any:
 
 def _headline(folder: Path) -> dict[str, Any]:
     """Return the run's headline `srcc`, which W&B has as headline/srcc, and what it was `measured_on`; {} if none."""
-    evaluation = RunFolder(folder).evaluation
-    values = headline(evaluation)
-    return {"srcc": values["srcc"], "measured_on": headline_origin(evaluation)} if "srcc" in values else {}
+    run = RunFolder(folder)
+    values = headline(run.evaluation, run.last_stage)
+    if "srcc" not in values:
+        return {}
+    return {"srcc": values["srcc"], "measured_on": headline_origin(run.evaluation, run.last_stage)}
 
 
 def _is_done(folder: Path, settings: Any) -> bool:
