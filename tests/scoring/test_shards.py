@@ -22,6 +22,7 @@ from aes_r1.scoring.rows import row_of
 from aes_r1.scoring.shards import score_shards
 from aes_r1.settings import InputError
 from tests import processes
+from tests.processes import wait_for
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -83,18 +84,20 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
 @pytest.mark.slow
 def test_a_shard_that_cannot_be_written_ends_the_command_in_one_line(talking_run, tmp_path):
     """A folder stands where the worker writes a file of the second shard, as a full or revoked disk would."""
-    out, photos = tmp_path / "out", tmp_path / "photos"
+    out, photos, said = tmp_path / "out", tmp_path / "photos", tmp_path / "said"
     shutil.copytree(talking_run / "pictures", photos)
     sorted(photos.glob("*.png"))[5].write_text("hello")
     taken = out / "part-00001.unreadable.jsonl"
-    taken.mkdir(parents=True)
     command = [sys.executable, "-m", "aes_r1.score", str(photos), "--model", str(talking_run)]
     command += ["--shards", str(out), "--shard-size", "4", "--workers", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = processes.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("aes_r1: ")]
+    with said.open("w") as log:
+        process = processes.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
+    wait_for(process, (out / "plan.json").exists, said=said)
+    time.sleep(0.5)  # what is done is listed at once; a worker begins after Ray has started, which takes seconds
+    taken.mkdir()
+    assert process.wait(300) == 2, said.read_text()
+    assert "Traceback" not in said.read_text()
+    lines = [line for line in said.read_text().splitlines() if line.startswith("aes_r1: ")]
     assert lines[-1] == f"aes_r1: {taken}: Is a directory; give the name of a file"
     assert (out / "part-00000.jsonl").exists(), "what is done is kept"
 
