@@ -35,6 +35,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.slow
 def test_every_experiment_is_valid(name):
     settings = composed(f"+experiment={name}")
     assert settings.run_name == name
@@ -42,10 +43,12 @@ def test_every_experiment_is_valid(name):
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
+@pytest.mark.slow
 def test_every_option_is_valid(group, option):
     assert isinstance(composed(f"{group}={option}"), Settings)
 
 
+@pytest.mark.slow
 def test_grounded_is_rapo_with_credit_by_part():
     paper, grounded = composed("+experiment=rapo"), composed("+experiment=grounded")
     assert (paper.trainer.credit, grounded.trainer.credit) == ("all", "answer")
@@ -53,6 +56,7 @@ def test_grounded_is_rapo_with_credit_by_part():
     assert differences(as_dict(paper), as_dict(grounded)) == ["trainer.credit", "trainer.critique_kl_coef"]
 
 
+@pytest.mark.slow
 def test_same_settings_same_folder():
     assert composed("seed=3").out == composed("seed=3", "tracker=none").out
     assert composed("seed=3").out != composed("seed=4").out
@@ -95,6 +99,7 @@ def train(*arguments: str, folder: Path | None = None, **environment: str) -> su
         ("a b", "a b"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_input_is_one_line_and_exit_code_2(argument, says, tmp_path):
     arguments = [argument] if argument.startswith(("out=", "a b")) else [argument, f"out={tmp_path}/run"]
     done = train(*arguments, AES_R1_STORE=str(tmp_path / "store"))
@@ -154,6 +159,7 @@ def test_what_cannot_be_written_is_one_line_with_a_way_out(number):
     assert command._ending(OSError(errno.ENOENT, "No such file or directory", "x")) is None, "a fault of the code"
 
 
+@pytest.mark.slow
 def test_a_point_whose_passes_would_be_ignored_is_not_started(tmp_path):
     done = train("--multirun", "trainer.epochs=2,10", folder=tmp_path)
     assert done.returncode == 1, done.stderr
@@ -214,6 +220,7 @@ def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launch
         ("prepare", ["data=folder", "data.root=nowhere"], 2),
     ],
 )
+@pytest.mark.slow
 def test_what_computes_nothing_leaves_nothing(module, arguments, code, tmp_path):
     """Also where the labels can be read only after the folder was claimed: these opinions are not in [0, 1]."""
     (tmp_path / "own").mkdir()
@@ -264,6 +271,7 @@ def finished(run: RunFolder, settings: Settings | EvaluateSettings) -> None:
             run.finish_stage(stage, {})
 
 
+@pytest.mark.slow
 def test_a_finished_run_does_not_answer_for_a_changed_reward(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("def high(scores, texts, samples): return scores.nan_to_num()")
@@ -284,6 +292,7 @@ def test_a_finished_run_does_not_answer_for_a_changed_reward(tmp_path, monkeypat
     assert "mine.py was changed after this run began" in single.stderr
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_done_is_not_started_again(tmp_path):
     """And the folder of a training run, or of other settings, is refused by the point itself in one line."""
     settings = composed_evaluate(f"model.path={tiny.SHIPPED}", f"out={tmp_path}/done")
@@ -307,6 +316,7 @@ def test_an_evaluation_that_is_done_is_not_started_again(tmp_path):
         assert "was written by other settings (" in said.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_how_many_processes_is_no_part_of_a_run():
     assert composed("processes=8").out == composed().out
 
@@ -344,6 +354,7 @@ def test_a_real_point_of_two_processes_leaves_its_evaluation(talking_run, tmp_pa
     ],
 )
 @pytest.mark.parametrize("kind", ["hydra", "argparse"])
+@pytest.mark.slow
 def test_a_second_interrupt_while_the_first_is_handled_is_one_line(kind, then, tmp_path):
     program = f"""
 import os, signal

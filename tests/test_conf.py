@@ -119,6 +119,7 @@ def test_the_settings_have_the_values_of_the_default_recipe():
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow
 def test_a_recipe_keeps_its_values(name, monkeypatch):
     for variable in [variable for variable in os.environ if variable.startswith("AES_R1_")]:
         monkeypatch.delenv(variable)  # where data sets lie on this machine
@@ -141,6 +142,7 @@ def test_a_recorded_run_keeps_its_hash(recorded):
     assert differences(values, as_dict(settings)) == []
 
 
+@pytest.mark.slow
 def test_where_servers_stand_is_no_part_of_a_run():
     """A server that has moved draws for the same run; who draws, and how it is weighed, is part of it."""
     at = [composed("rollout=vllm", f"rollout.url=[http://{host}:8100]", "rollout.patience=9") for host in ("a", "b")]
@@ -154,6 +156,7 @@ def test_where_servers_stand_is_no_part_of_a_run():
     assert differences(recorded, as_dict(at[0])) == ["rollout.name"]
 
 
+@pytest.mark.slow
 def test_where_the_judge_stands_and_what_it_costs_is_no_part_of_a_run():
     """A higher price ceiling goes on with the same run; another model or rubric is another run."""
     judged = ("reward.judge.weight=1", "reward.judge.model=m")
@@ -169,6 +172,7 @@ def test_where_the_judge_stands_and_what_it_costs_is_no_part_of_a_run():
 OF_A_RUN = ("rollout.cap=3", "rollout.ahead=1")
 
 
+@pytest.mark.slow
 def test_a_run_recorded_with_another_base_is_not_taken_for_one_of_this_code():
     """Run 4107c3a18371 has a base model that can no longer be made, so neither current base may share its hash."""
     recorded = as_dict(composed("+experiment=rapo"))
@@ -179,6 +183,7 @@ def test_a_run_recorded_with_another_base_is_not_taken_for_one_of_this_code():
         assert differences(recorded, as_dict(settings)) == ["model.base"]
 
 
+@pytest.mark.slow
 def test_a_key_that_was_added_decides_where_it_changes_something(monkeypatch):
     settings = composed()
     with_it = run_fingerprint(settings)

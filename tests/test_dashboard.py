@@ -38,6 +38,7 @@ def dashboard(*arguments: str, command: tuple[str, ...] = ("-m", "aes_r1.dashboa
     )
 
 
+@pytest.mark.slow
 def test_without_an_account_a_page_is_written(runs, tmp_path):
     page = tmp_path / "pages" / "dashboard.html"
     for out in (page, page.parent):  # a name without an ending is a folder
@@ -49,6 +50,7 @@ def test_without_an_account_a_page_is_written(runs, tmp_path):
 
 
 @pytest.mark.parametrize("out", ["new", "v1.2", "there.dir", "there.html"])
+@pytest.mark.slow
 def test_a_folder_is_a_folder_whatever_its_name(runs, tmp_path, out):
     if out.startswith("there"):
         (tmp_path / out).mkdir()
@@ -57,6 +59,7 @@ def test_a_folder_is_a_folder_whatever_its_name(runs, tmp_path, out):
     assert [path.name for path in (tmp_path / out).iterdir()] == ["dashboard.html"]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_json_is_named(runs, tmp_path):
     cut = runs / "reward_ablation" / "rank1" / "settings.json"
     cut.write_text(cut.read_text()[:100])
@@ -66,6 +69,7 @@ def test_a_file_that_is_no_json_is_named(runs, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_without_the_extra_its_name_is_said(runs):
     absent = "import sys; sys.modules['wandb_workspaces'] = None; from aes_r1.dashboard import main; main()"
     done = dashboard(f"runs={runs}", "entity=team", command=("-c", absent))
@@ -75,6 +79,7 @@ def test_without_the_extra_its_name_is_said(runs):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_without_a_login_the_way_out_is_said(runs, tmp_path):
     pytest.importorskip("wandb_workspaces")
     done = dashboard(f"runs={runs}", "entity=team", HOME=str(tmp_path), WANDB_BASE_URL="http://127.0.0.1:9")

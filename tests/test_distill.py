@@ -77,6 +77,7 @@ def test_scenes_are_distilled_offline_and_the_audit_page_is_read_back(distill, t
     assert "OPENAI_API_KEY" in keyless.stderr
 
 
+@pytest.mark.slow
 def test_help_fits_on_a_screen_and_names_every_choice(distill):
     done = distill("--help")
     assert done.returncode == 0

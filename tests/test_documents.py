@@ -165,6 +165,7 @@ def check_make(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.slow
 def test_a_documented_command_is_one(line, hydra):
     check(line)
 
@@ -198,6 +199,7 @@ def refused(line: str) -> str | None:
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if PROCESSES.search(line)])
+@pytest.mark.slow
 def test_a_documented_number_of_processes_can_share_the_work(line, hydra):
     assert refused(line) is None
 
@@ -271,6 +273,7 @@ def desk(talking_run, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("line", RUN_HERE)
+@pytest.mark.slow
 def test_a_cheap_command_runs_as_printed(line, desk):
     assert line in COMMANDS
     words = shlex.split(line)
@@ -283,6 +286,7 @@ def test_a_cheap_command_runs_as_printed(line, desk):
     assert RUN_HERE[line] in done.stdout
 
 
+@pytest.mark.slow
 def test_the_lines_of_python_in_the_guide_to_scoring_run(desk):
     text = (ROOT / "docs" / "scoring.md").read_text()
     lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
@@ -294,6 +298,7 @@ def test_the_lines_of_python_in_the_guide_to_scoring_run(desk):
     assert 0 <= float(done.stdout.split()[0]) <= 1
 
 
+@pytest.mark.slow
 def test_the_tour_runs_cell_by_cell(desk):
     """docs/tour.ipynb, from a run folder to scores, curves and a critique, as plain Python in one process."""
     book = json.loads((ROOT / "docs" / "tour.ipynb").read_text())

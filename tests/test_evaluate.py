@@ -156,6 +156,7 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
         (["baselines=[mean]", "judge=scenes"], "judge=scenes knows made scenes alone, not (para|made)/test"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_input_is_said_in_one_line(changes, says, manifest, tmp_path):
     from importlib.util import find_spec
 
@@ -189,6 +190,7 @@ def voted(tmp_path_factory) -> Path:
     return folder / "manifest.jsonl"
 
 
+@pytest.mark.slow
 def test_baselines_stand_beside_a_model(voted, tmp_path, capsys):
     given = [
         f"model.path={tiny.SHIPPED}", "name=shipped", "data=manifest", f"data.root={voted}", f"out={tmp_path}",
@@ -258,6 +260,7 @@ def test_a_folder_from_before_there_were_baselines_goes_on():
     assert differences(before, as_dict(settings("model.path=x", "baselines=[mean]"))) == ["baselines"]
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_answers_into_a_folder(models, manifest, tmp_path):
     asked = settings("data=manifest", f"data.root={manifest}", f"model.path={models / 'hollow'}", f"out={tmp_path}")
     with run_lock(tmp_path, 0), pytest.raises(InputError, match="another process works on this run"):
@@ -271,6 +274,7 @@ def test_sets_come_from_also_and_never_unasked(tmp_path):
     assert [(one.name, one.root) for one in result] == [("scenes_shifted", None), ("folder", "/pictures")]
 
 
+@pytest.mark.slow
 def test_the_sets_that_a_run_trained_on_are_known(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
@@ -347,6 +351,7 @@ def test_a_manifest_with_other_splits_is_named(tmp_path):
         load_samples(data, "test", seed=0, store=tmp_path)
 
 
+@pytest.mark.slow
 def test_servers_answer_as_the_local_model_does(models, manifest, tmp_path):
     """Every protocol's most likely answers are the same words, of one model after another on the same server."""
     asked = [
@@ -407,6 +412,7 @@ def other_weights(model: Path) -> None:
     save_file(changed, model / "model.safetensors", metadata={"format": "pt"})
 
 
+@pytest.mark.slow
 def test_answers_are_not_handed_back_for_other_weights(answered):
     before = answered()
     assert answered() == before, "the same command goes on"
@@ -420,6 +426,7 @@ def test_answers_are_not_handed_back_for_other_weights(answered):
     assert Path("other/report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_does_not_go_on_with_other_weights(answered):
     answered()
     Path("out/stages/predictions_model.json").unlink()  # as a kill before the model's last answer leaves it
@@ -428,6 +435,7 @@ def test_a_stopped_evaluation_does_not_go_on_with_other_weights(answered):
         answered()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_asked_in_another_way_is_another(answered):
     facts = Path("m") / FACTS_FILE
     write_json(facts, asdict(Facts(max_new_tokens=8)))
@@ -438,6 +446,7 @@ def test_a_model_that_is_asked_in_another_way_is_another(answered):
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
+@pytest.mark.slow
 def test_answers_are_not_handed_back_for_other_opinions(answered, split):
     """Of the test pictures, and of those that a baseline was fitted on."""
     answered("baselines=[mean]")
@@ -451,6 +460,7 @@ def test_answers_are_not_handed_back_for_other_opinions(answered, split):
     answered("baselines=[mean]", "out=other")
 
 
+@pytest.mark.slow
 def test_a_folder_from_before_contents_were_noted_says_so_and_goes_on(answered, capsys):
     before = answered()
     Path("out/stages/content.json").unlink()

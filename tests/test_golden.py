@@ -104,6 +104,7 @@ def test_the_version_of_the_scenes_stands_for_these_pictures():
                 assert values == pytest.approx(expected[key], abs=1e-4 if key != "pixels" else 0.05), (name, key)
 
 
+@pytest.mark.slow
 def test_the_version_of_the_base_model_stands_for_these_losses(tmp_path):
     recorded = RECORDED["pretraining"]
     assert recorded["version"] == pretrain.BASE_MODEL_VERSION
@@ -116,10 +117,12 @@ def test_a_sampled_completion_is_the_recorded_one():
     assert np.array(drawn["logps"]) == pytest.approx(np.array(recorded["logps"]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_five_steps_of_the_cold_start_have_the_recorded_losses(tmp_path):
     assert cold_start_losses(tmp_path) == pytest.approx(RECORDED["cold_start"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_five_steps_of_rapo_from_the_shipped_base_have_the_recorded_rewards_and_losses(tmp_path):
     found, recorded = rapo_steps(tmp_path), RECORDED["rapo"]
     assert found.keys() == recorded.keys()

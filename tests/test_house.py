@@ -80,6 +80,7 @@ def rooms_imported(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
+@pytest.mark.slow
 def test_a_file_imports_only_from_rooms_above(path):
     if path.name == "__init__.py":
         return
@@ -118,6 +119,7 @@ def requirements(lines: list[str]) -> set[str]:
     return {NAMED_OTHERWISE.get(name, name) for name in names}
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_required_and_what_is_required_is_imported():
     project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text())["project"]
     required = requirements(project["dependencies"])
@@ -209,6 +211,7 @@ def spelled(tree: ast.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("path", READERS_OF_RUNS, ids=lambda path: str(path.relative_to(HOUSE.parent)))
+@pytest.mark.slow
 def test_only_one_room_spells_what_a_run_leaves(path):
     if path.parent != HOUSE / "runs":
         assert spelled(ast.parse(path.read_text())) == set(), "ask RunFolder for it"
@@ -282,6 +285,7 @@ def printing(tree: ast.Module) -> list[ast.Call]:
     return found
 
 
+@pytest.mark.slow
 def test_no_text_of_a_user_is_taken_for_markup():
     """In that of rich `[/data/x.jpg]` is an error and `[sample]` vanishes."""
     titled_tables_alone = HOUSE / "evaluate.py"  # which show their texts as they are on every console

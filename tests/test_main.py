@@ -36,6 +36,7 @@ def test_it_lists_every_command_and_names_the_nearest():
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "completion"])
+@pytest.mark.slow
 def test_the_help_of_each_command_is_its_own_and_short(name):
     """It shows examples of this command, and says how to see every key."""
     shown = aes_r1(name, "--help")
@@ -50,6 +51,7 @@ def test_the_help_of_each_command_is_its_own_and_short(name):
 
 
 @pytest.mark.parametrize("name", ["train", "runs"])
+@pytest.mark.slow
 def test_the_module_is_the_same_command(name):
     assert aes_r1("--help", module=f"aes_r1.{name}").stdout == aes_r1(name, "--help").stdout
 
@@ -92,6 +94,7 @@ def test_every_command_has_words():
 
 
 @pytest.mark.parametrize(("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+@pytest.mark.slow
 def test_idle_threads_sleep_unless_the_user_says_otherwise(given, used):
     """libgomp prints what it has read when torch loads it, which comes after the package's own import."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | given

@@ -217,6 +217,7 @@ def test_other_arguments(argument, says):
         ("run_name=a,b", "One: 'run_name=\"a,b\"'; a list: 'run_name=[a,b]'"),
     ],
 )
+@pytest.mark.slow
 def test_the_nearest_thing_is_named(argument, says):
     with pytest.raises((InputError, HydraException, OmegaConfBaseException)) as caught:
         composed(argument)
@@ -230,6 +231,7 @@ def test_the_nearest_thing_is_named(argument, says):
     ("others", "steps"),
     [([], 140), (["trainer=paper", "trainer.max_steps=30"], 30), (["+debug=default"], 1)],
 )
+@pytest.mark.slow
 def test_passes_are_refused_where_steps_decide(key, others, steps):
     """Also the default number of them, which says as little about the length of the run."""
     for given in (1, 10):
@@ -243,6 +245,7 @@ def test_passes_are_refused_where_steps_decide(key, others, steps):
     assert rapo_steps(1600, settings.trainer) == math.ceil(1600 * 10 / settings.trainer.images_per_step)
 
 
+@pytest.mark.slow
 def test_passes_that_a_recipe_names_are_no_request():
     for arguments in ([], ["trainer=paper"], ["trainer=paper", "trainer.max_steps=30"], ["cold_start.epochs=3"]):
         overrides.check_used(arguments, composed(*arguments))

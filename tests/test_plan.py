@@ -216,6 +216,7 @@ def test_stages_by_hand(shape):
     (("trainer.name=sft", "trainer.init_from=/tmp"), ("base", "cold_start")),
     (("trainer.name=sft", "cold_start.epochs=0"), ("base",)),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_the_plan_is_of_the_stages_that_train_runs(shape, monkeypatch, given, models):
     """A stage that train leaves out takes no time and no room; the models that there are, are evaluated."""
     run, found = [], composed("+experiment=paper", *given)
@@ -362,6 +363,7 @@ def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):
     assert said(small) == "64 outputs in a pass do not fit 80; give trainer.micro_batch_size=36 or less"
 
 
+@pytest.mark.slow
 def test_advice_for_a_full_cache_is_a_smaller_cache():
     """3B with an adapter on a card of 24 GB under the paper's counts: LoRA and checkpointing are on already."""
     card = ("+experiment=paper", "model=qwen2_5_vl_3b", "model.lora.rank=64", "engine=single", "plan.memory_gb=24")
@@ -376,6 +378,7 @@ def test_advice_for_a_full_cache_is_a_smaller_cache():
     assert "enough by itself: trainer.images_per_step=8 (16.9)" in line  # halved until it fits
 
 
+@pytest.mark.slow
 def test_the_cheapest_recipe_that_fits_is_named():
     """7B and 3B on cards of several sizes: all weights need more than an adapter, and an adapter more than 4 bits."""
     names = {size: f"qwen2_5_vl_{size}" for size in ("3b", "7b")}
@@ -391,6 +394,7 @@ def test_the_cheapest_recipe_that_fits_is_named():
     assert "4-bit" not in named("7b", 12.0, "engine=zero2")  # which cannot train them
 
 
+@pytest.mark.slow
 def test_what_a_judge_is_asked_and_costs():
     """1000 steps of 128 x 4; a question: prompt and critique of 200 tokens, 361 of the picture, 60 of the reply."""
     judged = ("+experiment=paper", "trainer.max_steps=1000", "reward.judge.weight=1", "reward.judge.model=m")
@@ -412,6 +416,7 @@ CARDS = {  # the cards that each recipe for one's own pictures is for
 
 
 @pytest.mark.parametrize("name", CARDS)
+@pytest.mark.slow
 def test_a_recipe_for_a_card_fits_it_and_the_guide_shows_what_the_plan_says(name):
     """docs/own_pictures.md has memory, seconds a step, hours and disk for 200 photographs; README names the recipe."""
     counts = ("plan.pictures=140", "plan.critiques=140", "plan.test_pictures=40")
@@ -427,6 +432,7 @@ def test_a_recipe_for_a_card_fits_it_and_the_guide_shows_what_the_plan_says(name
     assert f"+experiment={name}" in (CONF.parent / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_one_gpu_is_planned_for_one_process():
     assert (composed().plan.gpus, composed("engine=zero2").plan.gpus, composed("plan.gpus=3").plan.gpus) == (1, 8, 3)
 
@@ -463,6 +469,7 @@ def test_reproduce_shows_what_the_command_prints():
     assert block[: len(printed)] == printed
 
 
+@pytest.mark.slow
 def test_reproduce_s_other_figures(shape):
     """The numbers in its text for faster decoding are those of `plan.decode_efficiency=0.59`."""
     text = " ".join((CONF.parent / "docs" / "reproduce.md").read_text().split())
@@ -485,6 +492,7 @@ def test_the_files_and_the_schema_assume_the_same():
     assert composed().plan == dataclasses.replace(CostSettings(), gpus=1)
 
 
+@pytest.mark.slow
 def test_a_run_without_rapo_has_nothing_to_judge():
     judged = ("reward.judge.weight=1", "reward.judge.model=gpt-4o")
     for given, is_asked in (("trainer.name=rapo", True), ("trainer.name=sft", False)):

@@ -148,6 +148,7 @@ def test_the_largest_micro_batch_fits_and_the_next_does_not(shape):
     assert largest_micro_batch(dataclasses.replace(tight, plan=CostSettings(memory_gb=10.0)), shape, 1) == 0
 
 
+@pytest.mark.slow
 def test_a_budget_of_tokens_is_a_number_of_the_longest_outputs():
     """Four outputs of 1,024 and their prompt of 454 are 4,550 tokens; eight and two prompts 9,100."""
 

@@ -72,6 +72,7 @@ def test_every_option_of_a_sweep_reaches_its_points_or_is_refused(name, tmp_path
         assert point_command(sweep, ["seed=0"], "x", 1)[3:6] == [name, "given", "seed=0"]
 
 
+@pytest.mark.slow
 def test_a_point_runs_the_recipe_of_its_sweep(tmp_path):
     """Its own process composes what the sweep composed, from the folder, the file and the search path given there."""
     (tmp_path / "recipes").mkdir()
@@ -102,6 +103,7 @@ command.run("aes_r1.train", lambda settings: None)
         assert line in done.stdout.splitlines(), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_every_point_is_a_tracked_run_of_its_own(tmp_path, monkeypatch, capfd):
     """A W&B id in the sweep's environment would be the id of every point."""
     monkeypatch.setenv("WANDB_RUN_ID", "abc123")

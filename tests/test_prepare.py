@@ -182,6 +182,7 @@ def test_a_limit_draws_from_every_split_and_from_the_whole_list(tmp_path):
         (("data=folder", "data.root=/tmp", "+also=[nosuch]"), "also=nosuch"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_input_is_one_line_and_exits_2(arguments, says, tmp_path):
     done = prepare(*arguments, f"out={tmp_path / 'out'}")
     assert done.returncode == 2, done.stderr

@@ -38,6 +38,7 @@ def run(monkeypatch, capsys, *arguments):
     return leaving.value.code, output.out, output.err
 
 
+@pytest.mark.slow
 def test_jsonl_has_a_row_for_every_picture_and_the_rest_on_stderr(photos, talking_run, monkeypatch, capsys):
     asked = (photos, photos / "gone.jpg", "--model", talking_run, "--format", "jsonl")
     code, out, err = run(monkeypatch, capsys, *asked)
@@ -60,6 +61,7 @@ def test_jsonl_has_a_row_for_every_picture_and_the_rest_on_stderr(photos, talkin
     assert run(monkeypatch, capsys, *asked)[1] == out  # the same command, the same answer
 
 
+@pytest.mark.slow
 def test_all_readable_is_exit_code_0_in_csv_and_table(photos, talking_run, monkeypatch, capsys):
     name = photos / "03.png"
     code, out, _ = run(monkeypatch, capsys, name, "--model", talking_run, "--format", "csv")
@@ -96,6 +98,7 @@ def test_an_unanswered_picture_is_a_row_without_a_score(photos, talking_run, mon
     assert "no readable answer" in run(monkeypatch, capsys, *arguments, "table")[1]
 
 
+@pytest.mark.slow
 def test_an_interval_from_scenes_is_not_shown_for_photographs(photos, talking_run, monkeypatch, capsys):
     """The same model, evaluated on scenes: no number, and the table says why."""
     shutil.copytree(talking_run, photos / "run")
@@ -112,6 +115,7 @@ def test_an_interval_from_scenes_is_not_shown_for_photographs(photos, talking_ru
     assert "high" not in table.splitlines()[1]
 
 
+@pytest.mark.slow
 def test_rows_are_sorted_on_request(photos, talking_run, monkeypatch, capsys):
     names = [talking_run / "pictures" / name for name in ("03.png", "09.png", "06.png")]
 
@@ -158,6 +162,7 @@ def test_what_has_no_number_is_sorted_last():
     assert [row["path"] for row in sorted_rows(rows, "agreement", reverse=True)] == ["b", "c", "a"]
 
 
+@pytest.mark.slow
 def test_the_last_lines_say_what_was_scored_and_what_not(photos, talking_run, monkeypatch, capsys):
     (photos / "notes.txt").write_text("hello")
     for number in range(2):
@@ -254,6 +259,7 @@ def server(talking_run):
     fake.kill()
 
 
+@pytest.mark.slow
 def test_a_server_gives_the_verdicts_of_the_local_model(photos, talking_run, server, monkeypatch, capsys):
     """The most likely answers are the same; no weight is loaded for them here."""
     asked = (photos, "--model", talking_run, "--samples", 1, "--format", "jsonl")
@@ -265,6 +271,7 @@ def test_a_server_gives_the_verdicts_of_the_local_model(photos, talking_run, ser
     assert "text.jpg" in err
 
 
+@pytest.mark.slow
 def test_outputs_of_a_server_are_drawn_by_picture_and_seed(photos, talking_run, server, monkeypatch, capsys):
     asked = ("--model", talking_run, "--samples", 3, "--format", "jsonl", "--url", server.url)
     _, both, _ = run(monkeypatch, capsys, photos / "03.png", photos / "09.png", *asked)

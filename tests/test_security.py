@@ -53,6 +53,7 @@ def faults(path: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_source_file_runs_what_it_reads(tmp_path):
     files = [*(ROOT / "aes_r1").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
     assert len(files) > 100

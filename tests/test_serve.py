@@ -84,6 +84,7 @@ def gone(pids: list[int], patience: float = 15.0) -> bool:
     return not any(map(lives, pids))
 
 
+@pytest.mark.slow
 def test_it_says_when_it_is_ready_and_comes_back_when_it_dies(server, environment):
     assert server.stdout.readline().startswith("ready: http://127.0.0.1:")
     told = (environment / "arguments").read_text().split("\n")
@@ -99,12 +100,14 @@ def test_it_says_when_it_is_ready_and_comes_back_when_it_dies(server, environmen
     assert gone(second)
 
 
+@pytest.mark.slow
 def test_no_process_outlives_a_killed_command(server, environment):
     assert server.stdout.readline().startswith("ready: ")
     server.kill()
     assert gone(started(environment)[0])
 
 
+@pytest.mark.slow
 def test_a_server_that_never_starts_is_one_line(environment, talking_run, monkeypatch, capsys):
     (environment / "bin" / "vllm").write_text("#!/bin/sh\nexit 3\n")
     monkeypatch.setattr(sys, "argv", ["serve", "--model", str(talking_run), "--environment", str(environment)])
@@ -123,6 +126,7 @@ def test_without_vllm_the_command_says_how_to_get_it(tmp_path, talking_run, monk
     assert "pip install -e '.[vllm]'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_group_whose_leader_is_gone_is_ended_too(tmp_path):
     script = f"sleep 600 & echo > {tmp_path / 'made'}; exec sleep 600"
     with ProcessGroup(["sh", "-c", script], dict(os.environ)) as group:
@@ -136,6 +140,7 @@ def test_a_group_whose_leader_is_gone_is_ended_too(tmp_path):
         os.killpg(group.pid, 0)
 
 
+@pytest.mark.slow
 def test_a_guard_that_was_killed_is_replaced():
     with ProcessGroup(["sleep", "600"], dict(os.environ)) as group:
         first = group._guard

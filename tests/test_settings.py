@@ -210,6 +210,7 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ({"model": {"dtype": "float16"}}, "model.dtype=float16"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_wrong_is_named_in_one_line(values, says):
     with pytest.raises(InputError) as caught:
         build(Settings, values)
@@ -273,6 +274,7 @@ def test_one_image_is_enough_without_ranking():
     assert built.trainer.images_per_step == 1
 
 
+@pytest.mark.slow
 def test_fingerprint_is_of_what_is_computed():
     base = run_fingerprint(build(Settings, {}))
     for same in ({"out": "elsewhere"}, {"store": "elsewhere"}, {"tracker": {"name": "none"}}, {"run_name": "other"}):
@@ -346,6 +348,7 @@ ALL = (Settings, EvaluateSettings, DistillSettings, PlanSettings, PrepareSetting
     ("schema", "key"),
     [(schema, key) for schema in ALL for key, value in flat(as_dict(schema())) if type(value) in (int, float)],
 )
+@pytest.mark.slow
 def test_a_negative_or_undefined_number_is_refused(schema, key):
     """No size, rate, weight or seed of any group may be below 0 or, where it need not be whole, NaN."""
     for value in (-1, float("nan")):

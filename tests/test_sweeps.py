@@ -103,6 +103,7 @@ def test_every_point_is_valid_and_differs_only_where_the_study_asks(study):
     assert all(one.trainer.max_steps or one.trainer.epochs < 1 for one in every), "a point of a study is short"
 
 
+@pytest.mark.slow
 def test_the_search_is_over_four_settings_and_never_sees_a_test_picture():
     config = composed("+sweeps=tune", hydra=True)
     assert config.hydra.sweeper._target_.endswith("OptunaSweeper")
@@ -128,6 +129,7 @@ def test_the_search_is_over_four_settings_and_never_sees_a_test_picture():
         assert bounds.start <= value <= bounds.end, f"{key}: the usual value is in the space"
 
 
+@pytest.mark.slow
 def test_the_shares_of_rank_and_error_make_one():
     shares = []
     for overrides in points("reward_weights"):

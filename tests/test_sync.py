@@ -88,6 +88,7 @@ def sync(runs: Path, home: Path, **environment: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 def test_without_an_account_it_ends_and_says_how_to_log_in(runs, tmp_path):
     done = sync(runs, tmp_path)
     assert done.returncode != 0
@@ -101,6 +102,7 @@ def test_without_an_offline_run_it_says_so(tmp_path):
         assert f"no offline W&B run below {folder}" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_server_receives_the_run_with_its_group_config_and_every_step(runs, tmp_path):
     Server.runs, Server.streamed = [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)

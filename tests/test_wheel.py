@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_the_wheel_has_every_file_of_the_package(tmp_path):
     wheels = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed: make setup")
     (path,) = wheels.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])

@@ -38,6 +38,7 @@ def items(page):
     return json.loads(re.search(r'type="application/json">(.*?)</script>', page.read_text(), re.DOTALL)[1])
 
 
+@pytest.mark.slow
 def test_the_page_holds_a_seeded_sample_of_kept_and_rejected(distilled):
     page = write_audit(distilled, items=20, seed=0, judged=True)
     data = items(page)
@@ -69,6 +70,7 @@ def test_hostile_words_end_no_script(distilled):
         assert page.read_text().count(tag) == plain.count(tag)
 
 
+@pytest.mark.slow
 def test_a_filter_that_was_not_run_has_no_decision(distilled, tmp_path):
     for item in items(write_audit(distilled, items=40, seed=0, judged=True))["items"]:
         flags = item["flags"]
@@ -156,6 +158,7 @@ def write_marks(tmp_path, marks):
     return path
 
 
+@pytest.mark.slow
 def test_agreement_per_filter_with_intervals(tmp_path):
     rows = [("leak", True, True)] * 20 + [("leak", False, True)] * 20 + [("leak", True, False)] * 4
     rows += [("leak", False, False)] * 1 + [("fact", False, True)] * 5

@@ -93,6 +93,7 @@ def test_a_ceiling_without_a_price_is_a_mistake():
         Budget(1.0, None, spent=0.0, max_tokens=10)
 
 
+@pytest.mark.slow
 def test_the_bucket_holds_its_rate():
     async def run():
         bucket = TokenBucket(6000)  # a hundred a second

@@ -42,6 +42,7 @@ def build(samples, out, *, judge="scenes", seed=0, quotas=None, **expert):
     )
 
 
+@pytest.mark.slow
 def test_every_picture_stands_in_exactly_one_file_with_the_records_fields(tmp_path):
     samples = scenes(400)
     path = build(samples, tmp_path)
@@ -55,6 +56,7 @@ def test_every_picture_stands_in_exactly_one_file_with_the_records_fields(tmp_pa
     assert len(read_records(path)) == len(kept)
 
 
+@pytest.mark.slow
 def test_the_filters_catch_what_was_planted(tmp_path):
     build(scenes(1200), tmp_path, leak_rate=0.25, align_rate=0.25, fact_rate=0.25)
     plants = json.loads((tmp_path / "distill_report.json").read_text())["plants"]
@@ -66,11 +68,13 @@ def test_the_filters_catch_what_was_planted(tmp_path):
         assert plants[name]["recall"] >= 0.90
 
 
+@pytest.mark.slow
 def test_without_a_judge_only_leaks_are_caught(tmp_path):
     build(scenes(400), tmp_path, judge="none", leak_rate=0.1, align_rate=0.1, fact_rate=0.1)
     assert {reason for row in read_rows(tmp_path / "rejected.jsonl") for reason in row["reasons"]} == {"leak"}
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes_in_any_order_of_pictures(tmp_path):
     samples = scenes(100)
     first = build(samples, tmp_path / "a").read_bytes()
@@ -90,6 +94,7 @@ def test_the_same_folder_may_be_written_again_and_another_distillation_is_refuse
         build(scenes(31), tmp_path)
 
 
+@pytest.mark.slow
 def test_quotas_are_met_exactly_or_the_shortfall_is_said(tmp_path):
     path = build(scenes(900), tmp_path, quotas={"bad": 40, "fair": 30, "good": 5000}, leak_rate=0.2)
     kept = [row["level"] for row in read_rows(path)]
@@ -133,6 +138,7 @@ def test_an_unwritable_folder_says_so(tmp_path):
         build(scenes(2), tmp_path / "file" / "out")
 
 
+@pytest.mark.slow
 def test_the_corpus_covers_every_word_of_the_offline_experts(tmp_path):
     corpus = {word for text in expert_corpus() for word in text.split()}
     spoken = {word for row in read_rows(build(scenes(200), tmp_path)) for word in row["critique"].split()}

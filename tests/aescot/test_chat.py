@@ -26,6 +26,7 @@ def openai(**values):
 
 @pytest.mark.parametrize("size", [(1600, 900), (300, 420), (64, 2000)])
 @pytest.mark.parametrize("max_pixels", [262144, 84 * 84])
+@pytest.mark.slow
 def test_a_picture_goes_out_at_the_size_that_training_sees(tmp_path, size, max_pixels):
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -40,6 +41,7 @@ def test_a_picture_goes_out_at_the_size_that_training_sees(tmp_path, size, max_p
 
 
 @pytest.mark.parametrize(("picture", "key"), [(True, "461e4129d891"), (False, "4becfcefcf23")])
+@pytest.mark.slow
 def test_the_answers_of_a_journal_whose_keys_held_the_pictures_path_are_found(tmp_path, picture, key):
     settings = openai(api_base="http://127.0.0.1:9/v1", retries=0)  # where nobody answers
     sample = Sample("a", "/photos/a.png", 0.5, "ava", "train")

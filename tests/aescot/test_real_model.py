@@ -63,6 +63,7 @@ def served():
     thread.join()
 
 
+@pytest.mark.slow
 def test_a_real_model_is_asked_about_pictures_and_its_answers_are_kept_with_reasons(served, tmp_path):
     url, sizes = served
     torch.set_num_threads(1)

@@ -149,6 +149,7 @@ POISON = [
 ]
 
 
+@pytest.mark.slow
 def test_no_reply_stops_a_distillation_and_a_later_start_buys_nothing(serve, tmp_path):
     """Every reply of a model is kept and marked, and later starts can read the journal."""
     prompts: list[str] = []
@@ -196,6 +197,7 @@ def test_pictures_that_were_moved_are_not_bought_again(serve, tmp_path):
 
 
 @pytest.mark.parametrize("quotas", [None, {"bad": 4, "fair": 3, "good": 3}])
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_read_for_a_moment_buys_nothing_again(quotas, serve, tmp_path, capsys):
     server = serve(lambda prompt, times: completion(WHOLE))
     pictures(tmp_path, 60)
@@ -225,6 +227,7 @@ def test_a_picture_that_cannot_be_read_for_a_moment_buys_nothing_again(quotas, s
     assert decided_files(tmp_path / "out") == first
 
 
+@pytest.mark.slow
 def test_a_picture_mended_since_an_older_version_left_it_out_is_the_only_one_bought(serve, tmp_path):
     server, samples, out = serve(lambda prompt, times: completion(WHOLE)), pictures(tmp_path, 12), tmp_path / "out"
     build(samples[:5] + samples[6:], out, server.url)
@@ -238,6 +241,7 @@ def test_a_picture_mended_since_an_older_version_left_it_out_is_the_only_one_bou
 
 
 @pytest.mark.parametrize("first", ["", "no JSON", '{"level": "great"}'])
+@pytest.mark.slow
 def test_expert_and_judge_are_asked_again_when_nothing_can_be_read(first, serve, tmp_path):
     def answer(prompt: str, times: int) -> Sent:
         good = WHOLE if "private information" in prompt else VERDICT
@@ -251,6 +255,7 @@ def test_expert_and_judge_are_asked_again_when_nothing_can_be_read(first, serve,
     assert report["mended"] == {"expert": {"asked again": 1}, "judge": {"asked again": 2}}
 
 
+@pytest.mark.slow
 def test_a_model_that_never_says_anything_readable_is_not_asked_again_for_ever(serve, tmp_path):
     count = UNREADABLE_IN_A_ROW
     server = serve(lambda prompt, times: completion("Lovely!"))
@@ -260,6 +265,7 @@ def test_a_model_that_never_says_anything_readable_is_not_asked_again_for_ever(s
 
 
 @pytest.mark.parametrize("who", ["expert", "judge"])
+@pytest.mark.slow
 def test_what_was_given_up_is_not_bought_by_a_later_start(who, serve, tmp_path):
     def answer(prompt: str, times: int) -> Sent:
         return completion(WHOLE if who == "judge" and "private information" in prompt else "Lovely!")
@@ -354,6 +360,7 @@ def no_drafts(out: Path) -> bool:
 
 @pytest.mark.parametrize("judge", [False, True])
 @pytest.mark.parametrize("end", STOPS)
+@pytest.mark.slow
 def test_a_start_that_is_ended_keeps_every_picture_that_was_decided(end, judge, silent_about, tmp_path):
     server, say = silent_about(judge)
     samples, out = pictures(tmp_path, 30), tmp_path / "out"
@@ -376,6 +383,7 @@ def test_a_start_that_is_ended_keeps_every_picture_that_was_decided(end, judge, 
 
 @pytest.mark.parametrize("judge", [False, True])
 @pytest.mark.parametrize("end", STOPS)
+@pytest.mark.slow
 def test_what_the_journal_answers_is_decided_when_the_server_is_gone(end, judge, silent_about, tmp_path):
     """As after a kill, which leaves the journal alone."""
     server, say = silent_about(judge)
@@ -422,6 +430,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("before", ["replacing.json", "aescot.jsonl", "rejected.jsonl", "distill_report.json"])
+@pytest.mark.slow
 def test_a_kill_while_files_are_replaced_leaves_every_picture_in_one_of_them(before, serve, tmp_path, monkeypatch):
     """The next start is ended by its server, so that it decides fewer pictures than it found and keeps the files."""
     hears = {"3": GONE, "13": GONE}
@@ -461,6 +470,7 @@ OF_A_START = ("wall_seconds", "mended")  # entries of a report that the files of
 
 @pytest.mark.parametrize("lost", [None, ["kept"], ["first_reasons", "shortfalls", "mended"]])
 @pytest.mark.parametrize("end", STOPS)
+@pytest.mark.slow
 def test_a_report_that_was_never_written_is_counted_in_the_files_that_stay(end, lost, silent_about, tmp_path):
     server, say = silent_about(judge=True)
     samples, out = pictures(tmp_path, 30), tmp_path / "out"
@@ -486,6 +496,7 @@ def test_a_report_that_was_never_written_is_counted_in_the_files_that_stay(end, 
         assert report[key] == first[key], key
 
 
+@pytest.mark.slow
 def test_the_command_ends_in_its_summary_where_a_report_was_never_written(silent_about, tmp_path, capsys):
     server, say = silent_about(judge=False)
     pictures(tmp_path, 30)
@@ -513,6 +524,7 @@ def test_the_command_ends_in_its_summary_where_a_report_was_never_written(silent
         assert line in again or "USD" in line, line
 
 
+@pytest.mark.slow
 def test_a_picture_that_an_older_version_left_in_both_files_counts_once(silent_about, tmp_path):
     server, say = silent_about(judge=False)
     samples, out = pictures(tmp_path, 30), tmp_path / "out"

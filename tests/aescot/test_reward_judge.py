@@ -60,6 +60,7 @@ def expected(question: str) -> float:
     return rating_of(question) / 10
 
 
+@pytest.mark.slow
 def test_a_completion_is_rated_with_its_picture_once(images, tmp_path):
     journal = tmp_path / "judge.jsonl"
     with running(tmp_path / "server") as (url, log):

@@ -45,12 +45,14 @@ def test_more_is_a_difference():
     assert kernels.more(Counter(mm=5, add=2), Counter(mm=3, add=1)) == 3
 
 
+@pytest.mark.slow
 def test_no_part_takes_more_operations_than_it_did(tmp_path):
     """3B with an adapter: matrices of an adapter are merged in decoding and stand apart in the update."""
     found = kernels.counts("qwen2_5_vl_3b", tmp_path, lora=64)
     assert {part: count for part, count in found.items() if count > CEILINGS[part]} == {}
 
 
+@pytest.mark.slow
 def test_the_tower_takes_no_more_operations_than_it_did(tmp_path):
     found = kernels.tower_counts("qwen2_5_vl_3b", tmp_path)
     assert {part: count for part, count in found.items() if count > TOWER_CEILINGS[part]} == {}

@@ -56,6 +56,7 @@ def test_the_look_survives_size_format_and_compression(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_what_was_read_is_not_read_again(workers, tmp_path):
     paths = [str(tmp_path / f"{i} ü.jpg") for i in range(70)]
     for i, path in enumerate(paths):

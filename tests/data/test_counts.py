@@ -35,6 +35,7 @@ def test_counts_come_from_the_data(tmp_path):
     assert planned({**mixed(tmp_path), "root": None, "roots": roots}) == (75, 75, 70)
 
 
+@pytest.mark.slow
 def test_further_sets_and_given_critiques(tmp_path):
     rows = [{"id": str(n), "image": f"{n}.jpg", "mos": 0.5, "critique": "Plain."} for n in range(11)]
     (tmp_path / "aescot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -55,6 +56,7 @@ def test_data_that_cannot_be_read_is_named(tmp_path):
         planned(mixed("/nowhere"))
 
 
+@pytest.mark.slow
 def test_the_plan_counts_the_paper_s_run_from_its_data(tmp_path, capsys, monkeypatch):
     """Ten epochs over 75 of the 560 training pictures, 128 a step: 6 steps, not the 1,172 of an assumed 15,000."""
     monkeypatch.setenv("COLUMNS", "200")

@@ -243,6 +243,7 @@ def test_an_orientation_that_means_nothing_turns_nothing(turn):
 # ------------------------------------------------------------------------------------------------------------ bounds
 
 
+@pytest.mark.slow
 def test_two_megabytes_of_text_are_no_reason_to_refuse_a_picture(tmp_path):
     """A large compressed text chunk, as image generators write their prompt; it is not used."""
     import zlib

@@ -28,6 +28,7 @@ def samples(count=40, dataset="mine", split="train"):
     ]
 
 
+@pytest.mark.slow
 def test_what_is_written_is_read(tmp_path):
     rows = [*samples(), Sample("bare", "/p/x.png", None, "mine", "test")]
     write_manifest(rows, tmp_path / "a" / "m.jsonl")

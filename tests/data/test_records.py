@@ -348,6 +348,7 @@ TOLD = ["<think>A.</think><answer>1</answer>", "<think>B.</think><answer>0</answ
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_record_with_two_answers_is_refused(answers, says, tmp_path):
     with pytest.raises(InputError, match=r"file\.jsonl:1: ") as caught:
         read_records(write(tmp_path, {"prompt": "x", "image": "a.jpg", **answers}))

@@ -70,6 +70,7 @@ def test_votes_make_the_opinion(factors):
         assert 0 < spread < 0.5
 
 
+@pytest.mark.slow
 def test_made_once_and_read_back(tmp_path):
     first = scene_sets.make_scenes("scenes", store=tmp_path, counts=COUNTS, workers=1)
     written = [(tmp_path / sample.image).stat().st_mtime_ns for sample in first]

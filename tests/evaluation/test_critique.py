@@ -59,6 +59,7 @@ def test_a_truthful_expert():
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_critic_of_other_pictures_is_at_chance():
     rows, factors = truthful(300, shuffle=True)
     result = critique_measures(rows, factors=factors, n_bootstrap=50)
@@ -83,6 +84,7 @@ def test_a_dimension_that_nobody_rated_is_left_out():
     assert result["exposure"] == {"n": 0, "accuracy": unknown, "within_one": unknown, "srcc": unknown, "chance": None}
 
 
+@pytest.mark.slow
 def test_a_parrot_has_no_diversity_and_words_that_follow_nothing():
     rows, _ = truthful(100)
     parrot = [{**row, "critique": rows[0]["critique"]} for row in rows]

@@ -150,6 +150,7 @@ def test_the_same_seed_gives_the_same_interval():
     assert correlations(x, y, n_bootstrap=100, seed=1) != correlations(x, y, n_bootstrap=100, seed=2)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     generator = np.random.default_rng(0)
     covered = 0
@@ -192,6 +193,7 @@ def test_p_of_many_pictures_says_how_few_resamples_it_rests_on(monkeypatch):
     assert (result["srcc"]["p"], result["krcc"]["p"]) == (pytest.approx(2 / 401), pytest.approx(2 / 201))
 
 
+@pytest.mark.slow
 def test_no_difference_is_not_significant():
     x, mos = noisy(100)
     same = paired_bootstrap(x, x, mos, n_bootstrap=200)

@@ -72,6 +72,7 @@ def test_two_processes_write_what_one_does(tmp_path):
     assert len(list(RunFolder(one).predictions())) == 29
 
 
+@pytest.mark.slow
 def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
     """The cell's "critiques": all of it where words, factors, exchange and information are known, null where not."""
 

@@ -81,6 +81,7 @@ def test_a_further_output_falls_into_the_predictive_interval():
     assert inside.mean() == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_curve_of_a_model_that_knows_its_error():
     rng = np.random.default_rng(4)
     std = rng.uniform(0.03, 0.2, 3000)
@@ -165,6 +166,7 @@ def test_equal_answers_do_not_make_a_step_of_rounding_certain():
     assert probability_highest(wide, draws=200_000)[0] == pytest.approx(1 - pooled.pvalue, abs=0.005)
 
 
+@pytest.mark.slow
 def test_the_probability_of_the_highest_holds_as_often_as_it_says():
     """Three pictures of known means, four answers each: where .8 to .9 is stated, the highest is right in 80 to 90%."""
     rng = np.random.default_rng(0)

@@ -98,6 +98,7 @@ def test_every_arm_has_its_name():
     assert tuple(grounding.arm(as_dict(one)) for one in arms) == grounding.ARMS
 
 
+@pytest.mark.slow
 def test_replicates_share_test_pictures_and_have_training_pictures_of_their_own(tmp_path):
     counts = {"train": 3, "validation": 2, "test": 2}
     first, second = (replicate(seed, tmp_path, counts=counts) for seed in (0, 1))
@@ -137,6 +138,7 @@ def run_of(folder, seed, credit, *, width, words, distinct):
     return path
 
 
+@pytest.mark.slow
 def test_the_whole_study(tmp_path, capsys):
     for seed in (0, 1, 2):
         run_of(tmp_path / "runs", seed, "all", width=0.1, words=0.1, distinct=12)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import write_manifest
 from aes_r1.settings import DataSettings
 from experiments.ties_and_pool.mix import mixed
 
 
+@pytest.mark.slow
 def test_half_of_every_split_comes_of_each_set(tmp_path):
     counts = {"train": 6, "validation": 4, "test": 2}
     samples = mixed(tmp_path, counts=counts)

@@ -52,6 +52,7 @@ def simulated(rng: np.random.Generator, shift: float, sd: float) -> dict[str, di
     return {name: dict(enumerate(row.tolist())) for name, row in values.items()}
 
 
+@pytest.mark.slow
 def test_the_level_of_an_interval_and_of_equivalence_on_simulated_data():
     """Of six replicates and arms: 5% of intervals miss 0 where nothing differs; 5% call equal what is at the margin."""
     rng, missed, equal, shown = np.random.default_rng(0), 0, 0, 0
@@ -85,6 +86,7 @@ def test_every_arm_has_its_name():
     assert strange not in reasoning.STUDY.order
 
 
+@pytest.mark.slow
 def test_the_whole_study(tmp_path, capsys):
     widths = {("critique", "all"): 0.1, ("score_first", "all"): 0.3, ("score_only", "all"): 0.3}
     for seed in (0, 1):
@@ -130,6 +132,7 @@ def test_runs_of_another_study_are_refused(tmp_path):
         reasoning.main([str(tmp_path / "runs"), str(tmp_path / "out")])
 
 
+@pytest.mark.slow
 def test_replicates_of_both_tastes(tmp_path):
     counts = {"train": 2, "validation": 1, "test": 1}
     paths = write(tmp_path, 2, counts=counts)

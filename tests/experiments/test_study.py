@@ -42,6 +42,7 @@ def ablation(folder: Path, widths: dict[str, float], seeds=(0, 1, 2)) -> None:
             write_run(folder / f"{name}{seed}", settings, noise={"rapo": width})
 
 
+@pytest.mark.slow
 def test_the_better_condition_is_found(tmp_path):
     ablation(tmp_path, {"rapo": 0.05, "error": 0.4, "rank": 0.4}, seeds=range(5))
     result, _ = analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=200)
@@ -222,6 +223,7 @@ def test_claims_of_one_study_share_their_error():
     assert [row["verdict"] for row in twice] == ["not shown"] * 2
 
 
+@pytest.mark.slow
 def test_a_seed_that_answers_a_constant_is_counted_not_dropped(tmp_path):
     ablation(tmp_path, {"rapo": 0.05, "rank": 0.2})
     ablation(tmp_path, {"error": 0.4}, seeds=(0, 1))
@@ -299,6 +301,7 @@ def test_seeds_with_lists_of_their_own_are_said(tmp_path):
     assert "each with pictures of its own" in table_of(result)
 
 
+@pytest.mark.slow
 def test_splits_differ_on_purpose(tmp_path, capsys):
     for split in (0, 1):
         for seed in (0, 1):
@@ -346,6 +349,7 @@ def entropy_run(folder: Path, epochs: int, seed: int = 0, *, width: float, entro
     return write_run(folder / f"{epochs}-{seed}", settings, noise=noise, entropy=entropy, **how)
 
 
+@pytest.mark.slow
 def test_the_rule_and_its_regret(tmp_path, capsys):
     """Entropy peaks at 2 epochs, 1 epoch ends best, 3 epochs have the most entropy but too few readable answers."""
     starts = {1: (1.2, 0.0, 0.05), 2: (1.6, 0.02, 0.2), 3: (1.9, 0.5, 0.1), 10: (0.7, 0.0, 0.3)}
@@ -374,6 +378,7 @@ def test_the_rule_and_its_regret(tmp_path, capsys):
     assert "1.700 at step 40 of 80, epoch 5.0" in text
 
 
+@pytest.mark.slow
 def test_whether_the_outcome_follows_entropy(tmp_path):
     """More entropy, less noise at the end: final SRCC follows it in both seeds, the gain as well from equal starts."""
     from experiments.sft_entropy.starts import by_seed, gains, relations, spearman
@@ -398,6 +403,7 @@ def test_whether_the_outcome_follows_entropy(tmp_path):
     assert spearman([(1.0, 2.0), (2.0, 2.0), (3.0, 2.0)]) is None
 
 
+@pytest.mark.slow
 def test_a_picked_start_that_collapses_has_no_regret_and_says_so(tmp_path, capsys):
     for seed in (0, 1):
         entropy_run(tmp_path / "runs", 1, seed, width=0.1, entropy=1.2)
@@ -418,6 +424,7 @@ def test_the_papers_misprinted_row_is_not_beside_ours():
     assert set(paper) == {"0 epochs", "1 epochs", "2 epochs"}
 
 
+@pytest.mark.slow
 def test_sources_of_ai_made_pictures(tmp_path, capsys):
     kinds = ["own", "midjourney", "glide", "own"]
     sources = [kinds[place % 4] for place in range(len(MOS))]
@@ -653,6 +660,7 @@ def test_a_strict_alpha_still_has_a_detectable_effect():
         assert power(detectable(0.01, seeds, alpha), 0.01, seeds, alpha) == pytest.approx(0.8, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_study_says_what_its_own_spread_can_show(tmp_path):
     def row(place, condition, *values):
         return {
@@ -696,6 +704,7 @@ def test_the_level_over_pictures_agrees_with_simulation():
         assert level_over_pictures(0.014, 0.0126, seeds) == pytest.approx(rejected, abs=0.012)
 
 
+@pytest.mark.slow
 def test_picture_variance_agrees_with_simulation():
     """Two readers with independent errors of the same 600 pictures, drawn anew: SD of the difference of their SRCC."""
     from scipy import stats

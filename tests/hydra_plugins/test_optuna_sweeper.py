@@ -141,6 +141,7 @@ def test_other_settings_and_another_space_are_other_studies(tmp_path):
     assert [len(study.trials) for study in studies(tmp_path / "study.db")] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_second_command_is_refused_while_the_first_one_searches(tmp_path):
     """It would mark the first one's live trial as failed. A search of other settings in the same file goes on."""
     storage = tmp_path / "study.db"
@@ -193,12 +194,14 @@ def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         ("hydra.sweeper.storage=/dev/null/study.db", "hydra.sweeper.storage=/dev/null/study.db: "),
     ],
 )
+@pytest.mark.slow
 def test_wrong_input_is_named(override, says, tmp_path):
     lists = [] if override.startswith("trainer.lr") else [LEARNING_RATE]
     with pytest.raises(InputError, match=re.escape(says)):
         search(tmp_path / "study.db", lambda config: pytest.fail("nothing may run"), *lists, override)
 
 
+@pytest.mark.slow
 def test_wrong_input_is_one_line_and_exit_code_2(tmp_path):
     done = train(f"hydra.sweeper.storage={tmp_path}/study.db", LEARNING_RATE, "hydra.sweeper.n_trials=0")
     assert done.returncode == 2, done.stderr
@@ -206,6 +209,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_a_space_without_a_valid_point_ends_with_each_reason_once(tmp_path):
     where = f"hydra.sweeper.storage={tmp_path}/study.db", f"hydra.sweep.dir={tmp_path}/sweep"
     runs = f"out={tmp_path}/runs/${{run_hash:}}"
@@ -216,6 +220,7 @@ def test_a_space_without_a_valid_point_ends_with_each_reason_once(tmp_path):
     assert last.count("(trainer.num_samples=1: must be at least 2") == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_study_is_left_as_it_is(tmp_path):
     (tmp_path / "study.db").write_text("my notes " * 100)
     with pytest.raises(InputError, match="not a database; give another file"):
@@ -258,6 +263,7 @@ def test_a_real_search_through_ray_whose_scores_are_in_its_run_folders(talking_r
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.slow
 def test_a_list_is_searched_without_repeating_a_point(tmp_path, capsys, jobs):
     """Four points and four trials: each is run once. Asked for ten, the search ends with the four that there are."""
     seen = []

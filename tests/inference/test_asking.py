@@ -149,6 +149,7 @@ def hub(tmp_path, monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_asked_alike_by_its_hub_name(hub, monkeypatch):
     """From the cache, where the hub cannot be asked; and from the hub, with nothing in the cache."""
     files = {"config.json": "{}", FACTS_FILE: json.dumps(asdict(EXPORTED))}
@@ -162,6 +163,7 @@ def test_an_exported_model_is_asked_alike_by_its_hub_name(hub, monkeypatch):
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_repository_without_facts_is_asked_by_the_defaults(hub, monkeypatch):
     """The hub says so, or the snapshot that was downloaded; where the hub says it of no repository, it is one line."""
     folder = hub.fill("me/base", {"config.json": "{}"})

@@ -65,6 +65,7 @@ def test_every_pair_is_shown_in_both_orders_whatever_the_batch(backbone, picture
     assert list(compare(backbone, pairs, ASKING, batch_size=64, batch_invariant=True)) == rows
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_rows_of_one_and_a_kill_loses_none(backbone, picture_folder, tmp_path):
     pairs = {"own-test-pairs": match_pairs(samples(picture_folder), 5, seed=0)}
     ask = partial(compare, backbone, asking=ASKING, batch_size=4)

@@ -25,6 +25,7 @@ def findings(folder, draft, dtype="float32"):
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.slow
 def test_every_family_passes(family, tmp_path):
     found = findings(save_sibling(family, tmp_path / "model"), tmp_path / "draft")
     assert list(found) == ["loads", "one picture in a prompt", *conformance.CHECKS]
@@ -75,6 +76,7 @@ def turned_round(name, gradient):
         (None, None),
     ],
 )
+@pytest.mark.slow
 def test_another_gradient_where_prompts_are_shared_fails(dtype, spoil, said, tmp_path, monkeypatch):
     """In size or in direction; None: the gradient as it is passes in every dtype."""
     check = "shared prompt: training"
@@ -91,6 +93,7 @@ def gemma(tmp_path_factory):
     return save_sibling("gemma3", tmp_path_factory.mktemp("gemma"))
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_only_causal_fails_the_comparison_with_transformers(gemma, tmp_path, monkeypatch):
     """In Gemma 3 the tokens of a picture see each other; sampler and trainer would agree without it, both wrongly."""
     monkeypatch.setattr(families, "attention_mask", lambda core, embeddings, valid, *rest: valid)
@@ -113,6 +116,7 @@ def test_a_processor_of_another_size_fails_at_the_picture(gemma, tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_its_exit_code_says_whether_the_model_can_be_used(gemma, tmp_path, capsys):
     given = check_model.arguments().parse_args([str(gemma), "--scratch", str(tmp_path)])
     assert check_model.run(given) == 0

@@ -27,6 +27,7 @@ def test_nats_by_hand():
     assert nats(np.empty((0, 1, 2))).shape == (0, 2)
 
 
+@pytest.mark.slow
 def test_a_table_is_what_each_text_gets_alone_whoever_looks(backbone, picture_folder):
     rows = rows_of(picture_folder, [answer(words, 0.37) for words in ("a dull light", "", "deep shadow .", "a", "b")])
     whole = likelihoods(backbone, rows, question=RATING_PROMPT, others=2, batch_size=2)

@@ -49,6 +49,7 @@ def pictures(picture_folder):
     return [Sample(path.name, str(path), 0.5, "made", "test") for path in sorted(picture_folder.glob("*.png"))]
 
 
+@pytest.mark.slow
 def test_entropy_of_a_model_agrees_with_its_tokens(backbone, pictures):
     backbone.model.eval()
     found = measure_entropy(backbone, pictures, question=RATING_PROMPT, max_new_tokens=12, seed=3, batch_size=5)

@@ -28,6 +28,7 @@ def test_published_shapes_have_their_published_size(name):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
+@pytest.mark.slow
 def test_parameters_are_exact(family, tmp_path):
     folder = save_sibling(family, tmp_path)
     backbone = backbones.load(folder, dtype="float32", max_pixels=9216)

@@ -121,6 +121,7 @@ def test_the_older_layout_of_the_hub_is_the_same_model(plain, tmp_path):
     backbones.check(tmp_path / "again", question=RATING_PROMPT, max_pixels=9216)
 
 
+@pytest.mark.slow
 def test_a_model_of_any_size_is_looked_through_in_seconds(plain):
     """A model folder of seven billion parameters in sparse files, which take no room on the disk."""
     from transformers import AutoConfig, AutoModelForImageTextToText

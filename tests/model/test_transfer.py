@@ -49,6 +49,7 @@ def gradients(backbone):
 
 
 @pytest.mark.parametrize("seen", [False, True], ids=["vision trained", "pictures seen before"])
+@pytest.mark.slow
 def test_a_micro_batch_forces_no_synchronisation(family, seen):
     backbone, prompts = family
     backbones.freeze(backbone.model, vision=seen)

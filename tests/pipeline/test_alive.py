@@ -47,6 +47,7 @@ class Broken(Exception):
     [(cold_start_stage, "train_sft", "cold_start"), (rapo_stage, "train_rapo", "base")],
     ids=["cold_start", "rapo"],
 )
+@pytest.mark.slow
 def test_a_stage_that_fails_closes_its_engine(base, root, tmp_path, monkeypatch, stage, loop, init_from):  # noqa: F811
     held = []
 

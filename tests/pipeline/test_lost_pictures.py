@@ -125,6 +125,7 @@ def openings(path: Path, backbone: Backbone, journal: Path) -> dict[str, Callabl
     }
 
 
+@pytest.mark.slow
 def test_wherever_it_is_opened_one_line_names_it(broken, backbone, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
     path, reason = broken

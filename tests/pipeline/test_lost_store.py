@@ -148,6 +148,7 @@ def test_another_cold_start_in_the_place_of_a_lost_one(base, root, tmp_path, mon
     assert RunFolder(given.out).state == "done"
 
 
+@pytest.mark.slow
 def test_a_pretrained_base_is_made_for_what_needs_it_alone(root, tmp_path, monkeypatch):  # noqa: F811
     asked = []
 
@@ -190,6 +191,7 @@ def test_a_pretrained_base_is_made_for_what_needs_it_alone(root, tmp_path, monke
 
 
 @pytest.mark.parametrize("loss", ["deleted", "another"])
+@pytest.mark.slow
 def test_lost_scenes_are_drawn_again_where_the_list_says_they_are(tmp_path, monkeypatch, loss):
     counts = {"train": 4, "validation": 2, "test": 2}
     monkeypatch.setitem(scene_sets.SCENE_SETS, "scenes", counts)
@@ -209,6 +211,7 @@ def test_lost_scenes_are_drawn_again_where_the_list_says_they_are(tmp_path, monk
         assert [one.read_bytes() for one in pictures] == content
 
 
+@pytest.mark.slow
 def test_a_finished_cold_start_writes_nothing_of_its_making_into_the_record(base, root, tmp_path):  # noqa: F811
     """Neither its rows nor an alert, with several optimizer steps that are skipped."""
     given = settings(base, root, tmp_path / "run", data={"workers": 0}, cold_start={"lr": 1e30})

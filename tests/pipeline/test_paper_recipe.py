@@ -74,6 +74,7 @@ def manifest(sets, tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_fifteen_thousand_pictures_are_1172_steps():
     settings = paper("data.root=prepared/aes_15k/manifest.jsonl")
     assert (settings.data.size, settings.data.mix) == (15000, {"ava": 6000, "tad66k": 6000, "flickr_aes": 3000})
@@ -87,6 +88,7 @@ def loaded(settings: Settings, folder: Path) -> Job:
     return job
 
 
+@pytest.mark.slow
 def test_raw_sets_and_a_manifest_give_the_same_mix(sets, manifest, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("AES_R1_AVA", str(tmp_path / "elsewhere"))
     with caplog.at_level(logging.INFO, "aes_r1"):
@@ -102,6 +104,7 @@ def test_raw_sets_and_a_manifest_give_the_same_mix(sets, manifest, tmp_path, mon
     assert Counter(one.dataset for one in raw.train) == {"ava": 8, "tad66k": 8, "flickr_aes": 4}
 
 
+@pytest.mark.slow
 def test_a_mix_that_falls_short_says_so_in_the_first_lines_of_every_start(sets, tmp_path, caplog):
     for broken in (sets / "ava" / "images").glob("*.jpg"):
         if int(broken.stem) % 2:

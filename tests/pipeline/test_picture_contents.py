@@ -63,6 +63,7 @@ def learned_anew(root: Path, out: Path, given: Path | None) -> tuple[Path, str]:
     [(invert, True), (change_a_byte_alone, True), (touch, False), (copy_anew, False)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
+@pytest.mark.slow
 def test_a_picture_that_was_replaced_under_its_name_is_another(root, tmp_path, change: Callable, is_another):  # noqa: F811
     """The expert describes it, and the cold start is trained on it; a copy of the same bytes changes nothing."""
     training = [Path(one.image) for one in job_on(root, tmp_path / "lists", None).train]

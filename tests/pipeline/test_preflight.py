@@ -76,10 +76,12 @@ def refusal(tmp_path, monkeypatch, capsys):
         (["expert=openai", "expert.model=m", "expert.api_key_env=NOT_SET", "judge=none"], "NOT_SET: this environment"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_not_there(arguments, says, refusal):
     assert says in refusal(*arguments)
 
 
+@pytest.mark.slow
 def test_a_reward_of_one_s_own_that_was_changed_after_the_run_began(tmp_path, refusal):
     (tmp_path / "mine.py").write_text("def high(scores, texts, samples): return scores.nan_to_num()")
     (tmp_path / "begun").mkdir()
@@ -101,6 +103,7 @@ def test_more_minibatches_than_completions(tmp_path):
         preflight.check(composed(*sizes, "trainer.minibatches=9", f"out={tmp_path}/run"))
 
 
+@pytest.mark.slow
 def test_an_expert_of_ratings_without_ratings(root, refusal):  # noqa: F811
     said = refusal("data=folder", f"data.root={root}", "expert=attributes", "judge=none")
     assert "expert=attributes: data=folder says nothing of single dimensions; give data.attributes=" in said
@@ -131,11 +134,13 @@ PARTS = ("trainer.credit=parts",)
         (["reward.read_back.weight=1"], "the start has never read words without a picture; give cold_start.blank_pict"),
     ],
 )
+@pytest.mark.slow
 def test_rewards_of_critiques_that_lack_what_they_need(rewards, says, root, refusal):  # noqa: F811
     given = ["data=folder", f"data.root={root}", "expert=pixels", "judge=none", *PARTS, *rewards]
     assert says in refusal(*given)
 
 
+@pytest.mark.slow
 def test_sub_scores_that_nobody_rated(root, refusal):  # noqa: F811
     lines = (root / "labels.csv").read_text().splitlines()
     (root / "labels.csv").write_text("\n".join([f"{lines[0]},hue", *(f"{line},7" for line in lines[1:])]))
@@ -151,6 +156,7 @@ def test_sub_scores_that_nobody_rated(root, refusal):  # noqa: F811
     preflight.check(composed("model.sub_scores=[color,exposure]", "out=none"))  # scenes know their factors
 
 
+@pytest.mark.slow
 def test_rewards_of_critiques_that_have_what_they_need(root):  # noqa: F811
     preflight.check(composed(*PARTS, "reward.faithfulness.weight=1", "out=none"))  # scenes know their factors
     preflight.check(composed(*PARTS, "reward.read_back.weight=1", "cold_start.blank_pictures=0.25", "out=none"))
@@ -190,6 +196,7 @@ def test_rewards_of_critiques_that_have_what_they_need(root):  # noqa: F811
         ),
     ],
 )
+@pytest.mark.slow
 def test_launches_that_the_engine_cannot_serve(environment, arguments, says, refusal):
     assert says in refusal(*arguments, **environment)
 
@@ -201,6 +208,7 @@ def test_an_engine_without_deepspeed(monkeypatch, refusal):
 
 @pytest.mark.parametrize("key", ["model.path", "trainer.init_from"])
 @pytest.mark.parametrize("fault", ["weights cut", "template for text", "another shape", "no tokenizer", "awq"])
+@pytest.mark.slow
 def test_models_that_are_not_whole(key, fault, base, tmp_path, refusal):  # noqa: F811
     folder = tmp_path / "broken"
     shutil.copytree(base, folder)
@@ -223,6 +231,7 @@ def test_an_adapter_that_finds_no_place(base, refusal):  # noqa: F811
         (json.dumps({"id": "a", "image": "gone.png", "mos": 0.5, "critique": "x"}), "none of its pictures is there"),
     ],
 )
+@pytest.mark.slow
 def test_critiques_that_cannot_be_learned(row, says, tmp_path, refusal):
     path = tmp_path / "aescot.jsonl"
     path.write_text(row + "\n")
@@ -235,6 +244,7 @@ def test_labels_that_cannot_be_read(root, refusal):  # noqa: F811
     assert "labels.csv" in refusal("data=folder", f"data.root={root}")
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_done_is_not_asked_about(tmp_path, monkeypatch):
     """A run whose cold start was made by two processes goes on by three, and by a list of pictures that it has."""
     for name, value in TOGETHER.items():
@@ -275,6 +285,7 @@ JUDGED = ("reward.judge.weight=1", "reward.judge.model=m", "reward.judge.api_key
         (("model.path=/nonexistent",), ("rapo", "cold_start", "evaluation")),
     ],
 )
+@pytest.mark.slow
 def test_what_only_finished_stages_needed_is_not_asked_for(needs, stages, base, root, tmp_path, monkeypatch):  # noqa: F811
     """Keys, labels, models and files of a run that goes on; one that begins anew needs all of them again."""
     for name in LAUNCH:
@@ -300,6 +311,7 @@ def test_a_cold_start_that_the_store_no_longer_holds_is_to_come(tmp_path):
         preflight.check(composed(*OPENAI, f"out={tmp_path}"))
 
 
+@pytest.mark.slow
 def test_the_training_pictures_are_listed_once(root, tmp_path, monkeypatch):  # noqa: F811
     """However many checks ask for them; a run that goes on reads its own list, though its labels are gone."""
     lines = (root / "labels.csv").read_text().splitlines()
@@ -327,6 +339,7 @@ def test_the_training_pictures_are_listed_once(root, tmp_path, monkeypatch):  # 
     assert len(listed) == 3
 
 
+@pytest.mark.slow
 def test_a_run_without_rapo_is_not_asked_about_its_completions():
     """The completions of a step are fewer than the processes of a large cold start."""
     preflight._divisible(composed("trainer.name=sft", "cold_start.batch_size=256"), 256)
@@ -334,6 +347,7 @@ def test_a_run_without_rapo_is_not_asked_about_its_completions():
         preflight._divisible(composed("cold_start.batch_size=256"), 256)
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_a_server_before_its_cold_start_and_no_longer_than_its_patience(tmp_path, monkeypatch, caplog):
     for name in LAUNCH:
         monkeypatch.delenv(name, raising=False)
@@ -386,6 +400,7 @@ def test_a_real_process_says_so_within_twenty_seconds(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_second_start_that_is_refused_leaves_a_run_that_is_worked_on_alone(tmp_path):
     out = tmp_path / "run"
     with run_lock(out, 0):
@@ -397,6 +412,7 @@ def test_a_second_start_that_is_refused_leaves_a_run_that_is_worked_on_alone(tmp
     assert (out / "failure.txt").read_text().startswith("rank 0: InputError: trainer.init_from=/nonexistent")
 
 
+@pytest.mark.slow
 def test_further_pictures_are_drawn_by_as_many_processes_as_before(tmp_path, monkeypatch):
     """Each process replaces pictures of its own share, so that another number would train on others."""
     for name, value in TOGETHER.items():

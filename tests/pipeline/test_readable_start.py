@@ -57,11 +57,13 @@ def test_a_small_set_of_photographs_is_passed_over_until_the_format_is_learned(g
     assert TINY_STEPS == 80
 
 
+@pytest.mark.slow
 def test_a_run_is_told_from_another_by_its_least_steps():
     assert run_fingerprint(composed("cold_start.min_steps=40")) != run_fingerprint(composed())
     assert run_fingerprint(composed("trainer.start_anyway=true")) == run_fingerprint(composed())
 
 
+@pytest.mark.slow
 def test_rapo_does_not_start_from_a_model_that_does_not_answer(base, root, tmp_path):  # noqa: F811
     """One line with the cure, before any step; the same command goes on with trainer.start_anyway=true."""
     out = tmp_path / "run"

@@ -63,6 +63,7 @@ def test_the_sets_of_every_run_of_a_chain_count(made):
     assert evaluate._seen(composed_evaluate(f"model.path={third}", "seen=[eva]")) == ["eva"]
 
 
+@pytest.mark.slow
 def test_a_cold_start_s_own_start_is_its_base(made):
     """trainer.init_from is of RAPO; a run of the cold start alone starts from model.path."""
     first, base = made("first", "ava"), made("base", "tad66k")

@@ -49,6 +49,7 @@ def unused(*_):
 
 
 @pytest.mark.parametrize("vision", ["trained", "frozen"])
+@pytest.mark.slow
 def test_sft(backbone, picture_folder, tmp_path, vision):
     backbones.freeze(backbone.model, vision=vision == "frozen")
     with PretendDevice() as device, device.holding(backbone.model):

@@ -191,6 +191,7 @@ def test_the_card_describes_the_answers_that_the_run_taught(model, example, says
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_the_code_of_every_familys_card_runs_and_answers_as_the_package_does(family, tmp_path, monkeypatch, capsys):
     """A family whose inputs the ten lines do not know is asked through the package alone."""
     settings = settings_of(model={"max_pixels": 9216}, trainer={"max_new_tokens": 6})

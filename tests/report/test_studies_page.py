@@ -60,6 +60,7 @@ def test_a_run_without_results_is_no_error(runs):
     assert "<code>rank0</code>" in static_page(read_studies(runs), ANALYSES)
 
 
+@pytest.mark.slow
 def test_of_many_conditions_the_curves_of_the_best_are_drawn(tmp_path):
     for index in range(7):
         settings = replace(BASE, trainer=replace(BASE.trainer, lr=1e-4 * (index + 1)))

@@ -147,6 +147,7 @@ batches = st.integers(0, 10_000).map(random_batch)
 
 @settings(max_examples=150, deadline=None)
 @given(batches, st.sampled_from([rank_reward, bradley_terry_reward]), st.randoms())
+@pytest.mark.slow
 def test_bounds_and_order_of_pictures(batch, reward, rng):
     scores, mos, pool = (torch.tensor(part, dtype=torch.float64) for part in batch)
     result = reward(scores, mos, pool=pool)

@@ -58,6 +58,7 @@ def sent(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
+@pytest.mark.slow
 def test_a_picture_has_the_score_and_the_reasons_of_the_score_command(client, talking_run):
     """Three requests at once, of which one has three pictures: each gets its own, as if it were alone."""
     paths = sorted((talking_run / "pictures").glob("*.png"))[2:9:2]
@@ -97,6 +98,7 @@ def test_flow_factory_gets_rewards_where_it_asks(client, talking_run):
     assert [reward] == client.post("/score", json={"images": [f"data:image/png;base64,{picture}"]}).json()["scores"]
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_request_is_one_line(client, talking_run):
     picture, text = sent(talking_run / "pictures" / "03.png"), base64.b64encode(b"hello").decode()
     json_kind = {"content-type": "application/json"}

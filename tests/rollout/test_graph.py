@@ -127,6 +127,7 @@ def with_adapter(backbone):
     return backbone
 
 
+@pytest.mark.slow
 def test_with_an_adapter(backbone, prompts, monkeypatch):
     backbone = with_adapter(backbone)
     assert_same(
@@ -134,6 +135,7 @@ def test_with_an_adapter(backbone, prompts, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_in_half_precision(backbone, prompts, monkeypatch):
     backbone.model.to(torch.bfloat16).eval()
     # The same operations on the same shapes, so the same bits.
@@ -165,6 +167,7 @@ def test_all_layers_and_tokens_are_one_compiled_function(family):
 
 @pytest.mark.parametrize("decoder", [SharedDecoder, StaticDecoder])
 @pytest.mark.parametrize("every", [1, 8])
+@pytest.mark.slow
 def test_one_synchronisation_per_token_or_fewer(family, monkeypatch, decoder, every):
     prompts = collated(family, SIZES["padded"])
     expected = draw(monkeypatch, family, prompts, decoder)

@@ -99,12 +99,14 @@ def test_the_most_likely_tokens_are_the_local_ones(policy, backbone, prompts):
     torch.testing.assert_close(served.logps, local.logps, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_those_of_the_weights_that_were_pushed(policy, backbone, prompts):
     for push in range(3):
         policy.push(moved(backbone, push))
         assert gap(drawn(policy, backbone, prompts, temperature=0.7), backbone, prompts, 0.7) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_completion_depends_on_its_noise_alone(policy, backbone, prompts):
     policy.push(backbone)
     whole = drawn(policy, backbone, prompts)
@@ -132,6 +134,7 @@ def test_seeds_of_neighbours_lie_far_apart(policy, server, backbone, prompts):
 @pytest.mark.parametrize(
     "fault", ["500", "503", "slow", "cut", "too few", "aborted", "other version", "no log-probabilities"]
 )
+@pytest.mark.slow
 def test_a_request_is_repeated_after_a_faulty_answer(server, backbone, prompts, tmp_path, fault):
     policy = policy_at(tmp_path, server.url)
     policy.servers._timeout = 1.0 if fault == "slow" else 10.0
@@ -159,6 +162,7 @@ def test_an_answer_to_something_else_ends_the_run(policy, server, backbone, prom
         drawn(policy, backbone, prompts)
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_with_old_weights_is_given_the_new_ones(policy, server, backbone, prompts):
     policy.push(moved(backbone))
     expected = drawn(policy, backbone, prompts)
@@ -170,6 +174,7 @@ def test_a_server_that_comes_back_with_old_weights_is_given_the_new_ones(policy,
     later.join()
 
 
+@pytest.mark.slow
 def test_an_update_that_was_cut_off_is_finished(policy, server, backbone, prompts):
     """A trainer that was killed within its update leaves one open, which vLLM answers with 500."""
     policy.push(moved(backbone))
@@ -179,6 +184,7 @@ def test_an_update_that_was_cut_off_is_finished(policy, server, backbone, prompt
     assert gap(drawn(policy, backbone, prompts), backbone, prompts) < 1e-5
 
 
+@pytest.mark.slow
 def test_one_of_two_servers_dies_and_returns(server, second, backbone, prompts, tmp_path):
     policy = policy_at(tmp_path, server.url, second.url)
     policy.push(moved(backbone))
@@ -212,6 +218,7 @@ def test_weights_of_another_model_are_refused(policy, server, backbone, prompts)
         policy.push(backbone)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_while_it_takes_weights_and_is_back_at_once_gets_them_again(
     policy, server, backbone, prompts
 ):
@@ -224,6 +231,7 @@ def test_a_server_that_dies_while_it_takes_weights_and_is_back_at_once_gets_them
     assert server.routes.count("/update_weights") == 3
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_old_weights_is_found_out(policy, server, backbone, prompts):
     """It says the new version and draws with the old weights: no answer is wrong in form."""
     policy.push(backbone)
@@ -234,6 +242,7 @@ def test_a_server_that_keeps_old_weights_is_found_out(policy, server, backbone, 
         policy.handshake(backbone, prompts, max_new_tokens=LONGEST)
 
 
+@pytest.mark.slow
 def test_weights_are_kept_in_one_folder_that_is_removed_at_the_end(policy, backbone, tmp_path):
     policy.push(backbone)
     policy.push(backbone)
@@ -272,6 +281,7 @@ def test_a_folder_of_weights_that_another_machine_does_not_see_is_named(server, 
     second.close()
 
 
+@pytest.mark.slow
 def test_an_adapter_is_sent_without_the_base(policy, server, backbone, prompts):
     from aes_r1.model import backbone as backbones
 
@@ -292,6 +302,7 @@ def test_an_adapter_is_sent_without_the_base(policy, server, backbone, prompts):
     assert server.version == policy.weights.version
 
 
+@pytest.mark.slow
 def test_every_process_draws_with_what_rank_0_has_pushed(server, backbone, prompts, tmp_path):
     settings = RolloutSettings(name="vllm", url=[server.url], weights=str(tmp_path), patience=20.0)
     barrier = threading.Barrier(2)

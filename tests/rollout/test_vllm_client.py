@@ -71,6 +71,7 @@ def no_check(_: object) -> None:
     pass
 
 
+@pytest.mark.slow
 def test_many_requests_try_a_server_once_that_hangs_at_its_weights(serve, tmp_path):
     server = serve(weight_info=b'{"weight_version": "old"}')
     servers = Servers([server.url], patience=1.0)

@@ -241,6 +241,7 @@ def test_starting_over_leaves_the_log_alone(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "notes", "run.log"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_says_with_what_each_start_went_on(tmp_path):
     """The settings that are no part of a run's identity may change at every start; the report and the card say so."""
     first = composed(f"out={tmp_path}/run")

@@ -147,6 +147,7 @@ def look_always(folder: Path, begun: multiprocessing.Event, stop: multiprocessin
         begun.set()
 
 
+@pytest.mark.slow
 def test_who_looks_whether_a_run_is_held_refuses_no_start(tmp_path):
     """Nor do those who look take each other for a run."""
     context = multiprocessing.get_context("spawn")
@@ -167,6 +168,7 @@ def test_who_looks_whether_a_run_is_held_refuses_no_start(tmp_path):
         looking.join()
 
 
+@pytest.mark.slow
 def test_a_lock_is_seen_by_who_looks_and_left_as_it_was(tmp_path):
     run = RunFolder(tmp_path / "run")
     assert is_held(run) is False
@@ -240,6 +242,7 @@ def test_the_lock_is_held_until_the_folder_is_deleted(study, runs, monkeypatch):
     assert not begun.exists()
 
 
+@pytest.mark.slow
 def test_a_start_that_waits_for_a_folder_that_is_cleaned_gets_one_of_its_own(tmp_path):
     folder, waits = tmp_path / "run", threading.Event()
     failures: list[Exception] = []

@@ -92,6 +92,7 @@ def write_always(writing: Callable, path: Path, text: str, failures: multiproces
 
 
 @pytest.mark.parametrize("writing", [write_text_atomically, rows_as_text])
+@pytest.mark.slow
 def test_of_two_writers_of_one_file_none_fails_and_every_reader_finds_a_whole_file(tmp_path, writing):
     path, texts = tmp_path / "page.html", ["a" * 2_000_000, "b" * 1_000_000]
     whole = set()

@@ -130,6 +130,7 @@ def test_workers_end_when_their_process_is_killed(tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])
+@pytest.mark.slow
 def test_a_forked_child_ends_as_usual_and_alone(seconds, tmp_path):
     """This also holds when the signal comes while the child still has its parent's handlers."""
     process = start("-c", FORKED, str(seconds), folder=tmp_path)

@@ -74,6 +74,7 @@ def test_what_goes_wrong_in_the_making_is_not_the_store(tmp_path):
     assert (made_once(tmp_path, "things", "abc", second) / "file").exists()
 
 
+@pytest.mark.slow
 def test_a_wait_for_the_lock_can_be_left(tmp_path):
     class Enough(Exception):
         pass

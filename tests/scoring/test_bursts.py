@@ -67,6 +67,7 @@ def burst(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_says_which_take_to_keep(burst, talking_run, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["score", *map(str, arguments)])

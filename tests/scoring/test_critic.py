@@ -47,6 +47,7 @@ def test_the_interval_of_samples_by_hand():
     assert one.interval == "samples"
 
 
+@pytest.mark.slow
 def test_the_interval_of_samples_holds_another_answer_nine_times_in_ten():
     answers = np.random.default_rng(0).normal(0.5, 0.1, (4000, 6))
     inside = [abs(row[5] - row[:5].mean()) <= spread_half_width(row[:5]) for row in answers]
@@ -92,6 +93,7 @@ def test_a_verdict_depends_on_the_picture_alone(talking_run, tmp_path):
     assert draws[0] == draws[1] != draws[2]
 
 
+@pytest.mark.slow
 def test_it_has_learned_something(talking_run):
     """Checks a fixture of other tests: brighter pictures get higher scores, and intervals are the run's."""
     critic = Critic.load(talking_run)

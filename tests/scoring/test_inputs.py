@@ -169,6 +169,7 @@ def server():
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("scheme", ["ftp", "FTP", "gopher", "file"])
+@pytest.mark.slow
 def test_a_redirect_to_another_protocol_is_refused_unasked(status, scheme):
     """The server that it names gets no connection, also after a redirect that is followed."""
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -194,6 +195,7 @@ def test_a_redirect_to_another_protocol_is_refused_unasked(status, scheme):
             other.accept()
 
 
+@pytest.mark.slow
 def test_a_url_is_read_within_its_limits(server):
     limits, hasty = UrlLimits(max_bytes=1_000_000, seconds=60), UrlLimits(max_bytes=1_000_000, seconds=0.6)
     assert read_picture(f"{server}/good", limits).size == (40, 30)

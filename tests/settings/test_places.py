@@ -76,6 +76,7 @@ def test_without_a_home_folder_names_are_asked_about_and_caches_lie_elsewhere(tm
 
 
 @pytest.mark.usefixtures("homeless")
+@pytest.mark.slow
 def test_without_a_home_folder_the_default_tracker_works(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)

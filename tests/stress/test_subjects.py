@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hydra import compose, initialize_config_dir
 
 from aes_r1 import recipe
@@ -16,6 +17,7 @@ SCHEMAS = {
 }
 
 
+@pytest.mark.slow
 def test_every_setting_of_every_command_is_one_that_it_has(tmp_path):
     (tmp_path / "made").touch()  # nothing is started, so nothing needs to be made
     composed = []

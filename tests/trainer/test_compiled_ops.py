@@ -51,6 +51,7 @@ def own(tmp_path, monkeypatch) -> Path:
     return compiled_ops.own_folder()
 
 
+@pytest.mark.slow
 def test_a_lock_is_removed_when_its_owner_is_gone_and_not_before(own, caplog):
     lock = own / "an_operation" / "lock"
     process = owner(lock)
@@ -71,6 +72,7 @@ def test_a_lock_is_removed_when_its_owner_is_gone_and_not_before(own, caplog):
     assert f"removed {lock}" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_users_own_is_kept_and_its_old_lock_named(own, tmp_path, monkeypatch):
     given = tmp_path / "given"
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(given))

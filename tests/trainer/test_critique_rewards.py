@@ -145,6 +145,7 @@ def step(backbone, picture_folder):
     return images, texts, arguments
 
 
+@pytest.mark.slow
 def test_all_three_rewards_of_a_step(backbone, step):
     images, texts, arguments = step
     found = judged.critique_rewards(**arguments(0, 1), engine=Together())
@@ -165,6 +166,7 @@ def test_all_three_rewards_of_a_step(backbone, step):
         assert float(found["information"].flatten()[place]) == pytest.approx(wanted, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(step):
     """Each judges its own critiques; other pictures are the same whoever has them."""
     _, _, arguments = step

@@ -54,6 +54,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("loss_type", AGGREGATION)
+@pytest.mark.slow
 def test_loss_and_gradients_are_trls(backbone, prompts, loss_type):
     with torch.no_grad():  # make ends likely, so that lengths differ
         backbone.core.lm_head.weight[backbone.end_token] *= 4

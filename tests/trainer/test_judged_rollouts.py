@@ -95,6 +95,7 @@ def test_the_critique_is_paid_for_its_rating_and_a_later_run_buys_nothing(talkin
 
 
 @pytest.mark.parametrize("url", ["there", GONE])
+@pytest.mark.slow
 def test_one_process_asks_for_all_and_an_end_ends_all(url, picture_folder, tmp_path):
     """Two processes, with two pictures each: both get the table of one process, or both its error."""
     images = samples(picture_folder)[:4]

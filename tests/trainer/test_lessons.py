@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 from scipy.stats import spearmanr
 
 from aes_r1.data import scenes
@@ -16,6 +17,7 @@ from aes_r1.trainer.pretrain import SCENE_SEED
 NO_OPINIONS = re.compile(r"good|bad|fair|beautiful|dull|strong picture|score|quality|rating|aesthetic", re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_asked_to_judge_the_lesson_is_facts_and_a_brightness_that_they_do_not_tell():
     """Every answer can be read, its words are facts of the picture, and its number is none that stands in them."""
     rng = np.random.default_rng(0)
@@ -31,6 +33,7 @@ def test_asked_to_judge_the_lesson_is_facts_and_a_brightness_that_they_do_not_te
         assert not NO_OPINIONS.search(text)
 
 
+@pytest.mark.slow
 def test_brightness_is_not_correlated_with_the_scores():
     """In either set its rank correlation with the quality of 600 pictures is no larger than chance makes it."""
     for name in ("scenes", "scenes_shifted"):
@@ -40,6 +43,7 @@ def test_brightness_is_not_correlated_with_the_scores():
         assert abs(spearmanr(bright, opinions).statistic) < 0.1
 
 
+@pytest.mark.slow
 def test_lessons_hold_facts_and_no_opinion():
     for index in range(200):
         _, _, facts = scenes.render_scene("scenes", index, SCENE_SEED)

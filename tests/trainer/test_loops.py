@@ -144,6 +144,7 @@ def assert_same(first, second) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
+@pytest.mark.slow
 def test_sft_resumes_bit_for_bit(backbone, picture_folder, tmp_path):
     other = copy.deepcopy(backbone)
     start = copy.deepcopy(backbone)
@@ -384,6 +385,7 @@ def test_rapo_raises_its_reward(speaker, picture_folder, tmp_path):
     assert last > first + 0.1
 
 
+@pytest.mark.slow
 def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, picture_folder, tmp_path):
     from aes_r1.model import tiny
 
@@ -433,6 +435,7 @@ def test_rapo_on_cuda_in_half_precision(speaker, picture_folder, tmp_path, monke
     assert any(not torch.equal(value, before[name]) for name, value in weights(policy).items())
 
 
+@pytest.mark.slow
 def test_long_outputs_lose_reward(speaker, picture_folder, tmp_path):
     """The rows say by how much: one token of 24 costs a 24th of the penalty when it begins at once."""
     plain, before = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "a", steps=1, max_new_tokens=24)
@@ -447,6 +450,7 @@ def test_long_outputs_lose_reward(speaker, picture_folder, tmp_path):
         assert new["reward_total"] == pytest.approx(old["reward_total"] + 2 * new["reward_overlong"])
 
 
+@pytest.mark.slow
 def test_the_traced_step_alone_is_written(speaker, picture_folder, tmp_path):
     """The trace is JSON that holds the step's operations, and tracing changes no number."""
     file = tmp_path / "traces" / "step_2.json.gz"
@@ -491,6 +495,7 @@ def test_every_objective_trains_and_none_is_the_default(speaker, picture_folder,
         assert any(not torch.equal(value, found[0][name]) for name, value in moved.items()), changes
 
 
+@pytest.mark.slow
 def test_an_entropy_bonus_keeps_the_entropy_up(speaker, picture_folder, tmp_path):
     entropies = []
     for coef in (0.0, 1.0):
@@ -500,6 +505,7 @@ def test_an_entropy_bonus_keeps_the_entropy_up(speaker, picture_folder, tmp_path
     assert entropies[1][-1] > entropies[0][-1] + 0.02
 
 
+@pytest.mark.slow
 def test_the_divergence_in_the_reward_is_subtracted_before_the_advantage(speaker, picture_folder, tmp_path):
     how = {"steps": 2, "kl_coef": 0.0, "completions_every": 1}
     rows, completions = rapo(copy.deepcopy(speaker), picture_folder, tmp_path, kl_reward_coef=0.5, **how)
@@ -510,6 +516,7 @@ def test_the_divergence_in_the_reward_is_subtracted_before_the_advantage(speaker
         assert row["reward_total"] == pytest.approx(plain - 0.5 * row["reward_kl"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_reward_of_ones_own_is_in_the_sum_and_its_errors_end_the_run(speaker, picture_folder, tmp_path):
     (tmp_path / "mine.py").write_text("def length(scores, texts, samples): return [[len(t) for t in g] for g in texts]")
     named = f"{tmp_path / 'mine.py'}:length"
@@ -524,6 +531,7 @@ def test_a_reward_of_ones_own_is_in_the_sum_and_its_errors_end_the_run(speaker, 
         rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "b", steps=1, reward=reward)
 
 
+@pytest.mark.slow
 def test_edited_twins_join_the_step_and_a_resumed_run_draws_the_same(speaker, picture_folder, tmp_path):
     """They have K outputs each, earn the pair reward alone, and leave the order of the images as it is."""
     how = {"edited_pairs": 2, "edits": ["tilt", "overexpose"], "completions_every": 1, "steps": 3}
@@ -586,6 +594,7 @@ def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_s
     assert_same(weights(straight), weights(resumed))
 
 
+@pytest.mark.slow
 def test_two_sets_that_share_their_ids_draw_their_own_outputs_and_resume_bit_for_bit(speaker, picture_folder, tmp_path):
     """The very same pictures under two sets' names: what differs between their outputs is the noise alone."""
     own = samples(picture_folder)[:4]

@@ -51,6 +51,7 @@ def test_every_row_once_and_within_the_budget(data):
 
 
 @pytest.mark.parametrize("shared_prefix", [True, False])
+@pytest.mark.slow
 def test_any_cut_gives_the_same_gradient(backbone, prompts, shared_prefix):
     """Outputs one by one, by fives or by a token budget equal the single pass in loss and gradient (1e-5, float32)."""
     samples, length = 4, 12

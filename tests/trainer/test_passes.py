@@ -9,6 +9,7 @@ from tests.trainer.test_loops import rapo
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.slow
 def test_rounding_alone_clips_no_sequence(talking_run, tmp_path, dtype):
     """Two optimizer steps that move no weight, with the bounds of GSPO."""
     backbone = backbones.load(talking_run / "model", dtype=dtype, max_pixels=9216)

@@ -66,6 +66,7 @@ def test_what_was_stopped_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     assert not RunFolder(tmp_path / "stopped").checkpoints.exists()
 
 
+@pytest.mark.slow
 def test_photographs_stand_beside_the_scenes_and_an_unknown_number_is_no_error(tmp_path):
     """Half of the pictures are photographs, so an epoch has twice the steps, and every loss is finite."""
     numbers = np.array([0.5, np.nan], np.float32)

@@ -89,6 +89,7 @@ def test_weights_are_cut_above_and_nowhere_else():
     torch.testing.assert_close(importance_weights(gap, 2.0), expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_an_honest_server_corrects_nothing(talker, server, picture_folder, tmp_path):
     rows = train(talker, picture_folder, tmp_path, server)
     assert len(rows) == 3
@@ -100,6 +101,7 @@ def test_an_honest_server_corrects_nothing(talker, server, picture_folder, tmp_p
     assert server.version.endswith("-3")
 
 
+@pytest.mark.slow
 def test_what_a_server_misreports_is_measured_and_weighed(talker, server, picture_folder, tmp_path):
     """The first token's probability said e^-1.5 too low: a ratio of 4.5, cut to 2; the others' weights are 1."""
     plain = train(copy.deepcopy(talker), picture_folder, tmp_path / "plain", server, max_steps=1)[0]
@@ -120,6 +122,7 @@ def test_what_a_server_misreports_is_measured_and_weighed(talker, server, pictur
     assert row["policy/grad_norm"] == pytest.approx(plain["policy/grad_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_weight_multiplies_the_gradient(talker, server, picture_folder, tmp_path):
     """All probabilities said twice too high: every weight is a half, and so is the gradient."""
     plain = train(copy.deepcopy(talker), picture_folder, tmp_path / "plain", server, max_steps=1)[0]
@@ -130,6 +133,7 @@ def test_a_weight_multiplies_the_gradient(talker, server, picture_folder, tmp_pa
     assert row["policy/grad_norm"] == pytest.approx(plain["policy/grad_norm"] / 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_with_several_updates_the_ratio_is_between_the_trainers_own_policies(talker, server, picture_folder, tmp_path):
     misreport(server, lambda _: 1.0)
     rows = train(
@@ -138,6 +142,7 @@ def test_with_several_updates_the_ratio_is_between_the_trainers_own_policies(tal
     assert rows[0]["policy/ratio_max"] == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_mismatch_ends_the_run_before_anything_is_saved(talker, server, picture_folder, tmp_path):
     honest = server._completions
     drawn = []
@@ -155,6 +160,7 @@ def test_a_mismatch_ends_the_run_before_anything_is_saved(talker, server, pictur
     assert checkpoint.steps(tmp_path / "checkpoints") == [1]
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_in_the_trainer_is_skipped_and_no_fault_of_the_servers(
     talker, server, picture_folder, tmp_path, monkeypatch
 ):
@@ -171,6 +177,7 @@ def test_a_step_that_is_not_finite_in_the_trainer_is_skipped_and_no_fault_of_the
     assert [math.isnan(row["rollout/mismatch_mean"]) for row in rows] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_further_images_are_drawn_with_the_weights_that_the_servers_have(
     talker, server, picture_folder, tmp_path, monkeypatch
 ):
@@ -186,6 +193,7 @@ def test_further_images_are_drawn_with_the_weights_that_the_servers_have(
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.slow
 def test_three_deaths_of_the_server_lose_nothing(talker, server, picture_folder, tmp_path, ahead):
     """It dies at an answer of each step and returns with old weights; the run is the undisturbed one, to the bit."""
     other, how = copy.deepcopy(talker), {"rollout": {"ahead": ahead}, "max_new_tokens": 32}
@@ -230,6 +238,7 @@ def test_a_resumed_run_draws_and_learns_the_same(talker, server, picture_folder,
         assert torch.equal(value, other.model.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_drawn_ahead_completions_are_one_step_old(talker, server, picture_folder, tmp_path):
     """Every second step follows a checkpoint here, so it is drawn with the weights that it updates."""
     evaluated = []
@@ -250,6 +259,7 @@ def test_drawn_ahead_completions_are_one_step_old(talker, server, picture_folder
     assert evaluated == [7, 7, 13, 13]
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_on_what_servers_draw(talker, server, picture_folder, tmp_path):
     """The stand-in holds no adapter, so its answers are the base's: equal as long as the adapter adds nothing."""
     adapted = backbones.add_adapter(talker, LoraSettings(rank=4))

@@ -37,6 +37,7 @@ def test_a_count_starts_anew_after_a_step_that_was_taken(tmp_path):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_run_that_never_is_finite_ends_with_one_line_and_exit_code_1(monkeypatch, capsys):
     def task(settings):
         SkippedSteps(in_a_row=LIMIT, remedy="lower trainer.lr").end_if_too_many(12, Path("checkpoints"))
@@ -137,6 +138,7 @@ def train(backbone: Backbone, pictures: Path, out: Path, *, epochs: int, stop: S
     )
 
 
+@pytest.mark.slow
 def test_skipped_steps_are_counted_across_a_resume_and_end_the_run(backbone, picture_folder, tmp_path, monkeypatch):
     """Step 1 is taken, 2 to 5 are skipped, the run is stopped; it goes on and ends with step 11, the tenth in a row."""
     start, rows = copy.deepcopy(backbone), []
@@ -162,6 +164,7 @@ def test_skipped_steps_are_counted_across_a_resume_and_end_the_run(backbone, pic
     assert checkpoint.progress_of(tmp_path)["skipped_in_a_row"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_whose_last_steps_were_all_skipped_does_not_pass_for_done(
     backbone, picture_folder, tmp_path, monkeypatch
 ):
@@ -171,6 +174,7 @@ def test_a_run_whose_last_steps_were_all_skipped_does_not_pass_for_done(
             train(backbone, picture_folder, tmp_path, epochs=4, stop=Halt(None), rows=[])
 
 
+@pytest.mark.slow
 def test_a_skipped_step_keeps_its_place_in_schedule_and_data(backbone, picture_folder, tmp_path, monkeypatch):
     """Stopped right after it and resumed, the run is the same to the bit; its lr is that of the step's number."""
     whole, parts = copy.deepcopy(backbone), copy.deepcopy(backbone)
