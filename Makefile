@@ -35,7 +35,7 @@ test: setup ## the whole CPU suite; ARGS="tests/reward -k rank" a part of it, AR
 	$(PYTEST) $(ARGS)
 
 test-fast: setup ## the part that takes under two minutes
-	$(PYTEST) -m 'not slow' $(ARGS)
+	$(PYTEST) --numprocesses $$($(RUN) -c "import os; print(min(os.cpu_count(), 8))") -m 'not slow' $(ARGS)
 
 lint: setup ## ruff and types
 	$(VENV)/bin/ruff check aes_r1 hydra_plugins tests experiments benchmarks

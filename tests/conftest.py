@@ -54,8 +54,18 @@ def pytest_xdist_auto_num_workers() -> int:
     return 1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
+SLOW_FIXTURES = {"talking_run", "speaker", "offline_run"}  # each trains a model or starts W&B, for seconds
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest itself selects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with slow tests first, so that no process is left with a long one while the others are idle."""
+    """Mark the tests of slow fixtures as slow, and run files with slow tests first.
+
+    Otherwise one process would be left with a long file while the others are idle.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and SLOW_FIXTURES.intersection(item.fixturenames):
+            item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

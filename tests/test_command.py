@@ -119,6 +119,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(argument, says, tmp_path):
         ("loop/below", "Too many levels of symbolic links; give a place without links to itself"),
     ],
 )
+@pytest.mark.slow
 def test_a_place_that_can_be_no_folder_is_one_line(out, says, picture_folder, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")

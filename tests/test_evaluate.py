@@ -320,6 +320,7 @@ def test_two_processes_write_what_one_writes(models, manifest, tmp_path):
     assert not list((tmp_path / "two" / "parts").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_asked_is_refused_before_a_picture_is_listed(models, manifest, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(models / "used", broken)

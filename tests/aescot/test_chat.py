@@ -93,6 +93,7 @@ def test_retries_count_as_requests(tmp_path, monkeypatch):
     assert seen[-1] - started > 1.9  # one request a second; without waits between tries the last would come at once
 
 
+@pytest.mark.slow
 def test_prices_come_from_the_settings_or_the_list_and_a_ceiling_needs_one():
     assert price_of(openai()).completion > price_of(openai()).prompt > 0
     assert price_of(openai(input_usd_per_million=2.0, output_usd_per_million=8.0)).of(10**6, 10**6) == pytest.approx(10)

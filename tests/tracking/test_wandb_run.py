@@ -83,6 +83,7 @@ def said(tmp_path_factory) -> dict[str, dict]:
     return reports
 
 
+@pytest.mark.slow
 def test_the_environment_can_switch_w_and_b_off_but_not_on(said):
     for name in ("disabled", "disabled_too"):
         assert "id" not in said[name]
@@ -92,6 +93,7 @@ def test_the_environment_can_switch_w_and_b_off_but_not_on(said):
     assert said["unknown_mode"]["refused"].startswith("WANDB_MODE=ofline: ")
 
 
+@pytest.mark.slow
 def test_the_settings_win_over_the_shell_and_leave_it_as_it_was(said):
     for name in ("plain", "shell", "silent", "no_utf8"):
         assert (said[name]["project"], said[name]["group"]) == ("ours", "study"), name
