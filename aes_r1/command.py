@@ -264,6 +264,7 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
     try:
         settings = _settings(config, sweep.schema, arguments)
         done = _is_done(out, settings)
+        command = point_command(sweep, arguments, config.out, config.get("processes", 1))
     except InputError as error:
         announce_end(end="failed", reason=str(error))
         return None
@@ -271,7 +272,6 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         announce_end(end="done before", **_headline(out))
         return _headline(out).get("srcc")
     announce.started(sweep, number, name, out)
-    command = point_command(sweep, arguments, config.out, config.get("processes", 1))
     code, was_stopped = run_point(command, sweep, number)
     reason_file, failure_file = sweep.reason_file(number), RunFolder(out).failure_file
     # Torchrun exits with a code of its own, so a point that was stopped and left no failure counts as stopped.

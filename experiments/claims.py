@@ -71,7 +71,8 @@ def _values(
         row["condition"]: {seed: cell["value"] for seed, cell in row[metric]["seeds"].items()} for row in rows
     }
     for condition, seeds in failed.items():
-        values.setdefault(condition, {}).update(dict.fromkeys(seeds))
+        for seed in seeds:
+            values.setdefault(condition, {}).setdefault(seed, None)  # a run that was made again and finished counts
     return values
 
 

@@ -71,8 +71,8 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
     seeds = sorted({seed for by_seed in found.values() for seed in by_seed})
     failed: dict[str, dict[int, str]] = {}
     for run in unfinished:
-        if run.failure is not None:
-            failed.setdefault(study.label(run.settings), {})[run.settings["seed"]] = run.failure
+        if run.failure is not None and (condition := study.label(run.settings)) in study.order:
+            failed.setdefault(condition, {})[run.settings["seed"]] = run.failure
     places = list(runs[0].evaluation["stages"].get(study.stage, {}))
     rows = [
         _row(condition, by_seed, study.stage, place, protocol)

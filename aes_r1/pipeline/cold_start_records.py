@@ -58,10 +58,23 @@ def critiques_of(job: Job) -> Path:
         judge = dataclasses.replace(judge, name="none")
     pixels = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
     drawn = [] if len(samples) == len(job.train) else [[sample.dataset, sample.id] for sample in samples]
-    digest = fingerprint(
-        *(manifest, len(samples), deciding_settings(expert), deciding_settings(judge), settings.seed, *pixels, *drawn),
-        *contents_of(job, [sample.image for sample in samples]),
+    named = (
+        manifest,
+        len(samples),
+        deciding_settings(expert),
+        deciding_settings(judge),
+        settings.seed,
+        *pixels,
+        *drawn,
     )
+    digest = fingerprint(*named, *contents_of(job, [sample.image for sample in samples]))
+    older, made = (job.store / "aescot" / name / "aescot.jsonl" for name in (fingerprint(*named), digest))
+    if expert.name == "openai" and older.exists() and not made.exists():
+        log.warning(
+            "%s holds critiques that were bought for pictures of these names, without a note of what the pictures "
+            "held; cold_start.data=%s trains on them, and nothing is bought again",
+            *(older, older),
+        )
 
     def make(target: Path) -> None:
         log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
@@ -72,7 +85,7 @@ def critiques_of(job: Job) -> Path:
 
     waiting = job.processes.keep_waiting
     job.processes.on_rank_zero(lambda: made_once(job.store, "aescot", digest, make, waiting=waiting))
-    return job.store / "aescot" / digest / "aescot.jsonl"
+    return made
 
 
 def records_of(job: Job, path: Path) -> list[dict]:

@@ -83,7 +83,8 @@ def _require_same(lost: Path, again: Path) -> None:
     if lost.name != again.name:
         raise InputError(
             f"{lost}: the cold start that this run began from is gone, and would not become the same again: its "
-            "critiques or its base model have changed; bring the folder back, or give trainer.resume=never"
+            "critiques, their pictures or its base model have changed, or an older version named it; bring the folder "
+            "back, or give trainer.resume=never"
         )
 
 

@@ -62,11 +62,11 @@ def code_version(package: Path) -> str:
 
 
 def content_name(model: str, store: Path) -> str | None:
-    """Name what a model computes with; None for a folder without a file of a model and a hub name out of the cache.
+    """Name what a model computes with; None for a hub name out of the cache and a folder without a whole model.
 
     A hub name becomes OWNER/NAME@COMMIT. Of a folder weights, configuration, tokenizer, template and processor are
     hashed (SHA-256); the hash does not depend on the folder. It is kept in store/digests under the files' paths, sizes
-    and modification times, so that gigabytes are not read at each start.
+    and modification times, so that gigabytes are not read at each start; a store that cannot be written keeps nothing.
     """
     if not Path(model).is_dir():
         revision = revision_of(model)
@@ -74,8 +74,16 @@ def content_name(model: str, store: Path) -> str | None:
     files = content_of(Path(model))
     if not files:
         return None
-    written = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    entry = made_once(store, "digests", fingerprint(written), lambda target: _write_digest(files, target / "sha256"))
+    try:
+        written = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    except FileNotFoundError:  # a link into a cache that was emptied
+        return None
+    try:
+        entry = made_once(
+            store, "digests", fingerprint(written), lambda target: _write_digest(files, target / "sha256")
+        )
+    except InputError:  # the store cannot be written, as that of a finished run that is only looked at
+        return digest_of(files)
     return (entry / "sha256").read_text()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from aes_r1.data.prefetch import prefetch
@@ -44,7 +45,9 @@ def _contents(job: Job, images: Sequence[str]) -> list[str]:
         if len(files) >= _SAID_FROM:
             log.info("reading %d pictures once, to name what is made of them by what they hold", len(files))
         digests = []
-        for digest in prefetch(files, _sha256, workers=job.settings.data.workers, ahead=64):
+        for digest in prefetch(
+            files, lambda image: _sha256(_stamp(image)), workers=job.settings.data.workers, ahead=64
+        ):
             digests.append(digest)
             job.processes.keep_waiting()  # raises where the job should stop
         write_text_atomically(target / "sha256", fingerprint(digests))
@@ -59,9 +62,10 @@ def _stamp(image: str) -> tuple[str, int, int, int]:
     return os.path.realpath(image), status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _sha256(image: str) -> str:
-    with _there(image):
-        return sha256_of(Path(image))
+@cache  # the critiques that are kept are about most of the pictures that were asked about
+def _sha256(stamp: tuple[str, int, int, int]) -> str:
+    with _there(stamp[0]):
+        return sha256_of(Path(stamp[0]))
 
 
 @contextlib.contextmanager

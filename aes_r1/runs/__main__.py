@@ -94,8 +94,8 @@ def clean(root: Path) -> None:
         try:
             with run_lock(folder, 0):
                 is_removed = withdraw(folder)  # unless a start has worked in it meanwhile
-        except InputError as error:
-            print(f"kept {error}")
+        except InputError:
+            print(f"kept {folder}, in which a process works or nothing may be written")
             continue
         if is_removed:
             removed.append(folder)

@@ -70,8 +70,12 @@ def is_held(run: RunFolder) -> bool | None:
 
 def require_free(folder: Path, rank: int) -> None:
     """Raise InputError where another process works on the run in `folder`. Only rank 0 looks."""
-    if rank == 0 and is_held(RunFolder(folder)):
+    held = is_held(RunFolder(folder)) if rank == 0 else False
+    if held:
         raise InputError(_IN_USE.format(folder))
+    if held is None:  # a disk without such locks, where filelock has a way of its own, or another user's folder
+        with run_lock(folder, rank):
+            pass
 
 
 def require_own(folder: Path, settings: Settings | EvaluateSettings) -> bool:

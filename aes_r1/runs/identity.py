@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from aes_r1.settings import EDITS, EvaluateSettings, JudgeRewardSettings, RolloutSettings, Settings, as_dict
+from aes_r1.settings import EDITS, JudgeRewardSettings, RolloutSettings, Settings, as_dict
 
 
 def fingerprint(*parts: Any) -> str:
@@ -86,7 +86,7 @@ _SINCE_ADDED: dict[str, Any] = {
 }
 
 # Likewise for settings of aes_r1.evaluate, which have no hash: a folder that was written without them can be resumed.
-_SINCE_ADDED_TO_EVALUATE: dict[str, Any] = {"baselines": [], "baseline_pictures": EvaluateSettings.baseline_pictures}
+_SINCE_ADDED_TO_EVALUATE: dict[str, Any] = {"baselines": [], "baseline_pictures": 6000}
 
 _NO_SUCH = object()
 

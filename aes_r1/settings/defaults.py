@@ -30,20 +30,20 @@ def defaults(*files: str, at: str = "") -> Callable[[Schema], Schema]:
             values |= inner if isinstance(inner, dict) else {}
         for name, kind in schema.__annotations__.items():
             if vars(schema).get(name) is IN_YAML:
-                where = f"{schema.__name__}.{name}: {', '.join(str(CONF / file) for file in files)}"
-                setattr(schema, name, _default(values, name, kind, f"{where}: {at}{'.' * bool(at)}{name}"))
+                where = f"{' and '.join(str(CONF / file) for file in files)}: {at}{'.' * bool(at)}{name}"
+                setattr(schema, name, _default(values, name, kind, where, schema.__name__))
         return schema
 
     return replace
 
 
-def _default(values: Mapping[str, Any], name: str, kind: Any, place: str) -> Any:
+def _default(values: Mapping[str, Any], name: str, kind: Any, place: str, schema: str) -> Any:
     """Return the default of a field: its value, or for a list or mapping a field that makes a new copy each time."""
     if name not in values:
-        raise InputError(f"{place} is missing; give the key its default there")
+        raise InputError(f"{place} is missing, but {schema} has it; give the key its default there")
     value = values[name]
     if value == "???" or "${" in str(value):
-        raise InputError(f"{place}={value} is no default; give it a value there, or the field a default of its own")
+        raise InputError(f"{place}={value} is no default; give it a value there, or {schema} a default of its own")
     if "float" in str(kind):
         value = _floats(value)
     return field(default_factory=partial(copy.deepcopy, value)) if isinstance(value, list | dict) else value

@@ -261,6 +261,10 @@ def test_a_run_that_failed_voids_a_claim_as_one_without_answers_does(tmp_path):
     assert verdicts()[beats] == "yes", "a run that was only stopped can still be finished, and is named"
     RunFolder(broken).failure_file.write_text("InputError: 61% of the answers cannot be read\n")
     assert verdicts()[beats] == "not defined: 1 of 4 seeds failed, answered nothing or a constant"
+    ablation(tmp_path / "again", {"rank": 0.2}, seeds=(3,))
+    (tmp_path / "again" / "rank3").rename(tmp_path / "rank3_again")
+    (tmp_path / "again").rmdir()
+    assert verdicts()[beats] == "yes", "the same point was made again in another folder and finished"
 
 
 def test_no_claim_gains_when_another_has_no_answer():

@@ -188,3 +188,17 @@ def test_another_model_in_the_same_folder_is_noticed(tmp_path):
         require_same_files(run, settings)
     shutil.rmtree(base)
     require_same_files(run, settings)  # a later stage says that it is gone
+
+
+def test_a_finished_run_is_looked_at_where_the_store_cannot_be_written(tmp_path):
+    """Its base is named without the store; a link into a cache that was emptied is no model that could be compared."""
+    model, store = tmp_path / "model", tmp_path / "store"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "config.json").write_text("{}")
+    name = content_name(str(model), store)
+    (tmp_path / "file").write_text("a file where the store would be")
+    assert content_name(str(model), tmp_path / "file") == name is not None
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").symlink_to(tmp_path / "gone")
+    assert content_name(str(model), store) is None

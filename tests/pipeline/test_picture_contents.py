@@ -120,13 +120,17 @@ def test_files_are_read_once(root, tmp_path, monkeypatch):  # noqa: F811
     images = [one.image for one in job.train]
     first = contents_of(job, images)
     reads: list[str] = []
-    read = picture_contents._sha256
-    monkeypatch.setattr(picture_contents, "_sha256", lambda image: reads.append(image) or read(image))
+    read = picture_contents.sha256_of
+    monkeypatch.setattr(picture_contents, "sha256_of", lambda image: reads.append(str(image)) or read(image))
     assert contents_of(job, images) == first
-    assert reads == []
+    part = contents_of(job, images[1:])
+    assert reads == [], "a part of the list needs no file again"
     touch(Path(images[0]))
     assert contents_of(job, images) == first
-    assert sorted(reads) == sorted(images)
+    assert reads == [os.path.realpath(images[0])]
+    picture_contents._sha256.cache_clear()  # as in another process
+    assert (contents_of(job, images), contents_of(job, images[1:])) == (first, part)
+    assert len(reads) == 1, "the store knows them"
 
 
 def test_a_missing_file_ends_in_one_line_and_a_stop_ends_the_reading(root, tmp_path, monkeypatch):  # noqa: F811

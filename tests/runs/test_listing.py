@@ -224,7 +224,7 @@ def test_clean_keeps_a_run_that_starts_meanwhile(study, runs):
         with run_lock(begun, 0):
             code, said = runs("--clean", folder=study.parents[1])
     assert (code, said.splitlines()[-1]) == (0, "nothing to remove")
-    assert f"kept runs/{begun.relative_to(study.parent)}: another process works on this run" in said
+    assert f"kept runs/{begun.relative_to(study.parent)}, in which a process works" in said
     assert (begun / "settings.json").exists()
 
 

@@ -195,7 +195,10 @@ def test_a_key_without_a_default_is_an_error_that_names_class_key_and_file(files
     schema = type("OwnSettings", (), {name: IN_YAML, "__annotations__": {name: "float"}})
     with pytest.raises(InputError) as caught:
         defaults(f"{files}/{file}", at=at)(schema)
-    assert str(caught.value).startswith(f"OwnSettings.{name}: {files}/{file}: {says}; give")
+    said = str(caught.value)
+    assert said.startswith(f"{files}/{file}: {says}")
+    assert "OwnSettings" in said
+    assert "; give" in said
 
 
 def test_a_class_inherits_the_defaults_of_the_one_that_it_extends(files):
