@@ -242,12 +242,13 @@ class RunFolder:
     def last_stage(self) -> str | None:
         """Return the stage of the evaluation that is about /model, which may have been left out of it.
 
-        In a folder of aes_r1.evaluate it is the name of the model at model.path; None without settings.
+        In a folder of aes_r1.evaluate it is the name of the model at model.path; None without settings, and where
+        baselines and other models were asked alone (model.path=null).
         """
         settings = self.settings
         if "trainer" in settings:
             return models_of(settings["trainer"], settings["cold_start"])[-1]
-        return settings.get("name")
+        return settings.get("name") if settings.get("model", {}).get("path") is not None else None
 
     @property
     def best_validation(self) -> dict[str, Any]:
