@@ -275,15 +275,19 @@ class RunFolder:
 
 def run_of(model: Path) -> RunFolder | None:
     """Return the run that made the model in the folder `model`, None when it belongs to no run."""
+    home = run_folder_of(model)
+    run = None if home is None else RunFolder(home)
+    return run if run is not None and run.exists else None
+
+
+def run_folder_of(model: Path) -> Path | None:
+    """Return RUN for the places of its models; None for another folder. No file has to be there."""
     if model.name != MODEL:
         return None
     home = model.parent
     if home.parent.name == "checkpoints":
-        home = home.parent.parent
-    elif home.name == "best":
-        home = home.parent
-    run = RunFolder(home)
-    return run if run.exists else None
+        return home.parent.parent
+    return home.parent if home.name == "best" else home
 
 
 def model_in(folder: Path) -> Path:
