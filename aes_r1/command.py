@@ -306,6 +306,7 @@ def _headline(folder: Path) -> dict[str, Any]:
 
 def _is_done(folder: Path, settings: Any) -> bool:
     """Return whether the folder of a job holds its finished run; InputError where that run used other files."""
+    from aes_r1.pipeline.evaluated_content import require_same_content
     from aes_r1.pipeline.origin import require_same_files
 
     run = RunFolder(folder)
@@ -317,6 +318,8 @@ def _is_done(folder: Path, settings: Any) -> bool:
         if settings.trainer.resume == "never":
             return False
         require_same_files(run, settings)
+    else:
+        require_same_content(run, settings)
     return True
 
 

@@ -38,7 +38,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
-from aes_r1.pipeline.evaluated_content import claim_content
+from aes_r1.pipeline.evaluated_content import asked_models, asked_sets, claim_content
 from aes_r1.pipeline.seen_sets import sets_seen
 from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report
@@ -52,7 +52,7 @@ from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.processes import Processes, connected
-from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
+from aes_r1.settings import PAPER_PIXELS, EngineSettings, EvaluateSettings, InputError, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.launch import start, world
 
@@ -76,7 +76,7 @@ def run(settings: EvaluateSettings) -> None:
         require_pretrained()
     out = Path(settings.out)
     if rank == 0:
-        check_baselines(settings.baselines, _sets(settings), settings.data)
+        check_baselines(settings.baselines, asked_sets(settings), settings.data)
         _check_models(RunFolder(out), settings)
     with run_lock(out, rank), withdrawn_on_input_error(out, rank):  # before the claim, after which the folder is ours
         if rank == 0:
@@ -101,7 +101,7 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
 
     Models that have answered are not checked.
     """
-    for name, path in _models(settings).items():
+    for name, path in asked_models(settings).items():
         if not is_answered(run, name):
             folder, facts = find_model(path)
             asking, key = asking_for(facts, settings), "model.path" if name == settings.name else f"models.{name}"
@@ -109,12 +109,6 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
             backbones.check(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)
-
-
-def _models(settings: EvaluateSettings) -> dict[str, str]:
-    """Return {name: path} of the models, the main one last; it may be missing beside baselines."""
-    path = settings.model.path
-    return {**settings.models, **({} if path is None else {settings.name: path})}
 
 
 def _show(settings: EvaluateSettings) -> None:
@@ -137,16 +131,16 @@ def _evaluate(
     run: RunFolder, settings: EvaluateSettings, process: Processes, device: torch.device, served: ServedPolicy | None
 ) -> None:
     """Ask the models, every process about its share of the pictures; then measure and show on rank 0."""
-    listed = {run.manifest(f"{data.name}-{data.split}"): data for data in _sets(settings)}
+    listed = {run.manifest(f"{data.name}-{data.split}"): data for data in asked_sets(settings)}
     if process.rank == 0:
         for manifest, data in listed.items():
             list_pictures(manifest, data, data.split, seed=settings.seed, store=Path(settings.store))
-        claim_content(run, _models(settings), _listed(settings), seed=settings.seed, store=Path(settings.store))
+        claim_content(run, settings)
     process.wait()
     sets = drawn_sets(listed, settings.evaluation.limit)
     if settings.judge.name == "scenes":
         _check_scenes(sets)
-    for name, path in _models(settings).items():
+    for name, path in asked_models(settings).items():
         if not is_answered(run, name):
             _ask_model(run, name, path, sets, settings, process, device, served)
         process.wait()  # so that rank 0 has written before any process checks the next model
@@ -184,7 +178,7 @@ def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
     with Tracker(
         run.path, settings.tracker, as_dict(settings), run_name=f"evaluate/{settings.name}", job_type="evaluate"
     ) as tracker:
-        for data in _sets(settings):
+        for data in asked_sets(settings):
             path = run.manifest(f"{data.name}-{data.split}")
             tracker.manifest(data.name, data.split, path, sha256_of(path))
         tracker.summarise(evaluation)
@@ -194,18 +188,6 @@ def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
     print(run.evaluation_file)
     if sum(1 for _ in run.predictions()) <= REPORT_UP_TO:
         print(write_report(run.path))
-
-
-# -- pictures ----------------------------------------------------------------------------------------------------------
-def _sets(settings: EvaluateSettings) -> list[DataSettings]:
-    return [settings.data, *settings.evaluation.also]
-
-
-def _listed(settings: EvaluateSettings) -> dict[str, tuple[DataSettings, str]]:
-    """Return {name: a set and its split} of all lists of pictures, of which baselines are fitted on one."""
-    lists = {f"{data.name}-{data.split}": (data, data.split) for data in _sets(settings)}
-    is_fitted = bool(set(settings.baselines) - {"people"})
-    return {**lists, **({f"{settings.data.name}-train": (settings.data, "train")} if is_fitted else {})}
 
 
 # -- models ------------------------------------------------------------------------------------------------------------

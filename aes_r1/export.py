@@ -87,7 +87,11 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
     counts = run.stage_values("data")
     family, weights = read_json(draft / "config.json")["model_type"], _which(run, model)
     card = model_card(
-        run.settings, evaluation, counts, facts, out.name, family=family, weights=weights, resumed=run.resumed
+        *(run.settings, evaluation, counts, facts, out.name),
+        family=family,
+        weights=weights,
+        resumed=run.resumed,
+        base=run.origin.get("base"),
     )
     (draft / "README.md").write_text(card, encoding="utf-8")
     if out.exists():

@@ -18,6 +18,8 @@ from aes_r1.inference.asking import find_model
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import parse_critique, parse_score
 from aes_r1.report.model_card import TEN_LINES
+from aes_r1.runs.files import write_json
+from aes_r1.runs.folder import RunFolder
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError
 
@@ -86,6 +88,16 @@ def test_made_pictures_and_measured_critiques_are_limits(talking_run, tmp_path):
     assert "critiques of folder/test (sample): 1 of 60; SRCC of their words with the opinions: –." in text
     assert "simulated raters" in text  # the settings of the fixture name scenes
     assert "not measured of this model" not in text
+
+
+def test_a_base_model_that_the_run_read_from_a_folder_is_no_hub_name_in_the_card(talking_run, tmp_path):
+    shutil.copytree(talking_run, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    write_json(run.settings_file, {**run.settings, "model": {**run.settings["model"], "path": "runs/abc"}})
+    for base, told in (("5f" * 32, None), ("runs/abc@0123", "runs/abc")):
+        run.finish_stage("origin", {"commits": [], "base": base})
+        card = ModelCard.load(export(run.path, tmp_path / base[:4] / "OUT") / "README.md")
+        assert card.data.base_model == told
 
 
 def test_the_card_and_the_docs_show_the_same_lines():

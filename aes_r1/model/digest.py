@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from aes_r1.runs.files import sha256_of
 
@@ -28,7 +29,10 @@ def revision_of(name: str) -> str | None:
     A commit names every file of a model, also those that are fetched later, while the files in the cache become more as
     programs ask for them.
     """
-    cached = try_to_load_from_cache(name, "config.json")
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:  # the path of a folder that was moved away
+        return None
     return Path(cached).parent.name if isinstance(cached, str) else None
 
 

@@ -6,6 +6,7 @@ other labels. RUN/stages/content.json holds the digests of what lay there at the
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -15,73 +16,126 @@ from pathlib import Path
 from aes_r1.data.loader import load_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.scene_sets import SCENE_SETS
-from aes_r1.inference.asking import FACTS_FILE
+from aes_r1.inference.asking import Asking, find_model
 from aes_r1.pipeline.origin import content_name
-from aes_r1.runs.files import sha256_of
-from aes_r1.runs.folder import RunFolder, model_in
-from aes_r1.settings import DataSettings, InputError, place
+from aes_r1.runs.folder import RunFolder, is_model, model_in
+from aes_r1.settings import DataSettings, EvaluateSettings, InputError, place
 
 log = logging.getLogger("aes_r1")
 
 _NOTE = "content"
-Lists = Mapping[str, tuple[DataSettings, str]]  # {name: a set and the split of it that is listed}
+Digests = Mapping[str, Mapping[str, str | None]]  # {what is compared: {name of a model or a list: digest}}
 
 
-def claim_content(run: RunFolder, models: Mapping[str, str], lists: Lists, *, seed: int, store: Path) -> None:
-    """Note the digests of `models` {name: path} and `lists`, or raise InputError for one that is not as it was noted.
+def asked_models(settings: EvaluateSettings) -> dict[str, str]:
+    """Return {name: path} of the models, the main one last; it may be missing beside baselines."""
+    path = settings.model.path
+    return {**settings.models, **({} if path is None else {settings.name: path})}
 
-    What cannot be read any more, because it was moved away after it had answered, is not compared. A folder that was
-    begun before digests were noted goes on with a warning, and is compared from then on.
+
+def asked_sets(settings: EvaluateSettings) -> list[DataSettings]:
+    """Return the sets that models and baselines are asked about."""
+    return [settings.data, *settings.evaluation.also]
+
+
+def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
+    """Note the digests of models and lists, or raise InputError for one that is not as it was noted.
+
+    A folder that was begun before digests were noted goes on with a warning, and is compared from then on.
     """
     noted = run.stage_values(_NOTE)
+    found = require_same_content(run, settings)
     is_begun = run.all_parts.exists() or run.predictions_file.exists() or run.all_baselines.exists()
-    if not noted and is_begun:
+    if noted.keys().isdisjoint(found) and is_begun:
         log.warning(
             "%s holds answers from before digests of weights and labels were noted, so whether %s are still the same "
             "is not known; give another out= where they may have changed",
-            *(run, ", ".join([*models.values(), *lists])),
+            *(run, ", ".join([*asked_models(settings).values(), *_lists(settings)])),
         )
-    found = {
-        "models": {name: _model_digest(path, store) for name, path in models.items()},
-        "lists": {name: _labels_digest(data, split, seed, store) for name, (data, split) in lists.items()},
+    kept = {
+        kind: {name: noted.get(kind, {}).get(name) or digest for name, digest in digests.items()}
+        for kind, digests in found.items()
     }
-    before = {kind: {**dict.fromkeys(digests), **noted.get(kind, {})} for kind, digests in found.items()}
-    for name, path in models.items():
-        if _is_other(before["models"][name], found["models"][name]):
-            raise InputError(f"{run}: {path} is no longer the model that answered as {name}; give another out=")
-    for name, (data, _) in lists.items():
-        if _is_other(before["lists"][name], found["lists"][name]):
-            differs = "now lists other pictures or opinions than those that were asked about"
-            raise InputError(f"{run}: {name} (data.root={data.root}) {differs}; give another out=")
-    kept = {kind: {name: before[kind][name] or digest for name, digest in found[kind].items()} for kind in found}
     if kept != noted:
         run.finish_stage(_NOTE, kept)
 
 
-def _is_other(before: str | None, now: str | None) -> bool:
-    return None not in (before, now) and before != now
+def require_same_content(run: RunFolder, settings: EvaluateSettings) -> Digests:
+    """Return the digests of models and lists as they are now; InputError for one that is not as it was noted.
+
+    What cannot be read any more, because it was moved away after it had answered, is not compared.
+    """
+    noted, store = run.stage_values(_NOTE), Path(settings.store)
+    models, lists = asked_models(settings), _lists(settings)
+    by_model = {name: _model_digests(path, store) for name, path in models.items()}
+    by_list = {name: _list_digests(data, split, settings.seed, store) for name, (data, split) in lists.items()}
+    found = {
+        **{kind: {name: digests.get(kind) for name, digests in by_model.items()} for kind in ("weights", "asking")},
+        **{kind: {name: digests.get(kind) for name, digests in by_list.items()} for kind in ("opinions", "pictures")},
+    }
+    others = {
+        name
+        for kind, digests in found.items()
+        for name, digest in digests.items()
+        if None not in (digest, before := noted.get(kind, {}).get(name)) and digest != before
+    }
+    for name, path in models.items():
+        if name in others:
+            raise InputError(f"{run}: {path} is no longer the model that answered as {name}; give another out=")
+    for name, (data, _) in lists.items():
+        if name in others:
+            differs = "now lists other pictures or opinions than those that were asked about"
+            raise InputError(f"{run}: {name} (data.root={data.root}) {differs}; give another out=")
+    return found
 
 
-def _model_digest(path: str, store: Path) -> str | None:
-    """Name the content of the model at `path`, and of the file that says how it is asked; None where there is none."""
+def _lists(settings: EvaluateSettings) -> dict[str, tuple[DataSettings, str]]:
+    """Return {name: a set and its split} of all lists of pictures, of which baselines are fitted on one."""
+    lists = {f"{data.name}-{data.split}": (data, data.split) for data in asked_sets(settings)}
+    is_fitted = bool(set(settings.baselines) - {"people"})
+    return {**lists, **({f"{settings.data.name}-train": (settings.data, "train")} if is_fitted else {})}
+
+
+def _model_digests(path: str, store: Path) -> dict[str, str | None]:
+    """Return the content of the model at `path` and how it is asked; a hub name's commit names both.
+
+    Half-widths and other facts that bear on no answer do not count.
+    """
     folder = model_in(place(path, "model.path"))
-    content = content_name(str(folder) if folder.is_dir() else path, store)
-    facts = folder / FACTS_FILE
-    return f"{content} {sha256_of(facts)}" if content and facts.exists() else content
+    if not folder.is_dir():
+        return {"weights": content_name(path, store)}
+    weights = content_name(str(folder), store)
+    if not is_model(folder):
+        return {"weights": weights}
+    _, facts = find_model(folder)
+    asking = {field.name: getattr(facts, field.name) for field in dataclasses.fields(Asking)}
+    return {"weights": weights, "asking": _hash([asking])}
 
 
-def _labels_digest(data: DataSettings, split: str, seed: int, store: Path) -> str | None:
-    """Hash a split as its labels list it now; None where it cannot be listed. Scenes are the same at every drawing."""
+def _list_digests(data: DataSettings, split: str, seed: int, store: Path) -> dict[str, str | None]:
+    """Hash a split as its labels list it now; {} where it cannot be listed. Scenes are the same at every drawing."""
     if data.name in SCENE_SETS:
-        return None
+        return {}
     try:
-        return _list_digest(load_samples(data, split, seed=seed, store=store))
+        return _digests_of(load_samples(data, split, seed=seed, store=store))
     except InputError as error:
         log.info("%s; its list is not compared with an earlier one", error)
-        return None
+        return {}
 
 
-def _list_digest(samples: Iterable[Sample]) -> str:
-    """Hash names, opinions and further columns of the pictures; the folder that they lie in does not count."""
-    facts = ([one.dataset, one.id, one.mos, one.mos_std, one.n_raters, one.sha256, one.attributes] for one in samples)
-    return hashlib.sha256("\n".join(sorted(json.dumps(row, sort_keys=True) for row in facts)).encode()).hexdigest()
+def _digests_of(samples: Iterable[Sample]) -> dict[str, str | None]:
+    """Hash the opinions of pictures, and the bytes of these where all digests are known.
+
+    Their folder and further columns do not count: a list that is prepared again may have more of them.
+    """
+    opinions, pictures = [], []
+    for one in samples:
+        opinions.append([one.dataset, one.id, one.mos, one.mos_std, one.n_raters])
+        pictures.append([one.dataset, one.id, one.sha256])
+    are_known = all(sha256 is not None for *_, sha256 in pictures)
+    return {"opinions": _hash(opinions), "pictures": _hash(pictures) if are_known else None}
+
+
+def _hash(rows: Iterable[object]) -> str:
+    """Hash rows, whose order does not count."""
+    return hashlib.sha256("\n".join(sorted(json.dumps(row, sort_keys=True) for row in rows)).encode()).hexdigest()

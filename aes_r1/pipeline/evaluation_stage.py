@@ -98,7 +98,7 @@ def report(job: Job) -> None:
     if job.rank == 0:
         page = write_report(job.run.path)
         print_headline(job.run.evaluation)
-        if why := trouble("", job.run.evaluation, job.run.predictions()):
+        if why := trouble("", job.run.evaluation, job.run.predictions(), job.run.last_stage):
             print(why)
         print(f"report: {page}")
         job.run.finish_stage("report", {"page": str(page)})

@@ -9,7 +9,7 @@ from typing import Any
 
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order, paired_bootstrap
 from aes_r1.report.charts import Figure, interval_chart, line_chart
-from aes_r1.report.html import fill, inside, stage_name
+from aes_r1.report.html import fill, inside, model_name
 from aes_r1.report.results_section import CHARTED, datasets, estimate, shared_metrics
 from aes_r1.report.run_page import protocol_names
 from aes_r1.report.studies import run_names
@@ -51,10 +51,7 @@ class ComparedRun:
     @property
     def model(self) -> str:
         """What the page says of the model that stands for the run."""
-        if self.stage is None:
-            return "no model"
-        is_final = self.last_stage in (None, self.stage)
-        return stage_name(self.stage) + ("" if is_final else ", not the run’s final model")
+        return "no model" if self.stage is None else model_name(self.stage, self.last_stage)
 
     @property
     def rapo(self) -> list[Mapping[str, Any]]:

@@ -30,6 +30,11 @@ def stage_name(stage: str) -> str:
     return STAGE_NAMES.get(stage, stage)
 
 
+def model_name(stage: str, last_stage: str | None) -> str:
+    """Return the name of the model that stands for a run whose last stage is `last_stage` (None: not known)."""
+    return stage_name(stage) + ("" if last_stage in (None, stage) else ", not the run’s final model")
+
+
 def stage_color(stage: str) -> str:
     """Return the page variable that a stage is drawn in."""
     return STAGE_COLORS.get(stage, "rapo")

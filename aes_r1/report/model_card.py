@@ -16,6 +16,7 @@ from aes_r1.prompts import FILLER, answer
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.settings_section import main_settings
 from aes_r1.runs.cells import format_cell
+from aes_r1.runs.folder import run_folder_of
 from aes_r1.scoring.intervals import HELD, NOT_CALIBRATED
 from aes_r1.settings import models_of
 from aes_r1.tracking.secrets import without_secrets
@@ -72,11 +73,13 @@ def model_card(
     family: str,
     weights: str | None = None,
     resumed: Sequence[Mapping[str, Any]] = (),
+    base: str | None = None,
 ) -> str:
     """Write the card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
 
     Of the evaluation, only what is about the run's last model is told. family: model_type of the exported config.json;
-    weights: says which weights these are, where the run evaluated others; resumed: RunFolder.resumed.
+    weights: says which weights these are, where the run evaluated others; resumed: RunFolder.resumed; base: the content
+    name of the base model in RunFolder.origin, where there is one.
     """
     name = str(settings["run_name"])
     models = models_of(settings["trainer"], settings["cold_start"])
@@ -86,13 +89,13 @@ def model_card(
     does = does.format(dimensions="light and shadow, mood and narrative, composition, color and exposure")
     example = answer(think, 0.63, facts.order, dict.fromkeys(facts.sub_scores, 0.5))
     parts = [
-        _header(name, settings, cells),
+        _header(name, settings, cells, base),
         f"# {name}\n\nA vision-language model that {does}: `{example}`. {_MADE[models].format(paper=_PAPER)}",
         "## Use\n\n" + _use(folder, family, facts),
         "## Data\n\n" + "\n".join(_data(settings, evaluation, counts, models)),
         "## Recipe\n\n| setting | value |\n|---|---|\n"
         + "\n".join(
-            f"| `{key}` | {_cell(_named(key, value))} |"
+            f"| `{key}` | {_cell(_named(key, value, settings['model']['path'], base))} |"
             for key, value in main_settings(without_secrets(settings), without_secrets(resumed))
         ),
         "## Measured\n\n" + (_measured(evaluation, stage, cells) if weights is None else f"{weights} {_NOT_EVALUATED}"),
@@ -113,7 +116,7 @@ def _use(folder: str, family: str, facts: Facts) -> str:
     )
 
 
-def _header(name: str, settings: Mapping[str, Any], cells: Cells) -> str:
+def _header(name: str, settings: Mapping[str, Any], cells: Cells, recorded: str | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -137,7 +140,7 @@ def _header(name: str, settings: Mapping[str, Any], cells: Cells) -> str:
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=["aesthetics", "image-quality-assessment", "aes-r1"],
-        base_model=base if base and _is_hub_name(base) else None,
+        base_model=base if base and _is_hub_name(base, recorded) else None,
         model_name=name,
         eval_results=results or None,
     )
@@ -295,13 +298,27 @@ def _between(cell: Mapping[str, Any]) -> str:
     return "unknown" if cell["low"] is None else f"{number(cell['low'])} to {number(cell['high'])}"
 
 
-def _is_hub_name(path: str) -> bool:
+def _is_hub_name(path: str, recorded: str | None = None) -> bool:
+    """Return whether `path` is a model of the hub; recorded: the content name that the run noted of it, if any.
+
+    The path of a folder that was moved away, or seen from another folder, can look like a name of the hub. Only the
+    content name of a hub name ends in its commit.
+    """
+    if recorded is not None:
+        return recorded.startswith(f"{path}@")
     return bool(_HUB_NAME.fullmatch(path)) and not Path(path).exists()
 
 
-def _named(key: str, value: str) -> str:
-    """Return the value of a setting; of a folder its name alone, because who reads the card has other folders."""
-    return Path(value).name if key in ("model.path", "trainer.init_from") and not _is_hub_name(value) else value
+def _named(key: str, value: str, path: str | None, base: str | None) -> str:
+    """Return the value of a setting; of a folder its name alone, because who reads the card has other folders.
+
+    A model in a run's folder goes by the name of that folder. `path` is model.path, of which `base` was recorded.
+    """
+    if key not in ("model.path", "trainer.init_from") or _is_hub_name(value, base if value == path else None):
+        return value
+    folder = Path(value)
+    home = run_folder_of(folder)
+    return (home.name if home is not None else "") or folder.name
 
 
 def _cell(value: str) -> str:

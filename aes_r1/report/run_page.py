@@ -16,7 +16,7 @@ from aes_r1.report.charts import Figure, histogram, scatter
 from aes_r1.report.critique_section import critique_section
 from aes_r1.report.gallery import choose, plates
 from aes_r1.report.grounding_section import grounding_section
-from aes_r1.report.html import STAGE_NAMES, fill, stage_color, stage_name
+from aes_r1.report.html import STAGE_NAMES, fill, model_name, stage_color, stage_name
 from aes_r1.report.pairs_section import pairs_headline, pairs_section
 from aes_r1.report.results_section import changes_section, results_section
 from aes_r1.report.settings_section import settings_section
@@ -54,7 +54,7 @@ def write_report(run_dir: Path | str) -> Path:
     html = fill(
         "run_page.html",
         title=settings.get("run_name") or run.path.resolve().name,
-        trouble=trouble(run.state, evaluation, predictions),
+        trouble=trouble(run.state, evaluation, predictions, run.last_stage),
         facts=_facts(settings),
         headline=_headline(evaluation, names, run.last_stage),
         grounding=grounding_section(evaluation, metrics, predictions, names),
@@ -92,11 +92,14 @@ def _facts(settings: Mapping) -> list[str]:
 
 
 def _headline(evaluation: Mapping, names: Mapping[str, str], last_stage: str | None) -> dict[str, Any] | None:
-    """Return the headline: all stages where the last model has its headline numbers, and the last change there."""
+    """Return the headline: all stages where the last model has its headline numbers, and the last change there.
+
+    models: their names; that of the last one says where it is not the run's final model.
+    """
     stages = evaluation.get("stages", {})
     if not stages:
         return None
-    _, dataset, protocol = headline_key(stages, last_stage)
+    stage, dataset, protocol = headline_key(stages, last_stage)
     cells = {stage: sets[dataset][protocol] for stage, sets in stages.items() if protocol in sets.get(dataset, {})}
     changes = [
         comparison
@@ -108,6 +111,7 @@ def _headline(evaluation: Mapping, names: Mapping[str, str], last_stage: str | N
         "set": dataset,
         "protocol": names.get(protocol, protocol),
         "cells": cells,
+        "models": {name: model_name(name, last_stage) if name == stage else stage_name(name) for name in cells},
         "n": max(cell["n"] for cell in cells.values()),
         "change": changes[-1] if changes else None,
     }
@@ -165,5 +169,9 @@ def _gallery(
         if row["protocol"] == protocol
     )
     shown = {_GALLERY_TITLES[kind]: plates(rows) for kind, rows in chosen.items() if rows}
-    key = {"stage": stage, "set": "/".join(first), "protocol": names.get(protocol, protocol)}
+    key = {
+        "model": model_name(stage, last_stage),
+        "set": "/".join(first),
+        "protocol": names.get(protocol, protocol),
+    }
     return {**key, "plates": shown} if shown else None

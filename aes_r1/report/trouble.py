@@ -13,17 +13,22 @@ _MAX_UNANSWERED = 0.5  # above this share an evaluation reflects the format more
 _MODELS = {"base": "the base model", "cold_start": "the model after its cold start", "rapo": "the model after RAPO"}
 
 
-def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Mapping[str, Any]]) -> str:
+def trouble(
+    state: str,
+    evaluation: Mapping[str, Any],
+    predictions: Iterable[Mapping[str, Any]],
+    last_stage: str | None = None,
+) -> str:
     """Explain in a sentence or two why the last model did not answer.
 
-    The text is empty where it did answer. `state` is that of RunFolder.
+    The text is empty where it did answer. `state` and `last_stage` are those of RunFolder.
     """
     if state.startswith("failed: "):
         return f"This run failed: {state.removeprefix('failed: ').rstrip('.')}."
     stages = evaluation.get("stages") or {}
     if not stages:
         return "This run has not been evaluated: it was stopped before, or is still going on."
-    stage, dataset, protocol = headline_key(stages)
+    stage, dataset, protocol = headline_key(stages, last_stage)
     cell, model = stages[stage][dataset][protocol], _MODELS.get(stage, stage)
     if cell["srcc"]["value"] is not None and cell["parse_failure_rate"] < _MAX_UNANSWERED:
         return ""

@@ -242,12 +242,13 @@ class RunFolder:
     def last_stage(self) -> str | None:
         """Return the stage of the evaluation that is about /model, which may have been left out of it.
 
-        In a folder of aes_r1.evaluate it is the name of the model at model.path; None without settings.
+        In a folder of aes_r1.evaluate it is the name of the model at model.path; None without settings, and where
+        baselines and other models were asked alone (model.path=null).
         """
         settings = self.settings
         if "trainer" in settings:
             return models_of(settings["trainer"], settings["cold_start"])[-1]
-        return settings.get("name")
+        return settings.get("name") if settings.get("model", {}).get("path") is not None else None
 
     @property
     def best_validation(self) -> dict[str, Any]:
@@ -274,15 +275,19 @@ class RunFolder:
 
 def run_of(model: Path) -> RunFolder | None:
     """Return the run that made the model in the folder `model`, None when it belongs to no run."""
+    home = run_folder_of(model)
+    run = None if home is None else RunFolder(home)
+    return run if run is not None and run.exists else None
+
+
+def run_folder_of(model: Path) -> Path | None:
+    """Return RUN for the places of its models; None for another folder. No file has to be there."""
     if model.name != MODEL:
         return None
     home = model.parent
     if home.parent.name == "checkpoints":
-        home = home.parent.parent
-    elif home.name == "best":
-        home = home.parent
-    run = RunFolder(home)
-    return run if run.exists else None
+        return home.parent.parent
+    return home.parent if home.name == "best" else home
 
 
 def model_in(folder: Path) -> Path:

@@ -25,10 +25,10 @@ def headline(evaluation: Evaluation, last_stage: str | None = None) -> dict[str,
     """Return srcc, plcc and mae with _low and _high, and parse_failure_rate, of the headline cell.
 
     Empty where `last_stage` (RunFolder.last_stage) was not evaluated: the numbers of an earlier model are not the
-    run's. None stands for the last model that was evaluated.
+    run's. None stands for the last model that was evaluated; a metric is none.
     """
     stages = evaluation.get("stages")
-    if not stages or (last_stage is not None and last_stage not in stages):
+    if not stages or not _is_headed(stages, last_stage):
         return {}
     stage, dataset, protocol = headline_key(stages, last_stage)
     cell = stages[stage][dataset][protocol]
@@ -40,6 +40,12 @@ def headline(evaluation: Evaluation, last_stage: str | None = None) -> dict[str,
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _is_headed(stages: Stages, last_stage: str | None) -> bool:
+    """Return whether the run's last model is among `stages`, or any model where `last_stage` is None."""
+    model = last_model(measured_in(stages), last_stage)
+    return model is not None and last_stage in (None, model)
+
+
 def headline_origin(evaluation: Evaluation, last_stage: str | None = None) -> str:
     """Say what the headline numbers were measured on: "sample, scenes/test, n 600"; empty without an evaluation.
 
@@ -48,7 +54,7 @@ def headline_origin(evaluation: Evaluation, last_stage: str | None = None) -> st
     stages = evaluation.get("stages")
     if not stages:
         return ""
-    if last_stage is not None and last_stage not in stages:
+    if not _is_headed(stages, last_stage):
         return f"{', '.join(stages)} alone"
     stage, dataset, protocol = headline_key(stages, last_stage)
     return f"{protocol}, {dataset}, n {stages[stage][dataset][protocol]['n']}"

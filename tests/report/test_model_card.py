@@ -139,6 +139,11 @@ def test_the_card_says_what_the_model_saw(values, scenes, raters, small, license
         ("../private/qwen-tuned", None, "qwen-tuned"),
         ("./private/", None, "private"),
         ("qwen-tuned", None, "qwen-tuned"),
+        ("/home/u/private/runs/abc/model", None, "abc"),
+        ("runs/abc/best/model", None, "abc"),
+        ("../private/abc/checkpoints/step_40/model/", None, "abc"),
+        ("model", None, "model"),
+        ("best/model/", None, "model"),
     ],
 )
 def test_only_a_hub_name_is_named_as_base_model_and_no_folder_is_told(path, base, shown):
@@ -155,6 +160,25 @@ def test_a_folder_that_is_there_is_no_hub_name(tmp_path, monkeypatch):
     (tmp_path / "org" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert "base_model" not in card_of(settings_of(model={"path": "org/name"}))
+
+
+@pytest.mark.parametrize(
+    ("path", "recorded", "base", "shown"),
+    [
+        ("runs/abc", "5f" * 32, None, "abc"),
+        ("private/model", "5f" * 32, None, "private"),
+        ("org/name", "org/name@0123abcd", "org/name", "org/name"),
+    ],
+)
+def test_what_the_run_recorded_tells_a_folder_from_a_hub_name(path, recorded, base, shown, tmp_path, monkeypatch):
+    """Wherever the card is written: the folder may lie elsewhere by then, and one of a hub name's may lie here."""
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    card = card_of(settings_of(model={"path": path}, trainer={"init_from": path}), base=recorded)
+    header = card.split("---")[1]
+    assert f"base_model: {base}" in header if base else "base_model" not in header
+    assert f"| `model.path` | {shown} |" in card
+    assert f"| `trainer.init_from` | {shown} |" in card
 
 
 @pytest.mark.parametrize("weights", [None, "These are the weights after step 400 of RAPO."])

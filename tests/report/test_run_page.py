@@ -14,7 +14,7 @@ from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import _answer_figure, _gallery, _headline, write_report
 from aes_r1.report.side_by_side_page import _start
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
+from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build
 from aes_r1.tracking.headline import headline, headline_origin
 from tests.report.browser import CHROMIUM, FLAGS
 
@@ -301,7 +301,9 @@ def beside_a_metric(tmp_path):
         for stage, protocol, width in (("mine", "sample", 1), ("mine", "greedy", 1), ("pyiqa-nima", "metric", 10))
         for place in range(40)
     ]
-    (tmp_path / "settings.json").write_text(json.dumps(as_dict(EvaluateSettings(name="mine"))))
+    (tmp_path / "settings.json").write_text(
+        json.dumps(as_dict(build(EvaluateSettings, {"name": "mine", "model": {"path": "m"}})))
+    )
     (tmp_path / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=20)))
     (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
@@ -315,7 +317,7 @@ def test_a_metric_that_was_asked_last_does_not_stand_for_the_model(beside_a_metr
     assert headline(run.evaluation, run.last_stage)["srcc"] == pytest.approx(1)
     assert headline_origin(run.evaluation, run.last_stage) == "sample, para/test, n 40"
     assert _headline(run.evaluation, {}, run.last_stage)["protocol"] == "sample"
-    assert _gallery(list(run.predictions()), {}, run.last_stage)["stage"] == "mine"
+    assert _gallery(list(run.predictions()), {}, run.last_stage)["model"] == "mine"
     html = write_report(beside_a_metric).read_text()
     assert all(0 <= float(left) <= 100 for left in re.findall(r"left:(-?[\d.]+)%", html))
     assert _start(beside_a_metric)[1]["para", "test", "39"]["stage"] == "mine"
@@ -326,7 +328,10 @@ def test_a_metric_that_was_asked_last_does_not_stand_for_the_model(beside_a_metr
     assert "pyiqa" not in page
 
 
-def test_a_metric_alone_is_no_model(beside_a_metric):
+@pytest.mark.parametrize("path", ["m", None])
+def test_a_metric_alone_is_no_model(beside_a_metric, path):
+    asked = build(EvaluateSettings, {"name": "mine", "model": {"path": path}})
+    (beside_a_metric / "settings.json").write_text(json.dumps(as_dict(asked)))
     rows = [row for row in RunFolder(beside_a_metric).predictions() if row["protocol"] == "metric"]
     (beside_a_metric / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=20)))
     (beside_a_metric / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -338,6 +343,25 @@ def test_a_metric_alone_is_no_model(beside_a_metric):
     assert "pyiqa-nima" in html
     with pytest.raises(InputError, match="no model has answered"):
         _start(beside_a_metric)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (as_dict(build(EvaluateSettings, {"name": "mine", "model": {"path": "m"}})), "mine"),
+        (as_dict(build(EvaluateSettings, {"models": {"mine": "m"}, "baselines": ["mean"]})), "mine"),
+        (as_dict(Settings()), "mine, not the run’s final model"),
+        ({}, "mine"),
+    ],
+)
+def test_a_model_that_stands_for_the_runs_final_one_is_told_from_it(beside_a_metric, settings, name):
+    """Beside the headline's number and above the gallery; the run has a headline where the model is its own."""
+    (beside_a_metric / "settings.json").write_text(json.dumps(settings))
+    run = RunFolder(beside_a_metric)
+    html = write_report(beside_a_metric).read_text()
+    assert f'<div class="name">{name}</div>' in html
+    assert f'<p class="note">{name} on para/test' in html
+    assert ("srcc" in headline(run.evaluation, run.last_stage)) == (name == "mine")
 
 
 @pytest.mark.parametrize("count", [1499, 1500, 1501, 1600, 3100])

@@ -40,5 +40,14 @@ def test_why_there_is_nothing_to_show(state, found, outputs, said):
     assert all(part in line for part in said), line
 
 
+def test_the_trouble_is_that_of_the_model_of_which_the_headline_is():
+    """Not of a model that was evaluated after it, as stages of an evaluation beside others are."""
+    other = evaluation(9, srcc=0.9, stage="other")["stages"]
+    silent = {"stages": {**evaluation(0, stage="mine")["stages"], **other}}
+    assert "No picture of own/test got an answer that can be read from mine" in trouble("done", silent, [], "mine")
+    assert trouble("done", silent, [], "other") == ""
+    assert trouble("done", silent, [], "rapo") == "", "the last that was evaluated stands for it"
+
+
 def test_a_run_that_answered_has_no_trouble():
     assert trouble("done", evaluation(6, srcc=0.5), rows("x")) == ""

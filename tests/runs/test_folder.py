@@ -205,6 +205,9 @@ def test_the_last_stage_is_that_of_the_final_model(values, stage, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps(as_dict(settings)))
     assert RunFolder(tmp_path).last_stage == settings.models[-1] == stage
     (tmp_path / "settings.json").write_text(json.dumps(as_dict(build(EvaluateSettings, {"name": "mine"}))))
+    assert RunFolder(tmp_path).last_stage is None, "no model was asked under this name"
+    asked = build(EvaluateSettings, {"name": "mine", "model": {"path": "m"}})
+    (tmp_path / "settings.json").write_text(json.dumps(as_dict(asked)))
     assert RunFolder(tmp_path).last_stage == "mine"
 
 
