@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from aes_r1.data.sample import PictureError
-from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
+from aes_r1.scoring.inputs import LastingError, UrlLimits, find_pictures, read_picture, skipped_line
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ class Server(BaseHTTPRequestHandler):
             self.send_header("Location", {"/to/good": "/good", "/to/file": "file:///etc/passwd"}[self.path])
             self.end_headers()
         else:
-            self.send_error(404)
+            self.send_error(503 if self.path == "/busy" else 404)
 
     def answer(self, body):
         self.send_response(200)
@@ -208,6 +208,7 @@ def test_a_url_is_read_within_its_limits(server):
         ("trickling-header", hasty, r"longer than 0\.6 s"),
         ("on-and-on/", hasty, r"longer than 0\.6 s"),
         ("gone", limits, "Not Found"),
+        ("busy", limits, "Service Unavailable"),
         ("to/file", limits, "not allowed"),
     ]:
         began = time.monotonic()
@@ -216,7 +217,16 @@ def test_a_url_is_read_within_its_limits(server):
         if within is hasty:
             assert time.monotonic() - began < 3
         assert error.value.path == f"{server}/{path}"
-    with pytest.raises(PictureError, match="only http"):
-        read_picture("ftp://127.0.0.1/a.jpg", limits)
-    with pytest.raises(PictureError, match="refused"):
+        assert isinstance(error.value, LastingError) == (path in ("text", "gone", "to/file")), path
+    with pytest.raises(PictureError, match="refused") as refused:
         read_picture("http://127.0.0.1:9/a.jpg", limits)
+    assert not isinstance(refused.value, LastingError), "the server may be back"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("ftp://127.0.0.1/a.jpg", "only http"), ("data:,a", "only http"), ("http://[half", "IPv6"), ("http://h:x/", "port")],
+)
+def test_an_address_that_can_never_be_fetched_is_told_apart(url, reason):
+    with pytest.raises(LastingError, match=reason):
+        read_picture(url, UrlLimits(seconds=60))
