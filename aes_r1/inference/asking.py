@@ -114,11 +114,12 @@ def asking_of(settings: Mapping[str, Any]) -> Asking:
     )
 
 
-def find_model(path: str | Path) -> tuple[str, Facts]:
+def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
     """Return (model folder or hub name, Facts) of a run, an exported folder, any other model folder or a hub name.
 
     A run's models are those of RunFolder.models, and /model may be left out of their paths. InputError when the folder
-    holds no model, or the hub cannot be asked about a model of which nothing was downloaded.
+    holds no model, or the hub cannot be asked about a model of which nothing was downloaded; the latter names `key`,
+    the option or setting that the path is from.
     """
     folder = place(path)
     if (folder / FACTS_FILE).exists():
@@ -130,7 +131,7 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
         lacks = f"{run} has no such model; there are: {', '.join(there)}" if "last" in there else no_final_model(run)
         raise InputError(f"{path}: {lacks}")
     if not folder.exists():
-        exported = hub_file(str(path), FACTS_FILE)
+        exported = hub_file(str(path), FACTS_FILE, key)
         return str(path), Facts() if exported is None else _facts_of(exported)
     if not is_model(model):
         inside = runs_inside(folder, "a final model", lambda one: is_model(one.model))

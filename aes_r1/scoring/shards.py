@@ -49,7 +49,7 @@ class ShardScorer:
         self.limits = None if limits is None else UrlLimits(**limits)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Score the shards of `batch` (columns number, names and left); return counts, and why a shard was not written."""
+        """Score the shards of `batch` (columns number, names, left); return counts, and why one was not written."""
         counts: dict[str, list] = {"number": [], "pictures": [], "process": [], "fault": []}
         for number, names, left in zip(batch["number"], batch["names"], batch["left"], strict=True):
             counts["fault"].append(self._fault(int(number), json.loads(names)))

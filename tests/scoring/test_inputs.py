@@ -225,7 +225,12 @@ def test_a_url_is_read_within_its_limits(server):
 
 @pytest.mark.parametrize(
     ("url", "reason"),
-    [("ftp://127.0.0.1/a.jpg", "only http"), ("data:,a", "only http"), ("http://[half", "IPv6"), ("http://h:x/", "port")],
+    [
+        ("ftp://127.0.0.1/a.jpg", "only http"),
+        ("data:,a", "only http"),
+        ("http://[half", "IPv6"),
+        ("http://h:x/", "port"),
+    ],
 )
 def test_an_address_that_can_never_be_fetched_is_told_apart(url, reason):
     with pytest.raises(LastingError, match=reason):
