@@ -188,7 +188,7 @@ def summary(
         others = f" and {len(reasons) - _MAX_REASONS} other reasons" if len(reasons) > _MAX_REASONS else ""
         yield f"not scored: {len(unreadable)}, listed above: {named}{others}"
     if skipped:
-        yield f"not pictures by their names, so not looked at: {skipped_line(skipped)}"
+        yield f"passed over: {skipped_line(skipped)}"
 
 
 def _verdicts(

@@ -113,8 +113,11 @@ def named_once(pictures: Iterable[str | PictureError]) -> Iterator[str | Picture
 
 
 def skipped_line(skipped: Counter[str]) -> str:
-    """Write the files that were passed over, counted by kind: "12 .txt, 3 .nef"; empty when there were none."""
-    return ", ".join(f"{count} {what}" for what, count in skipped.most_common())
+    """Write what was passed over, counted by kind: "12 .txt, 2 hidden folders"; empty when there was nothing."""
+    return ", ".join(
+        f"{count} {what}{'s' * (count != 1 and what.endswith(('folder', 'picture')))}"
+        for what, count in skipped.most_common()
+    )
 
 
 def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:

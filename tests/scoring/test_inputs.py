@@ -61,7 +61,7 @@ def test_what_a_folder_holds_besides_is_counted_by_suffix(tmp_path):
     assert found == ["a.heic", "b.HEIC", "c.jfif", "d.dng", "e.mpo", "f.jpg", "deep/i.avif"]
     kinds = {".aae": 2, ".mov": 1, "without a suffix": 1, ".nef": 1}
     assert skipped == {**kinds, "hidden picture": 1, "hidden folder": 3, "linked folder": 1}
-    assert skipped_line(skipped).startswith("3 hidden folder, 2 .aae, 1 ")
+    assert skipped_line(skipped).startswith("3 hidden folders, 2 .aae, 1 ")
     (below,) = find_pictures([f"{tmp_path}/.thumbnails"])
     assert below == f"{tmp_path}/.thumbnails/j.jpg", "a hidden folder that is named itself is meant"
 
@@ -71,6 +71,14 @@ def test_a_fifo_in_a_folder_is_named_and_does_not_wait(tmp_path):
     (found,) = find_pictures([str(tmp_path)])
     with pytest.raises(PictureError, match="save the picture to a file first"):
         read_picture(found)
+
+
+@pytest.mark.parametrize("what", ["hidden folder", "linked folder", "hidden picture"])
+def test_what_was_passed_over_has_its_plural(what):
+    assert skipped_line(Counter({what: 1, ".txt": 1})) == f"1 {what}, 1 .txt"
+    assert (
+        skipped_line(Counter({".txt": 12, what: 2, "without a suffix": 2})) == f"12 .txt, 2 {what}s, 2 without a suffix"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
