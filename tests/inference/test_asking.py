@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from aes_r1 import evaluate
+from aes_r1.data.sample import MAX_FILE_PIXELS
 from aes_r1.inference.asking import FACTS_FILE, Asking, Facts, find_model
 from aes_r1.model import files, tiny
 from aes_r1.pipeline.job import Job
@@ -270,6 +271,22 @@ def test_a_foreign_value_that_cannot_be_is_one_line(key, value, tmp_path):
     assert str(found.value).startswith(f"{tmp_path / FACTS_FILE}: ")
     assert key in str(found.value)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "bound"),
+    [
+        ("max_pixels", 10**12, f"256..{MAX_FILE_PIXELS};"),
+        ("max_new_tokens", 10**12, "1..1000000;"),
+        ("temperature", 1001, "up to 1000;"),
+        ("n_samples", 10**6, "1..100000;"),
+        ("half_widths", {"mean": 1001}, "0..1000;"),
+    ],
+)
+def test_a_number_that_is_too_large_is_told_the_bound(key, value, bound, tmp_path):
+    (tmp_path / FACTS_FILE).write_text(json.dumps({key: value}))
+    with pytest.raises(InputError, match=re.escape(bound)):
+        find_model(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", "{", "[" * 200_000, "\ud800"], ids=lambda text: text[:3])
