@@ -103,8 +103,9 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
     """
     for name, path in asked_models(settings).items():
         if not is_answered(run, name):
-            folder, facts = find_model(path)
-            asking, key = asking_for(facts, settings), "model.path" if name == settings.name else f"models.{name}"
+            key = "model.path" if name == settings.name else f"models.{name}"
+            folder, facts = find_model(path, key)
+            asking = asking_for(facts, settings)
             if "read_back" in settings.evaluation.protocols and not has_words_before_score(asking.question):
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")

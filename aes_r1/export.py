@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from aes_r1.command import OneLineParser, run_argparse
-from aes_r1.inference.asking import FACTS_FILE, Facts, run_facts
+from aes_r1.inference.asking import FACTS_FILE, read_facts, run_facts
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import prompt_text
 from aes_r1.report.model_card import model_card
@@ -49,7 +49,7 @@ def compare_with_vllm(folder: Path) -> float:
     """
     from aes_r1.serve import serving
 
-    facts = Facts(**read_json(folder / FACTS_FILE))
+    facts = read_facts(folder / FACTS_FILE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = backbones.load(folder, dtype=facts.dtype_on(device), max_pixels=facts.max_pixels)
     backbone.model.to(device).eval()

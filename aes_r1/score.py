@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     limits = UrlLimits(round(options.url_mb * 1e6), options.url_seconds) if options.urls else None
     began, skipped = time.monotonic(), Counter[str]()
     pictures = some_readable(find_pictures(options.inputs, urls=options.urls, skipped=skipped))
-    if warning := find_model(options.model)[1].warning():
+    if warning := find_model(options.model, "--model")[1].warning():
         print(f"note: {warning}", file=sys.stderr)
     score = _score_here if options.shards is None else _score_shards
     return _close(score(options, pictures, limits), skipped, began)
@@ -188,7 +188,7 @@ def summary(
         others = f" and {len(reasons) - _MAX_REASONS} other reasons" if len(reasons) > _MAX_REASONS else ""
         yield f"not scored: {len(unreadable)}, listed above: {named}{others}"
     if skipped:
-        yield f"not pictures by their names, so not looked at: {skipped_line(skipped)}"
+        yield f"passed over: {skipped_line(skipped)}"
 
 
 def _verdicts(

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 def launch(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
     """Return the command that serves the model of the command line, and its environment."""
     vllm = find_vllm(options.environment)
-    folder, facts = find_model(options.model)
+    folder, facts = find_model(options.model, "--model")
     command = [str(vllm), "serve", *arguments_of(options, folder, facts)]
     return command, environment_of(os.environ, offline=Path(folder).is_dir(), cpu=not torch.cuda.is_available())
 

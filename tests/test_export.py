@@ -13,8 +13,8 @@ import torch
 from huggingface_hub import ModelCard
 
 from aes_r1.data.sample import open_picture
-from aes_r1.export import export, main
-from aes_r1.inference.asking import find_model
+from aes_r1.export import compare_with_vllm, export, main
+from aes_r1.inference.asking import FACTS_FILE, find_model
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import parse_critique, parse_score
 from aes_r1.report.model_card import TEN_LINES
@@ -205,3 +205,10 @@ def test_wrong_folders_are_one_line(exported, talking_run, tmp_path, monkeypatch
     assert leaving.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "OUT").exists()
+
+
+@pytest.mark.parametrize("content", ['{"unknown": 1}', '{"max_pixels": "many"}', "[]"])
+def test_the_comparison_with_vllm_reads_the_facts_as_every_command_does(content, tmp_path):
+    (tmp_path / FACTS_FILE).write_text(content)
+    with pytest.raises(InputError, match=r"aes_r1\.json: .*; (export the run again|give a whole model folder)$"):
+        compare_with_vllm(tmp_path)

@@ -172,7 +172,7 @@ def test_the_last_lines_say_what_was_scored_and_what_not(photos, talking_run, mo
     assert re.fullmatch(r"scored: 2 pictures in \d+ s", scored)
     reasons = "not a picture that can be read (1), No such file or directory (1)"
     assert failed == f"not scored: 2, listed above: {reasons}"
-    assert passed == "not pictures by their names, so not looked at: 3 .txt"
+    assert passed == "passed over: 3 .txt"
     silent = list(summary({"pictures": 7, "unanswered": 2}, [], Counter(), 3.2))
     assert silent == ["scored: 7 pictures in 3 s, 2 of them without an answer that can be read"]
 

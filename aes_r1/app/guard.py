@@ -42,13 +42,17 @@ class Guard:
 
     403 for a request that a browser sends for a page of another address: Gradio would answer those of every other
     server on this machine. 415 for a POST that is no JSON, which a page may send without such an address. A refusal is
-    one line of JSON, {"error": why}.
+    one line of JSON, {"error": why}. hint: what a refused POST that is no JSON is told beside to send JSON.
     """
 
     def __init__(
-        self, app: Callable[..., Awaitable[None]], max_body: int, routes: Mapping[str, re.Pattern[str]] = PAGE
+        self,
+        app: Callable[..., Awaitable[None]],
+        max_body: int,
+        routes: Mapping[str, re.Pattern[str]] = PAGE,
+        hint: str = "",
     ) -> None:
-        self.app, self.max_body, self.routes = app, max_body, routes
+        self.app, self.max_body, self.routes, self.hint = app, max_body, routes, hint
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Refuse one request, or pass it on to the server."""
@@ -77,7 +81,7 @@ class Guard:
             return
         kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and kind != "application/json":
-            await _refuse(send, 415, f"Content-Type {kind[:40]!r}: send JSON as application/json")
+            await _refuse(send, 415, f"Content-Type {kind[:40]!r}: send JSON as application/json{self.hint}")
             return
         await self.app(scope, receive, _with_headers(send))
 

@@ -114,15 +114,16 @@ def asking_of(settings: Mapping[str, Any]) -> Asking:
     )
 
 
-def find_model(path: str | Path) -> tuple[str, Facts]:
+def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
     """Return (model folder or hub name, Facts) of a run, an exported folder, any other model folder or a hub name.
 
     A run's models are those of RunFolder.models, and /model may be left out of their paths. InputError when the folder
-    holds no model, or the hub cannot be asked about a model of which nothing was downloaded.
+    holds no model, or the hub cannot be asked about a model of which nothing was downloaded; the latter names `key`,
+    the option or setting that the path is from.
     """
     folder = place(path)
     if (folder / FACTS_FILE).exists():
-        return str(folder), _facts_of(folder / FACTS_FILE)
+        return str(folder), read_facts(folder / FACTS_FILE)
     model = model_in(folder)
     run = run_of(model) or run_of(folder)
     if not is_model(model) and run is not None and "trainer" in run.settings:  # an evaluation's folder gets no model
@@ -130,8 +131,8 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
         lacks = f"{run} has no such model; there are: {', '.join(there)}" if "last" in there else no_final_model(run)
         raise InputError(f"{path}: {lacks}")
     if not folder.exists():
-        exported = hub_file(str(path), FACTS_FILE)
-        return str(path), Facts() if exported is None else _facts_of(exported)
+        exported = hub_file(str(path), FACTS_FILE, key)
+        return str(path), Facts() if exported is None else read_facts(exported)
     if not is_model(model):
         inside = runs_inside(folder, "a final model", lambda one: is_model(one.model))
         raise InputError(f"{path}: neither a model's folder (config.json is missing) nor a run's; {inside}")
@@ -196,19 +197,22 @@ def _are_half_widths(value: Any) -> bool:
 # ones lie beyond all that a run writes and below what no machine has the memory for.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "question": (_is_text, "must be a text without special tokens and control characters"),
-    "max_pixels": (lambda value: _is_count(value, 256, MAX_FILE_PIXELS), "must be a number of pixels from 256"),
-    "max_new_tokens": (lambda value: _is_count(value, 1, 1_000_000), "must be a number of tokens from 1"),
-    "temperature": (lambda value: _is_number(value, math.ulp(0.0), 1000), "must be a positive number"),
-    "n_samples": (lambda value: _is_count(value, 1, 100_000), "must be a number of answers from 1"),
+    "max_pixels": (
+        lambda value: _is_count(value, 256, MAX_FILE_PIXELS),
+        f"must be a number of pixels in 256..{MAX_FILE_PIXELS}",
+    ),
+    "max_new_tokens": (lambda value: _is_count(value, 1, 1_000_000), "must be a number of tokens in 1..1000000"),
+    "temperature": (lambda value: _is_number(value, math.ulp(0.0), 1000), "must be a positive number up to 1000"),
+    "n_samples": (lambda value: _is_count(value, 1, 100_000), "must be a number of answers in 1..100000"),
     "answer_from": (lambda value: value in ("image", "words"), "must be image or words"),
     "dtype": (lambda value: value in (None, "float32", "bfloat16", "float16"), "must be a dtype or null"),
-    "half_widths": (_are_half_widths, "must be an object of numbers from 0"),
+    "half_widths": (_are_half_widths, "must be an object of numbers in 0..1000"),
     "measured_on": (lambda value: value is None or _is_text(value), "must be the name of a set or null"),
     "scenes_alone": (lambda value: isinstance(value, bool), "must be true or false"),
 }
 
 
-def _facts_of(path: Path) -> Facts:
+def read_facts(path: Path) -> Facts:
     """Return the Facts in the FACTS_FILE at `path`; InputError, naming file and key, for a value that can be none."""
     values = _object_in(path)
     for key, value in values.items():

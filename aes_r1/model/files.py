@@ -6,7 +6,9 @@ Only the header of a weight file is read, so a folder of any size is checked in 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import logging
 import os
 import re
 import zipfile
@@ -16,6 +18,8 @@ from typing import Any
 
 from aes_r1.model import families
 from aes_r1.settings import InputError
+
+log = logging.getLogger("aes_r1")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WAY_OUT = "give a model folder or hub name (OWNER/NAME)"
@@ -69,29 +73,52 @@ def find(path: str | Path, key: str) -> dict[str, Any] | None:
     return _hub_config(name, key)
 
 
-def hub_file(name: str, file: str) -> Path | None:
+def hub_file(name: str, file: str, key: str | None = None) -> Path | None:
     """Return `file` of the hub model `name`; None where its repository lacks it, and for what can be no hub name.
 
-    Where the hub cannot be asked, the files of the model that were downloaded before are all that it has. InputError
-    where there are none.
+    Where the hub cannot be asked and the model was downloaded before, the files in the cache are all that it has: None,
+    with a warning unless the hub has said that `file` is not there. InputError, naming `key`, where there are none.
     """
     from httpx import HTTPError
     from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+    from huggingface_hub.file_download import _CACHED_NO_EXIST
 
     if not _HUB_NAME.fullmatch(name) or (Path(name).parent.is_dir() and not _is_downloaded(name)):
         return None  # `find` says what is wrong with it
+    cached = None
     try:
-        if not isinstance(try_to_load_from_cache(name, file), str):
+        cached = try_to_load_from_cache(name, file)
+        if not isinstance(cached, str):
             get_session().head(constants.ENDPOINT, timeout=5)  # fails fast, as in _hub_config
         return Path(hf_hub_download(name, file))
     except RemoteEntryNotFoundError:
         return None
     except (OSError, ValueError, HTTPError) as error:
-        if _is_downloaded(name):
-            return None
-        said = _NOT_THERE if isinstance(error, RepositoryNotFoundError) else _NOT_ASKED
-        raise InputError(f"{name}: no such folder, and {said} ({_first_line(error)}); {_WAY_OUT}") from error
+        if not _is_downloaded(name):
+            raise _no_model(name, error, key) from error
+        if cached is not _CACHED_NO_EXIST:
+            _warn_once(f"{name}: {file} could not be asked for ({_first_line(error)}); without it the defaults hold")
+        return None
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    """Log a warning; a command that looks for its model several times says it once."""
+    log.warning("%s", line)
+
+
+def _no_model(name: str, error: Exception, key: str | None) -> InputError:
+    """Return the error that says why the hub gave no file of the model `name`."""
+    from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
+
+    given = name if key is None else f"{key}={name}"
+    if isinstance(error, GatedRepoError):
+        return InputError(
+            f"{given}: its owner must grant you access; ask for it on the model's page of the hub, then hf auth login"
+        )
+    said = _NOT_THERE if isinstance(error, RepositoryNotFoundError | RemoteEntryNotFoundError) else _NOT_ASKED
+    return InputError(f"{given}: no such folder, and {said} ({_first_line(error)}); {_WAY_OUT}")
 
 
 def _near(folder: Path) -> str:
@@ -104,23 +131,26 @@ def _near(folder: Path) -> str:
 
 def _is_downloaded(name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:  # the hub has no such names, say those with --
+        return False
 
 
 def _hub_config(name: str, key: str) -> Any:
     from httpx import HTTPError
-    from huggingface_hub import constants, get_session
+    from huggingface_hub import constants, get_session, hf_hub_download
     from transformers.utils.hub import cached_file
 
-    said = _NOT_ASKED
     try:
         if not _is_downloaded(name):
             get_session().head(constants.ENDPOINT, timeout=5)  # fails fast: a download would retry for half a minute
-        said = _NOT_THERE
+            hf_hub_download(name, "config.json")  # says what is missing, which cached_file does not
         file = Path(str(cached_file(name, "config.json")))
     except (OSError, ValueError, HTTPError) as error:
-        raise InputError(f"{key}={name}: no such folder, and {said} ({_first_line(error)}); {_WAY_OUT}") from error
+        raise _no_model(name, error, key) from error
     fault = _json_fault(file)
     if fault:
         raise InputError(f"{key}={name}: {file.name} {fault}; download it again")

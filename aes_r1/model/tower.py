@@ -30,6 +30,11 @@ class Tower:
         """Return the device of the weights."""
         return next(families.vision_tower(self.core).parameters()).device
 
+    @property
+    def width(self) -> int:
+        """Return D, the number of outputs for a token."""
+        return int(families.vision_tower(self.core).config.out_hidden_size)
+
 
 def require_tower(family: str) -> None:
     """Raise InputError for a family whose tower cannot be saved and loaded alone."""

@@ -89,7 +89,7 @@ def build(
         middleware=[
             # DNS rebinding: a foreign page may resolve its own host name to this machine; the Host header shows it.
             *([Middleware(HostNames, hosts=hosts)] if hosts is not None else []),
-            Middleware(Guard, max_body=largest_body(max_pictures), routes=ROUTES),
+            Middleware(Guard, max_body=largest_body(max_pictures), routes=ROUTES, hint=", with pictures as base64"),
         ],
         lifespan=lifespan,
     )

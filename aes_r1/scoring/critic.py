@@ -88,7 +88,7 @@ class Critic:
         samples: outputs per picture at the evaluation's temperature, None as many as the evaluation drew; 1 asks once,
         for the most likely answer. device: None takes a GPU where there is one. InputError when there is no such model.
         """
-        folder, facts = find_model(path)
+        folder, facts = find_model(path, "--model")
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels, key="--model")
         backbone.model.to(place).eval()
@@ -101,7 +101,7 @@ class Critic:
         No weight is loaded here. The same pictures get other outputs of the same distribution; with samples=1 the same
         ones. InputError where a server serves another model.
         """
-        folder, facts = find_model(path)
+        folder, facts = find_model(path, "--model")
         sample = ServedPolicy(RolloutSettings(name="vllm", url=list(urls)), name=str(path)).as_served(folder)
         backbone = backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
         return cls(backbone, facts, samples=samples, seed=seed, sample=sample)
@@ -164,7 +164,7 @@ def identity_of(path: str | Path, *, samples: int | None = None, seed: int = 0) 
     in the cache. InputError where there is no such model.
     """
     require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
-    folder, facts = find_model(path)
+    folder, facts = find_model(path, "--model")
     backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
     named: Any = digest_of(content_of(Path(folder))) if Path(folder).is_dir() else [folder, revision_of(folder)]
     return fingerprint(named, asdict(facts), samples or facts.n_samples, seed)

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -29,6 +29,15 @@ from aes_r1.settings import InputError
 _URL = re.compile(r"(?:https?|ftp)://|data:", re.IGNORECASE)
 _CHUNK = 1 << 16
 _HTTP_ALONE = "only http and https are fetched"
+_GONE = (404, 410)  # the statuses by which a server says that nothing is there
+
+
+class LastingError(PictureError):
+    """A URL that another try would not get: nothing is there, or no picture, or the address can never be fetched."""
+
+
+class _OtherProtocol(URLError):
+    """A redirect to another protocol than http and https."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +113,11 @@ def named_once(pictures: Iterable[str | PictureError]) -> Iterator[str | Picture
 
 
 def skipped_line(skipped: Counter[str]) -> str:
-    """Write the files that were passed over, counted by kind: "12 .txt, 3 .nef"; empty when there were none."""
-    return ", ".join(f"{count} {what}" for what, count in skipped.most_common())
+    """Write what was passed over, counted by kind: "12 .txt, 2 hidden folders"; empty when there was nothing."""
+    return ", ".join(
+        f"{count} {what}{'s' * (count != 1 and what.endswith(('folder', 'picture')))}"
+        for what, count in skipped.most_common()
+    )
 
 
 def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:
@@ -118,7 +130,7 @@ def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:
     try:
         return open_picture(io.BytesIO(body))
     except PictureError as error:
-        raise PictureError(name, error.reason) from error
+        raise LastingError(name, error.reason) from error
 
 
 def is_url(name: str) -> bool:
@@ -189,9 +201,9 @@ class _HttpAlone(HTTPRedirectHandler):
     """Follow redirects to http and https alone; urllib would also connect to a server of ftp."""
 
     def redirect_request(self, *request: Any) -> Request | None:
-        """Return the request that a redirect leads to; URLError for another protocol."""
+        """Return the request that a redirect leads to; _OtherProtocol for one to another."""
         if not _is_http(request[-1]):
-            raise URLError(f"a redirect to {urlsplit(request[-1]).scheme}; {_HTTP_ALONE}")
+            raise _OtherProtocol(f"a redirect to {urlsplit(request[-1]).scheme}; {_HTTP_ALONE}")
         return super().redirect_request(*request)
 
 
@@ -201,10 +213,10 @@ def _is_http(url: str) -> bool:
 
 def _fetch(url: str, limits: UrlLimits) -> bytes | PictureError:
     """Return the body behind an http(s) URL, or what is wrong with it."""
-    if not _is_http(url):
-        return PictureError(url, _HTTP_ALONE)
     end = time.monotonic() + limits.seconds
     try:
+        if not _is_http(url):
+            return LastingError(url, _HTTP_ALONE)
         request = Request(url, headers={"User-Agent": "aes-r1", "Accept": "image/*"})
         with build_opener(_HttpAlone).open(request, timeout=limits.seconds) as answer:
             body = bytearray()
@@ -217,8 +229,17 @@ def _fetch(url: str, limits: UrlLimits) -> bytes | PictureError:
     except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         slow = isinstance(error, TimeoutError) or isinstance(reason, TimeoutError)
-        return _too_slow(url, limits) if slow else PictureError(url, str(reason))
+        if slow:
+            return _too_slow(url, limits)
+        return (LastingError if _is_lasting(error) else PictureError)(url, str(reason))
     return bytes(body)
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Return whether a download failed in a way that another try would not change."""
+    if isinstance(error, HTTPError):
+        return error.code in _GONE or error.code < 400  # urllib gives the status of a redirect that it does not follow
+    return isinstance(error, _OtherProtocol | InvalidURL | ValueError)
 
 
 def _too_slow(url: str, limits: UrlLimits) -> PictureError:

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from aes_r1.data.manifest import read_run_manifest
-from aes_r1.data.sample import Sample, blank_picture, open_picture
+from aes_r1.data.sample import MAX_FILE_PIXELS, Sample, open_picture
 from aes_r1.data.splits import LIMIT_SEED, stratified_draw
 from aes_r1.evaluation.bootstrap import agreement, as_columns, bootstrap, with_interval
 from aes_r1.inference.asking import run_facts
@@ -40,14 +40,7 @@ from aes_r1.settings import InputError, place
 
 PICTURES = 4000  # training pictures that the layer is fitted on, at most
 FILE, LAYER, TOWER = "scorer.json", "layer.safetensors", "tower"
-_NO_SCORER = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-)  # of files with other content
+_OTHER_CONTENT = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 PROTOCOL = "mean"  # the protocol of the run's answers that a scorer is compared with
 
 
@@ -64,32 +57,48 @@ class Scorer:
         """Load what `make_scorer` wrote; device None takes a GPU where there is one. InputError for another folder."""
         from huggingface_hub.errors import StrictDataclassError
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
         folder = place(folder)
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        family, max_pixels, weights, constant = _read(folder)
         try:
-            facts = read_json(folder / FILE)
-            family, max_pixels = facts["family"], operator.index(facts["max_pixels"])
-            if family not in towers.FAMILIES:
-                raise ValueError(f"family={family}")
-            layer = load_file(folder / LAYER)
             tower = towers.load(folder / TOWER, family=family, max_pixels=max_pixels, device=chosen)
-            scorer = cls(tower, layer["weights"], float(layer["constant"][0]))
-            shown = scorer.scores([blank_picture()])  # fails where the layer is of another tower
-            if shown.shape != (1,) or not np.isfinite(shown).all():
-                raise ValueError(f"{LAYER} gives no number")
-        except (SafetensorError, StrictDataclassError, UnpicklingError, RecursionError, *_NO_SCORER) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise InputError(
-                f"{folder}: holds no whole scorer ({reason}); give a folder that aes_r1.export --scorer wrote"
-            ) from error
-        return scorer
+        except (SafetensorError, StrictDataclassError, OSError, ValueError, RecursionError, UnpicklingError) as error:
+            raise _no_scorer(folder, error) from error
+        if weights.shape != (2 * tower.width,):
+            raise _no_scorer(folder, ValueError(f"{LAYER} is no layer of a tower of {tower.width} outputs"))
+        return cls(tower, weights, constant)
 
     def scores(self, pictures: Sequence[str | Path | Image.Image]) -> np.ndarray:
         """Return [n] scores in 0..1 of paths or PIL pictures, in one batch. PictureError for an unreadable one."""
         opened = [open_picture(one) for one in pictures]
         return np.clip(eyes_features(self.tower, opened) @ self.weights + self.constant, 0, 1)
+
+
+def _read(folder: Path) -> tuple[str, int, np.ndarray, float]:
+    """Return family, max_pixels, weights and constant of the scorer in `folder`; InputError for other content."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        facts = read_json(folder / FILE)
+        family, max_pixels = facts["family"], operator.index(facts["max_pixels"])
+        if family not in towers.FAMILIES:
+            raise ValueError(f"family={family}")
+        if not 256 <= max_pixels <= MAX_FILE_PIXELS:
+            raise ValueError(f"max_pixels={max_pixels}")
+        layer = load_file(folder / LAYER)
+        weights, constant = layer["weights"], float(layer["constant"][0])
+        if not (np.isfinite(weights).all() and np.isfinite(constant)):
+            raise ValueError(f"{LAYER} holds NaN or infinity")
+    except (SafetensorError, RecursionError, *_OTHER_CONTENT) as error:
+        raise _no_scorer(folder, error) from error
+    return family, max_pixels, weights, constant
+
+
+def _no_scorer(folder: Path, error: Exception) -> InputError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return InputError(f"{folder}: holds no whole scorer ({reason}); give a folder that aes_r1.export --scorer wrote")
 
 
 def make_scorer(

@@ -2,7 +2,8 @@
 
 OUT/plan.json holds the list's hash, the model and the sampling. OUT/part-00000.jsonl holds the rows of a shard in the
 list's order, and OUT/part-00000.unreadable.jsonl its unreadable files. A shard with a part file is not scored again,
-except for the URLs among its unreadable files: another start, perhaps with other limits, may get them.
+except for the URLs among its unreadable files that another start, perhaps with other limits, may get: those whose row
+does not say "lasting". They are fetched after all shards without a part.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from aes_r1.data.sample import PictureError
 from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
 from aes_r1.runs.ray_cluster import lost_workers, start_ray
 from aes_r1.scoring.critic import Critic, identity_of
-from aes_r1.scoring.inputs import UrlLimits, is_url, read_picture
+from aes_r1.scoring.inputs import LastingError, UrlLimits, is_url, read_picture
 from aes_r1.scoring.rows import count_of, row_of
 from aes_r1.settings import InputError
 
@@ -48,12 +49,12 @@ class ShardScorer:
         self.limits = None if limits is None else UrlLimits(**limits)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Score the shards of `batch` (columns number and names); return counts, and why a shard was not written."""
+        """Score the shards of `batch` (columns number, names, left); return counts, and why one was not written."""
         counts: dict[str, list] = {"number": [], "pictures": [], "process": [], "fault": []}
-        for number, names in zip(batch["number"], batch["names"], strict=True):
+        for number, names, left in zip(batch["number"], batch["names"], batch["left"], strict=True):
             counts["fault"].append(self._fault(int(number), json.loads(names)))
             counts["number"].append(int(number))
-            counts["pictures"].append(len(json.loads(names)))
+            counts["pictures"].append(int(left))
             counts["process"].append(os.getpid())
         return counts
 
@@ -70,16 +71,20 @@ class ShardScorer:
         return ""
 
     def _score(self, number: int, names: list[str]) -> None:
-        """Score the pictures of a shard that have no row yet."""
+        """Score the pictures of a shard that are left."""
         part = _part(self.out, number)
         is_done = part.exists()
-        known = {row["path"]: row for row in iter_rows(part)}
+        known, lost = _settled(self.out, number)
         rows, unreadable = [], []
         for name in names:
+            if name in lost:
+                unreadable.append(lost[name])
+                continue
             try:
                 rows.append(known.get(name) or row_of(name, self.critic.score(read_picture(name, self.limits))))
             except PictureError as error:
-                unreadable.append({"path": name, "reason": error.reason})
+                lasting = {"lasting": True} if isinstance(error, LastingError) else {}
+                unreadable.append({"path": name, "reason": error.reason, **lasting})
         # A part marks its shard as done, so a new one is written last. One that gets further rows is written first:
         # after a kill in between a URL then stands in both files, and not in neither, and the next start mends it.
         if is_done:
@@ -118,7 +123,12 @@ def score_shards(
     identity = identity_of(model, samples=samples, seed=seed)  # a wrong model fails here, before a worker starts
     _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
-    missing = [{"number": n, "names": json.dumps(names)} for n, names in shards if not _is_done(out, n)]
+    missing = [
+        {"number": number, "names": json.dumps(names), "left": _left(out, number, names)}
+        for number, names in shards
+        if not _is_done(out, number)
+    ]
+    missing.sort(key=lambda shard: _part(out, shard["number"]).exists())  # links that failed wait for new pictures
     if missing:
         with _Cluster(ray, workers), lost_workers(ray):
             _run(ray, missing, out, model, samples, seed, limits, workers)
@@ -150,7 +160,7 @@ def _run(
         num_cpus=1,
         num_gpus=min(1, gpus / workers) if gpus else None,
     )
-    total = sum(len(json.loads(shard["names"])) for shard in missing)
+    total = sum(shard["left"] for shard in missing)
     left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *left)
     with Progress(*columns, console=Console(stderr=True, markup=False, emoji=False), transient=True) as bar:
@@ -200,11 +210,30 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
 
 def _is_done(out: Path, number: int) -> bool:
     """Return whether a shard has its part, and none of its URLs is left to be fetched again."""
-    failed = (row["path"] for row in iter_rows(_unreadable(out, number)))
-    return _part(out, number).exists() and not any(map(is_url, failed))
+    return _part(out, number).exists() and not any(map(_may_change, iter_rows(_unreadable(out, number))))
 
 
-def _write_unreadable(out: Path, number: int, rows: list[dict[str, str]]) -> None:
+def _may_change(row: dict[str, Any]) -> bool:
+    """Return whether another start may get what a row of unreadable files names."""
+    return is_url(row["path"]) and not row.get("lasting", False)
+
+
+def _settled(out: Path, number: int) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Return by path the rows and the unreadable files of a shard that stay; there are none without a part."""
+    if not _part(out, number).exists():
+        return {}, {}
+    known = {row["path"]: row for row in iter_rows(_part(out, number))}
+    lost = {row["path"]: row for row in iter_rows(_unreadable(out, number)) if not _may_change(row)}
+    return known, lost
+
+
+def _left(out: Path, number: int, names: list[str]) -> int:
+    """Return how many pictures of a shard are to be scored."""
+    known, lost = _settled(out, number)
+    return sum(name not in known and name not in lost for name in names)
+
+
+def _write_unreadable(out: Path, number: int, rows: list[dict[str, Any]]) -> None:
     """Write the unreadable files of a shard; where there are none, delete the list that an earlier start has left."""
     if rows:
         write_rows(_unreadable(out, number), rows)

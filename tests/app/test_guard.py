@@ -9,8 +9,8 @@ from aes_r1.app.guard import Guard
 JSON = (b"content-type", b"application/json")
 
 
-def status(method, path, headers):
-    """The status with which a guard of at most 100 bytes answers."""
+def answer(method, path, headers, **options):
+    """The status and the body with which a guard of at most 100 bytes answers."""
     sent = []
 
     async def inner(scope, receive, send):
@@ -20,8 +20,21 @@ def status(method, path, headers):
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "headers": headers}
-    asyncio.run(Guard(inner, max_body=100)(scope, None, send))
-    return sent[0]["status"]
+    asyncio.run(Guard(inner, max_body=100, **options)(scope, None, send))
+    return sent[0]["status"], sent[-1].get("body", b"")
+
+
+def status(method, path, headers):
+    """The status alone."""
+    return answer(method, path, headers)[0]
+
+
+def test_a_refused_kind_of_body_is_told_what_to_send():
+    headers = [(b"content-length", b"10"), (b"content-type", b"text/plain")]
+    refusal = b"Content-Type 'text/plain': send JSON as application/json"
+    for hint in ("", ", with pictures as base64"):
+        code, body = answer("POST", "/gradio_api/cancel", headers, hint=hint)
+        assert (code, refusal + hint.encode() + b'"}' in body) == (415, True), body
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from dataclasses import asdict
@@ -13,11 +14,14 @@ import pytest
 import torch
 
 from aes_r1 import evaluate
+from aes_r1.data.sample import MAX_FILE_PIXELS
 from aes_r1.inference.asking import FACTS_FILE, Asking, Facts, find_model
-from aes_r1.model import tiny
+from aes_r1.model import files, tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.processes import Processes
+from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError, Settings, as_dict, build
 from aes_r1.tracking.tracker import Tracker
 from tests.recipes import composed_evaluate
@@ -86,6 +90,9 @@ EXPORTED = Facts(
 )  # fmt: skip
 
 
+GATED: dict[str, str] = {"README.md": "whose files are only for those to whom its owner grants access"}
+
+
 class Hub:
     """The hub as this machine sees it: `files` of repositories, and the cache that downloads go to."""
 
@@ -113,8 +120,11 @@ class Hub:
                 owner, name, _, _, file = [*self.path.strip("/").split("/"), *[""] * 5][:5]
                 inside = hub.files.get(f"{owner}/{name}")
                 text = (inside or {}).get(file, "").encode()
-                self.send_response(200 if text or self.path == "/" else 404)
-                if not text and self.path != "/":
+                is_gated = inside == GATED
+                self.send_response(200 if text or self.path == "/" else 403 if is_gated else 404)
+                if is_gated:
+                    self.send_header("X-Error-Code", "GatedRepo")
+                elif not text and self.path != "/":
                     self.send_header("X-Error-Code", "RepoNotFound" if inside is None else "EntryNotFound")
                 self.send_header("ETag", f'"{len(text)}"')
                 self.send_header("X-Repo-Commit", "b" * 40)
@@ -170,10 +180,60 @@ def test_a_repository_without_facts_is_asked_by_the_defaults(hub, monkeypatch):
     assert find_model("me/base")[1] == find_model(folder)[1] == Facts()
     hub.files["me/other"] = {"config.json": "{}"}
     server = hub.serve(monkeypatch)
+    hub.files["me/base"] = {"config.json": "{}"}
     assert find_model("me/other")[1] == find_model("me/base")[1] == Facts()
     with pytest.raises(InputError, match=r"^me/none: no such folder, and the hub has no such model \("):
         find_model("me/none")
     server.shutdown()
+
+
+def test_facts_that_cannot_be_asked_for_are_not_silently_the_defaults(hub, caplog):
+    """Offline nobody knows whether the repository has the file, unless the hub has said so before."""
+    hub.fill("me/unknown", {"config.json": "{}"})
+    hub.fill("me/without", {"config.json": "{}"})
+    said_so = hub.cache / "models--me--without" / ".no_exist" / ("a" * 40) / FACTS_FILE
+    said_so.parent.mkdir(parents=True)
+    said_so.touch()
+    for name in ("me/without", "me/unknown", "me/unknown"):
+        assert find_model(name) == (name, Facts())
+    (warning,) = (record.getMessage() for record in caplog.records if record.name == "aes_r1")
+    assert re.fullmatch(
+        r"me/unknown: aes_r1\.json could not be asked for \(.+\); without it the defaults hold", warning
+    )
+
+
+@pytest.mark.slow
+def test_a_gated_repository_says_that_access_must_be_asked_for(hub, monkeypatch):
+    hub.files["me/gated"] = GATED
+    server = hub.serve(monkeypatch)
+    said = "^--model=me/gated: its owner must grant you access; ask for it on the model's page of the hub, then hf auth"
+    for asked in (find_model, files.find):
+        with pytest.raises(InputError, match=said):
+            asked("me/gated", "--model")
+    server.shutdown()
+
+
+@pytest.mark.parametrize("asked", ["--model", "model.path", "models.a"])
+def test_a_repository_that_cannot_be_reached_names_the_option(asked, hub, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    named = {
+        "--model": lambda: Critic.load("me/critic"),
+        "model.path": lambda: check_models("model.path=me/critic"),
+        "models.a": lambda: check_models("+models.a=me/critic"),
+    }[asked]
+    with pytest.raises(InputError, match=f"^{re.escape(asked)}=me/critic: no such folder, and the hub could not"):
+        named()
+
+
+def test_a_name_that_the_hub_does_not_allow_is_one_line():
+    for asked in (find_model, files.find):
+        with pytest.raises(InputError, match=r"^--model=me/a--b: no such folder, and the hub could not be asked \("):
+            asked("me/a--b", "--model")
+
+
+def check_models(*overrides):
+    """Check the models of an evaluation as it does before any picture is listed."""
+    evaluate._check_models(RunFolder(Path("evaluation")), composed_evaluate(*overrides))
 
 
 def test_a_repository_that_cannot_be_reached_is_one_line(hub, tmp_path, monkeypatch):
@@ -211,6 +271,22 @@ def test_a_foreign_value_that_cannot_be_is_one_line(key, value, tmp_path):
     assert str(found.value).startswith(f"{tmp_path / FACTS_FILE}: ")
     assert key in str(found.value)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "bound"),
+    [
+        ("max_pixels", 10**12, f"256..{MAX_FILE_PIXELS};"),
+        ("max_new_tokens", 10**12, "1..1000000;"),
+        ("temperature", 1001, "up to 1000;"),
+        ("n_samples", 10**6, "1..100000;"),
+        ("half_widths", {"mean": 1001}, "0..1000;"),
+    ],
+)
+def test_a_number_that_is_too_large_is_told_the_bound(key, value, bound, tmp_path):
+    (tmp_path / FACTS_FILE).write_text(json.dumps({key: value}))
+    with pytest.raises(InputError, match=re.escape(bound)):
+        find_model(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", "{", "[" * 200_000, "\ud800"], ids=lambda text: text[:3])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from aes_r1.data.sample import PictureError
-from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
+from aes_r1.scoring.inputs import LastingError, UrlLimits, find_pictures, read_picture, skipped_line
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_what_a_folder_holds_besides_is_counted_by_suffix(tmp_path):
     assert found == ["a.heic", "b.HEIC", "c.jfif", "d.dng", "e.mpo", "f.jpg", "deep/i.avif"]
     kinds = {".aae": 2, ".mov": 1, "without a suffix": 1, ".nef": 1}
     assert skipped == {**kinds, "hidden picture": 1, "hidden folder": 3, "linked folder": 1}
-    assert skipped_line(skipped).startswith("3 hidden folder, 2 .aae, 1 ")
+    assert skipped_line(skipped).startswith("3 hidden folders, 2 .aae, 1 ")
     (below,) = find_pictures([f"{tmp_path}/.thumbnails"])
     assert below == f"{tmp_path}/.thumbnails/j.jpg", "a hidden folder that is named itself is meant"
 
@@ -71,6 +71,14 @@ def test_a_fifo_in_a_folder_is_named_and_does_not_wait(tmp_path):
     (found,) = find_pictures([str(tmp_path)])
     with pytest.raises(PictureError, match="save the picture to a file first"):
         read_picture(found)
+
+
+@pytest.mark.parametrize("what", ["hidden folder", "linked folder", "hidden picture"])
+def test_what_was_passed_over_has_its_plural(what):
+    assert skipped_line(Counter({what: 1, ".txt": 1})) == f"1 {what}, 1 .txt"
+    assert (
+        skipped_line(Counter({".txt": 12, what: 2, "without a suffix": 2})) == f"12 .txt, 2 {what}s, 2 without a suffix"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
@@ -139,7 +147,7 @@ class Server(BaseHTTPRequestHandler):
             self.send_header("Location", {"/to/good": "/good", "/to/file": "file:///etc/passwd"}[self.path])
             self.end_headers()
         else:
-            self.send_error(404)
+            self.send_error(503 if self.path == "/busy" else 404)
 
     def answer(self, body):
         self.send_response(200)
@@ -208,6 +216,7 @@ def test_a_url_is_read_within_its_limits(server):
         ("trickling-header", hasty, r"longer than 0\.6 s"),
         ("on-and-on/", hasty, r"longer than 0\.6 s"),
         ("gone", limits, "Not Found"),
+        ("busy", limits, "Service Unavailable"),
         ("to/file", limits, "not allowed"),
     ]:
         began = time.monotonic()
@@ -216,7 +225,21 @@ def test_a_url_is_read_within_its_limits(server):
         if within is hasty:
             assert time.monotonic() - began < 3
         assert error.value.path == f"{server}/{path}"
-    with pytest.raises(PictureError, match="only http"):
-        read_picture("ftp://127.0.0.1/a.jpg", limits)
-    with pytest.raises(PictureError, match="refused"):
+        assert isinstance(error.value, LastingError) == (path in ("text", "gone", "to/file")), path
+    with pytest.raises(PictureError, match="refused") as refused:
         read_picture("http://127.0.0.1:9/a.jpg", limits)
+    assert not isinstance(refused.value, LastingError), "the server may be back"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://127.0.0.1/a.jpg", "only http"),
+        ("data:,a", "only http"),
+        ("http://[half", "IPv6"),
+        ("http://h:x/", "port"),
+    ],
+)
+def test_an_address_that_can_never_be_fetched_is_told_apart(url, reason):
+    with pytest.raises(LastingError, match=reason):
+        read_picture(url, UrlLimits(seconds=60))

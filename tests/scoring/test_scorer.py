@@ -192,6 +192,8 @@ BROKEN = {
     "pixels of text": _json(max_pixels="many"),
     "pixels below zero": _json(max_pixels=-9216),
     "no pixels": _json(max_pixels=0),
+    "pixels of a truth": _json(max_pixels=True),
+    "more pixels than a file may have": _json(max_pixels=10**12),
     "no layer": lambda folder: (folder / "layer.safetensors").unlink(),
     "a layer of text": _text("layer.safetensors", "hello"),
     "no weights": _layer(weights=None),
@@ -199,6 +201,7 @@ BROKEN = {
     "an empty constant": _layer(constant=np.zeros(0)),
     "a layer of another tower": _layer(weights=np.zeros(6)),
     "a layer of two columns": _layer(weights=np.zeros((256, 2))),
+    "weights without numbers": _layer(weights=np.full(256, np.nan)),
     "a layer without numbers": _layer(constant=np.array([np.nan])),
     "no tower": lambda folder: shutil.rmtree(folder / "tower"),
     "a tower of text": _text("tower/model.safetensors", "hello"),
@@ -224,6 +227,18 @@ def test_a_folder_that_holds_no_whole_scorer_is_one_line(run, tmp_path, capfd):
         assert "\n" not in str(found.value), fault
         shutil.rmtree(broken, ignore_errors=True)
     assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+def test_an_error_of_the_code_is_not_put_down_to_the_folder(run, tmp_path, monkeypatch):
+    folder = RunFolder(run)
+    make_scorer(folder, folder.model, tmp_path / "OUT")
+
+    def load(*_, **__):
+        raise TypeError("a fault of the code")
+
+    monkeypatch.setattr(towers, "load", load)
+    with pytest.raises(TypeError, match="a fault of the code"):
+        Scorer.load(tmp_path / "OUT")
 
 
 @pytest.mark.parametrize("size", [(1, 300), (3000, 10), (0, 0)])

@@ -17,7 +17,7 @@ from aes_r1.runs.files import read_rows, write_rows
 from aes_r1.runs.ray_cluster import RayFailed, lost_workers
 from aes_r1.scoring import shards
 from aes_r1.scoring.critic import Critic, verdict
-from aes_r1.scoring.inputs import UrlLimits
+from aes_r1.scoring.inputs import LastingError, UrlLimits
 from aes_r1.scoring.rows import row_of
 from aes_r1.scoring.shards import score_shards
 from aes_r1.settings import InputError
@@ -117,6 +117,8 @@ def scored_here(tmp_path, monkeypatch):
 
     def read(name, limits):
         scored.append(name)
+        if "/gone" in name:
+            raise LastingError(name, "Not Found")
         if name.startswith("http") and limits.seconds < 60:
             raise PictureError(name, f"took longer than {limits.seconds:g} s")
         return Image.new("RGB", (64, 64)) if name.startswith("http") else read_picture(name, limits)
@@ -127,7 +129,10 @@ def scored_here(tmp_path, monkeypatch):
         answer = verdict(["<think>x</think><answer>0.5</answer>"], half_width=None)
         worker.critic = SimpleNamespace(score=lambda _: answer)
         for shard in missing:
-            assert worker({"number": [shard["number"]], "names": [shard["names"]]})["fault"] == [""]
+            before = len(scored)
+            done = worker({key: [value] for key, value in shard.items()})
+            assert done["fault"] == [""]
+            assert done["pictures"] == [shard["left"]] == [len(scored) - before], "what the progress line counts"
 
     read_picture = shards.read_picture
     monkeypatch.setattr(shards, "read_picture", read)
@@ -172,6 +177,27 @@ def test_a_download_that_failed_is_tried_again(scored_here, tmp_path):
     assert (scored_here.out / "part-00001.jsonl").stat().st_mtime_ns == other
     assert scored_here.score(names, 600.0) == (3, ["No such file or directory"])
     assert scored_here.scored == []
+
+
+def test_new_pictures_come_before_downloads_that_failed(scored_here):
+    """The first shards are done but for a slow server each; a start that was stopped left the last ones."""
+    names = ["http://h/0.jpg", "gone.png", "http://h/1.jpg", "a.png", "b.png", "c.png"]
+    assert scored_here.score(names)[0] == 0
+    (scored_here.out / "part-00002.jsonl").unlink()
+    scored_here.score(names)
+    assert scored_here.scored == ["b.png", "c.png", "http://h/0.jpg", "http://h/1.jpg"]
+
+
+def test_a_link_that_leads_nowhere_is_not_followed_again(scored_here, monkeypatch):
+    """Beside a slow one its shard is opened again, and it alone starts nothing."""
+    names = ["http://h/gone.jpg", "http://h/0.jpg", "http://h/gone.jpg", "http://h/gone/1.jpg"]
+    reasons = ["Not Found", "took longer than 20 s", "Not Found", "Not Found"]
+    assert scored_here.score(names) == (0, reasons)
+    assert scored_here.score(names) == (0, reasons)
+    assert scored_here.scored == ["http://h/0.jpg"]
+    assert scored_here.score(names, 600.0) == (1, ["Not Found"] * 3)
+    monkeypatch.setattr(shards, "_run", lambda *_: pytest.fail("Ray was started"))
+    assert scored_here.score(names, 600.0) == (1, ["Not Found"] * 3)
 
 
 @pytest.mark.parametrize("at", ["part-00000.jsonl", "part-00000.unreadable.jsonl"])
