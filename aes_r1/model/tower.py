@@ -33,7 +33,8 @@ class Tower:
     @property
     def width(self) -> int:
         """Return D, the number of outputs for a token."""
-        return int(families.vision_tower(self.core).config.out_hidden_size)
+        config: Any = families.vision_tower(self.core).config
+        return int(config.out_hidden_size)
 
 
 def require_tower(family: str) -> None:
