@@ -36,7 +36,8 @@ def run_lock(folder: Path, rank: int) -> Iterator[None]:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=_ASKED_S, poll_interval=_ASKED_S / 50)
                 break
-            except FileNotFoundError:  # `aes-r1 runs --clean` deleted the folder after it was made
+            # `aes-r1 runs --clean` deleted the folder after it was made, or while mkdir looked whether it is one.
+            except (FileNotFoundError, FileExistsError):
                 if is_last:
                     raise
     except Timeout:
