@@ -33,7 +33,8 @@ class Tower:
     @property
     def width(self) -> int:
         """Return D, the number of outputs for a token."""
-        return int(families.vision_tower(self.core).config.out_hidden_size)
+        tower: Any = families.vision_tower(self.core)
+        return int(tower.config.out_hidden_size)
 
 
 def require_tower(family: str) -> None:

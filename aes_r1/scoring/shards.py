@@ -123,7 +123,7 @@ def score_shards(
     identity = identity_of(model, samples=samples, seed=seed)  # a wrong model fails here, before a worker starts
     _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
-    missing = [
+    missing: list[dict[str, Any]] = [
         {"number": number, "names": json.dumps(names), "left": _left(out, number, names)}
         for number, names in shards
         if not _is_done(out, number)
