@@ -9,6 +9,8 @@ import runpy
 import sys
 from typing import NoReturn
 
+from aes_r1.runs.stopping import leave_when_interrupted
+
 COMMANDS = {
     "train": "run cold start, RAPO, evaluation and report",
     "score": "give score, interval and critique of photographs",
@@ -30,6 +32,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that the first argument names; does not return."""
+    leave_when_interrupted()
     names = sys.argv[1:2]
     if not names or names[0] in ("-h", "--help", "help"):
         print(usage())

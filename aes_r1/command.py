@@ -34,7 +34,7 @@ from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
 from aes_r1.runs.ray_cluster import RayFailed
-from aes_r1.runs.stopping import Stopped, stop_requests
+from aes_r1.runs.stopping import Stopped, raise_interrupts, stop_requests
 from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict, printable
 from aes_r1.tracking.headline import headline, headline_origin
 from aes_r1.trainer.skipped import NeverFinite
@@ -67,6 +67,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 
 
 def _run(module: str, task: Callable[[Any], None], config_name: str, schema: type) -> NoReturn:
+    raise_interrupts()
     speak_anywhere()
     end_at_once()
     # DeepSpeed's launcher adds --local_rank=N.
@@ -158,6 +159,7 @@ def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int
 
 
 def _run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int]) -> NoReturn:
+    raise_interrupts()
     speak_anywhere()
     end_at_once()
     options = parser.parse_args()

@@ -12,10 +12,12 @@ from __future__ import annotations
 import sys
 import time
 
-from aes_r1.runs.stopping import leave_when_told
+from aes_r1.runs.stopping import leave_when_interrupted, leave_when_told
 
-if __name__ == "__main__" and any(argument.startswith("--shards") for argument in sys.argv):
-    leave_when_told()  # before the imports, which take seconds; without shards there is nothing to save
+if __name__ == "__main__":  # before the imports, which take seconds
+    leave_when_interrupted()
+    if any(argument.startswith("--shards") for argument in sys.argv):
+        leave_when_told()  # without shards there is nothing to save
 
 import argparse
 import io

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 _FROM_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1)
 _STOPPED = "stopped; what is done is kept, the same command goes on from there"
+_INTERRUPTED = "interrupted"
 
 
 class Stopped(Exception):
@@ -65,7 +66,8 @@ def leave_when_told() -> None:
     """End this process at SIGTERM or SIGUSR1 from now on, at once, with one line on stderr and exit code 75.
 
     A command calls this first; `stop_requests` takes over while something has to be saved before the end. Elsewhere
-    the process may end at any moment, because files are written atomically.
+    the process may end at any moment, because files are written atomically. Ctrl-C ends it likewise, with exit code 1,
+    until the command calls `raise_interrupts`.
 
     Python calls a signal's handler only between two of its own instructions, and waiting for another process or reading
     a large file may be one instruction that takes minutes. Therefore a thread waits for signals as well.
@@ -76,7 +78,20 @@ def leave_when_told() -> None:
     threading.Thread(target=_leave_from_a_thread, args=(reading,), daemon=True).start()
     for number in _FROM_SCHEDULERS:
         signal.signal(number, _leave)
+    leave_when_interrupted()
     os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_defaults)
+
+
+def leave_when_interrupted() -> None:
+    """End this process at Ctrl-C, at once, with one line and exit code 1, until `raise_interrupts` is called."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored behind nohup
+        signal.signal(signal.SIGINT, _leave_interrupted)
+
+
+def raise_interrupts() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt from now on, which the command handles."""
+    if signal.getsignal(signal.SIGINT) is _leave_interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def leave_to_parent() -> None:
@@ -99,23 +114,28 @@ _leaving = threading.Lock()
 
 def _leave(_number: int, _frame: object) -> None:
     if _leaving.acquire(blocking=False):  # the handler and the thread may both arrive here
-        _leave_now()
+        _leave_now(_STOPPED, 75)
 
 
-def _leave_now() -> NoReturn:
+def _leave_interrupted(_number: int, _frame: object) -> None:
+    if _leaving.acquire(blocking=False):
+        _leave_now(_INTERRUPTED, 1)
+
+
+def _leave_now(line: str, code: int) -> NoReturn:
     for worker in multiprocessing.active_children():
         worker.kill()  # otherwise it would wait for work forever
     with contextlib.suppress(OSError):  # stderr may be closed
-        os.write(2, f"aes_r1: {_STOPPED}\n".encode())
-    os._exit(75)
+        os.write(2, f"aes_r1: {line}\n".encode())
+    os._exit(code)
 
 
 def _leave_from_a_thread(reading: int) -> None:
     """Wait for signals on the pipe `reading`; end the process on one that `stop_requests` does not handle."""
     while True:
         for number in os.read(reading, 64):
-            if signal.getsignal(number) is _leave:
-                _leave(number, None)
+            if (handler := signal.getsignal(number)) in (_leave, _leave_interrupted):
+                handler(number, None)
 
 
 class _SignalMasks(threading.local):
@@ -147,4 +167,5 @@ def _restore_defaults() -> None:
     for number in _FROM_SCHEDULERS:
         if signal.getsignal(number) is _leave:
             signal.signal(number, signal.SIG_DFL)
+    raise_interrupts()
     _unblock_signals()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def told(process: subprocess.Popen, number: int) -> list[str]:
     return said.splitlines()
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT])
 @pytest.mark.parametrize("command", ["train", "evaluate", "distill", "prepare", "score --shards OUT"])
 def test_a_command_listens_before_it_imports_a_library(command, number, tmp_path):
     """The first library that it imports is replaced with one that sends the signal and then takes ten minutes."""
@@ -60,7 +61,25 @@ def test_a_command_listens_before_it_imports_a_library(command, number, tmp_path
         (tmp_path / f"{library}.py").write_text(f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(600)\n")
     process = start("-m", *f"aes_r1.{command}".split(), folder=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     _, said = process.communicate(timeout=300)
-    assert (process.returncode, said.splitlines()) == (75, [SAID])
+    expected = (1, ["aes_r1: interrupted"]) if number == signal.SIGINT else (75, [SAID])
+    assert (process.returncode, said.splitlines()) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [".distill", ".train", ".score nothing.jpg --model nowhere", " plan"])
+def test_ctrl_c_once_or_twice_while_a_command_starts_is_one_line(command, tmp_path):
+    for seconds in (0.15, 0.4, 0.8):  # of work: while it imports, composes and checks
+        for pause in (None, 0.0, 0.02):
+            process = start("-m", *f"aes_r1{command}".split(), folder=tmp_path)
+            while worked(process) < seconds and process.poll() is None:
+                time.sleep(0.005)
+            process.send_signal(signal.SIGINT)
+            if pause is not None:
+                time.sleep(pause)
+                process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=300)
+            assert "Traceback" not in said, said
+            assert process.returncode in (0, 1, 2), said  # 0: `plan` may be done by then
 
 
 HELD = """
