@@ -25,6 +25,7 @@ from rich.table import Table
 
 from aes_r1.points import NOT_PASSED_ON, PLAN, Sweep
 from aes_r1.runs.files import write_json
+from aes_r1.runs.progress import clock
 
 FOLDER = "AES_R1_POINTS"  # the environment variable that names the sweep's folder; conf/config.yaml reads it
 _POLL_S = 0.3  # interval at which new records are looked for
@@ -101,8 +102,7 @@ def ended(sweep: Sweep, number: int, name: str, out: Path, *, end: str, since: f
 
     values: its `srcc` and what that was `measured_on`, or the `reason`.
     """
-    seconds = time.time() - since
-    duration = "" if end == "done before" else f" after {seconds // 60:.0f}:{seconds % 60:02.0f}"
+    duration = "" if end == "done before" else f" after {clock(time.time() - since)}"
     srcc = f", SRCC {values['srcc']:.3f} ({values['measured_on']})" if "srcc" in values else ""
     reason = f": {values['reason']}" if values.get("reason") else f", {out}"
     line = f"{_position(sweep, number)} {name}: {end}{duration}{srcc}{reason}"

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from aes_r1.model import families, files, kernels, quantize, shared_prefix, template
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
+from aes_r1.model.weights import whole
 from aes_r1.prompts import order_of
 from aes_r1.settings import InputError, LoraSettings
 
@@ -287,43 +288,6 @@ def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | No
         trust_remote_code=False,
     )
     return whole(load, path, values=device is None)
-
-
-def whole(load: Callable[..., Any], path: str | Path, *, values: bool = True) -> Any:
-    """Return what `load`, a from_pretrained, reads at `path`; InputError unless its weights fill its architecture.
-
-    values: also that they are finite.
-    """
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # the error below says in one line what its table would show
-    try:
-        loaded: Any = load(path, output_loading_info=True, ignore_mismatched_sizes=True)
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    model, loading_info = loaded
-    faults = {
-        "are missing": sorted(loading_info["missing_keys"]),
-        "are not of this architecture": sorted(loading_info["unexpected_keys"]),
-        "have another shape": sorted(
-            f"{name} {tuple(shape)}, not {tuple(expected)}" for name, shape, expected in loading_info["mismatched_keys"]
-        ),
-    }
-    if values:
-        faults["hold NaN or infinity"] = [name for name, weight in model.named_parameters() if not _finite(weight)]
-    reasons = [f"{len(names)} {fault} ({', '.join(names[:3])})" for fault, names in faults.items() if names]
-    if reasons:
-        raise InputError(
-            f"{path}: the weights do not fit config.json: {'; '.join(reasons)}; "
-            "take both from the same, whole repository"
-        )
-    return model
-
-
-def _finite(values: Tensor) -> bool:
-    """Return whether all values are finite, without memory of their size: the extremes of values with a NaN are NaN."""
-    return values.numel() == 0 or all(torch.isfinite(extreme) for extreme in torch.aminmax(values.detach()))
 
 
 def freeze(model: nn.Module, *, vision: bool) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from aes_r1.model import families
-from aes_r1.model.backbone import MIN_PIXELS, Backbone, whole
+from aes_r1.model.backbone import MIN_PIXELS, Backbone
 from aes_r1.model.files import written_to
+from aes_r1.model.weights import whole
 from aes_r1.settings import InputError
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")

@@ -78,12 +78,13 @@ def _lines(name: str) -> Update:
         if now - last < EVERY_S or done >= total:
             return
         last, (before, since) = now, first
-        left = f", about {_clock((now - since) / (done - before) * (total - done))} left" if done > before else ""
-        log.info("%s: %d of %d after %s%s%s", name, done, total, _clock(now - start), left, text and f", {text}")
+        left = f", about {clock((now - since) / (done - before) * (total - done))} left" if done > before else ""
+        log.info("%s: %d of %d after %s%s%s", name, done, total, clock(now - start), left, text and f", {text}")
 
     return update
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a duration as M:SS, or H:MM:SS from an hour on."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

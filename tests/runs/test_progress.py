@@ -95,3 +95,11 @@ def test_a_bar_moves_with_the_rows(clock, said):
     with progress.progress_bars() as bar:
         assert list(progress.moving(rows(), bar("interventions"), total=3)) == ["a", "b", "c"]
     assert said.messages == ["interventions: 2 of 3 after 1:30, about 0:45 left"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (1139.7, "19:00"), (3599.7, "1:00:00"), (3725, "1:02:05")],
+)
+def test_a_duration_never_shows_sixty_seconds(seconds, shown):
+    assert progress.clock(seconds) == shown
