@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from tests.planted import Planted, plant, planted_in
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let its workers wait for all other tests
+# A shell starts a job in the background with Ctrl-C ignored, and processes that tests start would ignore it likewise.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -53,16 +53,32 @@ def told(process: subprocess.Popen, number: int) -> list[str]:
     return said.splitlines()
 
 
+LIBRARIES = ("numpy", "torch", "transformers", "omegaconf", "hydra", "scipy", "rich", "PIL", "filelock")
+
+
 @pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT])
 @pytest.mark.parametrize("command", ["train", "evaluate", "distill", "prepare", "score --shards OUT"])
 def test_a_command_listens_before_it_imports_a_library(command, number, tmp_path):
     """The first library that it imports is replaced with one that sends the signal and then takes ten minutes."""
-    for library in ("numpy", "torch", "transformers", "omegaconf", "hydra", "scipy", "rich", "PIL", "filelock"):
+    for library in LIBRARIES:
         (tmp_path / f"{library}.py").write_text(f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(600)\n")
     process = start("-m", *f"aes_r1.{command}".split(), folder=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     _, said = process.communicate(timeout=300)
     expected = (1, ["aes_r1: interrupted"]) if number == signal.SIGINT else (75, [SAID])
     assert (process.returncode, said.splitlines()) == expected
+
+
+@pytest.mark.parametrize("command", ["train", "score"])
+def test_a_command_that_a_shell_started_in_the_background_goes_on_at_ctrl_c(command, tmp_path):
+    for library in LIBRARIES:
+        (tmp_path / f"{library}.py").write_text(f"import os\nos.kill(os.getpid(), {signal.SIGINT:d})\nos._exit(7)\n")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the process inherits
+    try:
+        process = start("-m", f"aes_r1.{command}", folder=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.communicate(timeout=300)[1] == ""
+    assert process.returncode == 7, "it went on after the signal"
 
 
 @pytest.mark.slow
