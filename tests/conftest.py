@@ -25,14 +25,22 @@ from tests.planted import Planted, plant, planted_in
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let its workers wait for all other tests
-# A shell starts a job in the background with Ctrl-C ignored, and processes that tests start would ignore it likewise.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions on CUDA round to 10 bits unless told otherwise, which would hide what a test compares."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture(autouse=True)
+def hear_interrupts() -> None:
+    """Let each test, and the processes that it starts, hear Ctrl-C.
+
+    A shell starts a job in the background with SIGINT ignored, and a command that a test runs in its own process
+    ignores it once it has ended with an error.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
