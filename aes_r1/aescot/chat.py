@@ -18,6 +18,7 @@ from aes_r1.aescot.answers import Answer, AnswerText, ReadAnswer, answer_text, p
 from aes_r1.aescot.budget import Budget, Price, TokenBucket
 from aes_r1.aescot.failures import NoAnswer, Refused, ServerGone
 from aes_r1.aescot.journal import Journal
+from aes_r1.data.contents import sha256_of_picture, stamp_of
 from aes_r1.data.sample import Sample, grid_size, open_picture
 from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import ChatSettings, InputError
@@ -84,18 +85,25 @@ class ChatModel:
 
         The model is asked again, up to `retries` times, for an answer that `read` cannot use, until UNREADABLE_IN_A_ROW
         such answers show that it cannot do better; the last answer is returned. The journal notes that the question was
-        given up, so that a later start does not go on buying. The journal's key holds everything that
-        decides the answer, so that nothing is bought twice; where the picture lies decides nothing. Raises NoAnswer,
-        CeilingReached, ServerGone or InputError.
+        given up, so that a later start does not go on buying. The journal's key holds everything that decides the
+        answer, so that nothing is bought twice. What the picture's file holds decides, and where it lies does not.
+        Raises NoAnswer, PictureError, CeilingReached, ServerGone or InputError.
         """
         settings = self.settings
         asked = (role, sample.dataset, sample.id, self.model, settings.api_base)
         limits = (max_pixels, settings.temperature, settings.max_tokens)
-        place = sample.image if picture else None  # stands in the keys of journals that older versions wrote
+        # In place of the picture's contents the keys of journals that older versions wrote have one of these.
+        older, contents = (True, sample.image) if picture else (None,), None
+
+        def key_of_try(number: int, picture_named: object) -> str:
+            return fingerprint(*asked, (prompt, picture_named, *limits), *((number,) if number else ()))
+
         for attempt in range(settings.retries + 1):
-            again = (attempt,) if attempt else ()
-            key = fingerprint(*asked, (prompt, picture, *limits), *again)
-            known = self.journal.get(key) or self.journal.get(fingerprint(*asked, (prompt, place, *limits), *again))
+            known = next(filter(None, (self.journal.get(key_of_try(attempt, one)) for one in older)), None)
+            if known is None and picture and contents is None:
+                contents = await asyncio.to_thread(lambda: sha256_of_picture(stamp_of(sample.image)))
+            key = key_of_try(attempt, contents if picture else False)
+            known = known or self.journal.get(key)
             if known is None:
                 async with self._slots:
                     if self._closed is not None and (sample.dataset, sample.id) not in self._finishing:

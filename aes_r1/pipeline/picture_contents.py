@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
+from aes_r1.data.contents import sha256_of_picture, stamp_of
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError, no_longer_there
 from aes_r1.pipeline.job import Job
-from aes_r1.runs.files import sha256_of, write_text_atomically
+from aes_r1.runs.files import write_text_atomically
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
 
@@ -37,40 +36,29 @@ def _contents(job: Job, images: Sequence[str]) -> list[str]:
     files = [image for image in images if not Path(image).is_relative_to(scenes)]
     if not files:
         return []
-    # The files are read once, and again where one may have changed. The time of change is compared as well as that of
-    # modification, because a copy that keeps the latter may replace a picture by one of the same size.
-    written = fingerprint([_stamp(image) for image in files])
+    # The files are read once, and again where one may have changed.
+    with _there():
+        written = fingerprint([stamp_of(image) for image in files])
 
     def make(target: Path) -> None:
         if len(files) >= _SAID_FROM:
             log.info("reading %d pictures once, to name what is made of them by what they hold", len(files))
         digests = []
-        for digest in prefetch(
-            files, lambda image: _sha256(_stamp(image)), workers=job.settings.data.workers, ahead=64
-        ):
-            digests.append(digest)
-            job.processes.keep_waiting()  # raises where the job should stop
+        with _there():
+            for digest in prefetch(
+                files, lambda image: sha256_of_picture(stamp_of(image)), workers=job.settings.data.workers, ahead=64
+            ):
+                digests.append(digest)
+                job.processes.keep_waiting()  # raises where the job should stop
         write_text_atomically(target / "sha256", fingerprint(digests))
 
     entry = made_once(job.store, "digests", written, make, waiting=job.processes.keep_waiting)
     return [(entry / "sha256").read_text()]
 
 
-def _stamp(image: str) -> tuple[str, int, int, int]:
-    with _there(image):
-        status = os.stat(image)
-    return os.path.realpath(image), status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-@cache  # the critiques that are kept are about most of the pictures that were asked about
-def _sha256(stamp: tuple[str, int, int, int]) -> str:
-    with _there(stamp[0]):
-        return sha256_of(Path(stamp[0]))
-
-
 @contextlib.contextmanager
-def _there(image: str) -> Iterator[None]:
+def _there() -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise no_longer_there(PictureError(image, error.strerror or str(error))) from error
+    except PictureError as error:
+        raise no_longer_there(error) from error

@@ -138,6 +138,31 @@ def test_every_picture_is_decided_once_and_nothing_is_bought_twice_after_a_kill(
 
 
 @pytest.mark.slow
+def test_a_picture_that_was_replaced_under_its_name_is_asked_about_again_and_no_other(pictures, serve, tmp_path):
+    url, log = serve()
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    mine.mkdir()
+    for name in ("0003.png", "0004.png", "0005.png"):
+        (mine / name).write_bytes((pictures / name).read_bytes())
+
+    def bought(folder: Path) -> int:
+        before = len(read_rows(log)) if log.exists() else 0
+        run(distil(folder, out, url, judge__name="openai"))
+        return len(read_rows(log)) - before
+
+    each, left = divmod(bought(mine), 3)
+    assert (each >= 2, left) == (True, 0), "the expert and at least one question of the judge"
+    critiques = {row["id"]: row for row in read_rows(out / "aescot.jsonl")}
+    assert bought(mine) == 0
+    assert bought(mine.rename(tmp_path / "moved")) == 0, "where the pictures lie decides nothing"
+    (tmp_path / "moved" / "0004.png").write_bytes((pictures / "0009.png").read_bytes())
+    assert bought(tmp_path / "moved") == each
+    after = {row["id"]: row for row in read_rows(out / "aescot.jsonl")}
+    assert [name for name in after if after[name]["critique"] != critiques[name]["critique"]] == ["0004"]
+    assert bought(tmp_path / "moved") == 0
+
+
+@pytest.mark.slow
 def test_a_silent_judge_costs_no_critique(pictures, serve, tmp_path):
     """One answer in ten is empty, and one of five among 120 critiques leaks the score: all others are kept."""
     url, _ = serve(faults=2)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
+from aes_r1.data import contents
 from aes_r1.model import tiny
 from aes_r1.pipeline import cold_start_records, cold_start_stage, picture_contents
 from aes_r1.pipeline.picture_contents import contents_of
@@ -120,15 +121,15 @@ def test_files_are_read_once(root, tmp_path, monkeypatch):  # noqa: F811
     images = [one.image for one in job.train]
     first = contents_of(job, images)
     reads: list[str] = []
-    read = picture_contents.sha256_of
-    monkeypatch.setattr(picture_contents, "sha256_of", lambda image: reads.append(str(image)) or read(image))
+    read = contents.sha256_of
+    monkeypatch.setattr(contents, "sha256_of", lambda image: reads.append(str(image)) or read(image))
     assert contents_of(job, images) == first
     part = contents_of(job, images[1:])
     assert reads == [], "a part of the list needs no file again"
     touch(Path(images[0]))
     assert contents_of(job, images) == first
     assert reads == [os.path.realpath(images[0])]
-    picture_contents._sha256.cache_clear()  # as in another process
+    contents.sha256_of_picture.cache_clear()  # as in another process
     assert (contents_of(job, images), contents_of(job, images[1:])) == (first, part)
     assert len(reads) == 1, "the store knows them"
 

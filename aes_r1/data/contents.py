@@ -1,0 +1,37 @@
+"""Name what the file of a picture holds, by which a picture that was replaced under its name is another."""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import cache
+from pathlib import Path
+
+from aes_r1.data.sample import PictureError
+from aes_r1.runs.files import sha256_of
+
+Stamp = tuple[str, int, int, int]
+
+
+def stamp_of(image: str) -> Stamp:
+    """Return what changes whenever the file does: its resolved path, size, and times of modification and change.
+
+    The time of change is compared as well as that of modification, because a copy that keeps the latter may replace a
+    picture by one of the same size. Raises PictureError where it is no file.
+    """
+    try:
+        status = os.stat(image)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise PictureError(image, getattr(error, "strerror", None) or str(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError(image, "a folder, pipe, socket or device, not a file")
+    return os.path.realpath(image), status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@cache  # several questions are about the same picture
+def sha256_of_picture(stamp: Stamp) -> str:
+    """Return the SHA-256 of the bytes of the file that `stamp` was taken of; raises PictureError."""
+    try:
+        return sha256_of(Path(stamp[0]))
+    except OSError as error:
+        raise PictureError(stamp[0], error.strerror or str(error)) from error
