@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 from aes_r1 import announce, overrides
 from aes_r1.aescot.failures import ServerGone
+from aes_r1.config_faults import fault_in_config_file
 from aes_r1.points import REASON, Sweep, point_command, run_point
 from aes_r1.recipe import to_settings
 from aes_r1.rollout.failures import ServersGone
@@ -216,7 +217,8 @@ def _ending(error: BaseException, schema: type | None = None) -> tuple[int, str]
             return 2, f"{place}: {error.strerror}; {_CANNOT_WRITE[error.errno]}"
         case KeyboardInterrupt():
             return _interrupted(schema)
-    return None
+    fault = fault_in_config_file(error)
+    return None if fault is None else (2, fault)
 
 
 def speak_anywhere() -> None:
@@ -349,7 +351,9 @@ def _one_line(error: BaseException, schema: type) -> str:
     explanation = overrides.explained(message, schema, CONF)
     if explanation is not None:
         return explanation
-    return ", ".join(line.strip() for line in message.splitlines() if line.strip()) or type(error).__name__
+    lines = ", ".join(line.strip() for line in message.splitlines() if line.strip())
+    cause = error.__cause__ or error.__context__
+    return lines or (_one_line(cause, schema) if cause is not None else type(error).__name__)
 
 
 def exit_with(code: int, message: str) -> NoReturn:

@@ -300,6 +300,11 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
 def check_keys(values: dict[str, Any], schema: type, conf: Path) -> None:
     """Raise InputError for a key of `values` that the dataclass `schema` lacks, and name the nearest that it has."""
     name = _unknown_key(values, schema, "")
+    if name is not None and name.partition(".")[0] in _ADDED:
+        raise InputError(
+            f"config key {name}: a file of {name.partition('.')[0]}/ needs the first line # @package _global_, "
+            "and keys with values below it"
+        )
     if name is not None:
         raise InputError(f"config key {name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}")
 
