@@ -39,7 +39,7 @@ from aes_r1.scoring.bursts import MEANING, group_takes, kept_summary
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, row_of, sorted_rows, write_rows
-from aes_r1.settings import require
+from aes_r1.settings import printable, require
 
 AT_ONCE = 32  # pictures that one server is asked about
 _SORT_HELP = (
@@ -153,7 +153,7 @@ def _close(scored: Scored, skipped: Counter[str], began: float) -> int:
     """
     counts, unreadable, chosen, listed = scored
     for error in unreadable:
-        print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
+        print(f"aes_r1: {printable(str(error))}", file=sys.stderr)
     closing = [*summary(counts, unreadable, skipped, time.monotonic() - began), *kept_summary(chosen)]
     for line in closing:
         print(line, file=sys.stderr)
