@@ -31,7 +31,7 @@ from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
 from aes_r1.data.sample import Sample
 from aes_r1.runs.cells import format_cell
-from aes_r1.settings import PAPER_PIXELS, DistillSettings, as_dict
+from aes_r1.settings import PAPER_PIXELS, DistillSettings, as_dict, printable
 from aes_r1.tracking.tracker import Tracker
 
 
@@ -59,7 +59,7 @@ def run(settings: DistillSettings) -> None:
     listed = samples
     samples, dropped = check_pictures(listed, workers=data.workers, strict=data.strict)
     for row in dropped:
-        print(f"left out {row['path']}: {row['reason']}", file=sys.stderr)
+        print(f"left out {printable(row['path'])}: {row['reason']}", file=sys.stderr)
     out = Path(settings.out)
     try:
         _build(samples, settings, max_pixels, listed)

@@ -61,11 +61,13 @@ def config_folders(arguments: Sequence[str]) -> list[str]:
 def check(arguments: Sequence[str], schema: type = Settings) -> None:
     """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
     options, texts = _options(), _text_keys(schema)
+    chooses_sweeper = any(argument.lstrip("+").startswith(("sweeps=", "hydra/sweeper=")) for argument in arguments)
     has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
     for argument, following in _with_values(arguments):
         if not has_out:
             _check_sweep_folder(argument)
         if not argument.startswith("-"):
+            _check_axis(argument, has_axes=chooses_sweeper or bool(config_folders(arguments)))
             _check_override(argument, texts)
             continue
         name, equals, value = argument.partition("=")
@@ -111,6 +113,8 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
     from hydra.errors import HydraException
 
     key, equals, value = argument.partition("=")
+    if equals and not key.strip("+~ "):
+        raise InputError(f"{argument}: a value without a key; give KEY=VALUE")
     if equals and key != key.strip():
         raise InputError(f"{argument!r}: white space around a key; give {shlex.quote(f'{key.strip()}={value}')}")
     try:
@@ -183,6 +187,16 @@ def _check_sweep_folder(argument: str) -> None:
     if key.lstrip("+~") in ("hydra.sweep.dir", "hydra.sweep.subdir"):
         remedy = shlex.quote(f"out={value}/${{run_hash:}}")
         raise InputError(f"{argument}: the runs of a multirun live where out= says; give {remedy}")
+
+
+def _check_axis(argument: str, *, has_axes: bool) -> None:
+    """Raise InputError for an axis of a multirun where nothing that was chosen `has_axes`: Hydra could not add it."""
+    key, _, value = argument.partition("=")
+    axis = key.lstrip("+").removeprefix("hydra.sweeper.params.")
+    if axis != key.lstrip("+") and not has_axes:
+        raise InputError(
+            f"{argument}: no sweep of the recipe has axes; give --multirun {shlex.quote(f'{axis}={value}')}"
+        )
 
 
 def _check_group(argument: str, key: str, value: Any) -> None:
@@ -284,6 +298,9 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
         found = [name.strip() for name in match[3].replace("\n", ",").split(",")]
         options = [name for name in found if name and name not in _ONLY_EXTENDED]
         return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
+    match = re.search(r"Error merging override ([^=]*)=(.*)", message)
+    if match:
+        return f"{match[1]}={match[2]}: the setting is of another kind; --cfg job prints its value"
     match = re.search(r"Multiple values for (\w+)\. To override", message)
     if match:
         return f"+{match[1]}=..: the recipe has a {match[1]} already; give {match[1]}=.. without +"

@@ -36,7 +36,7 @@ from aes_r1.data.sample import SUFFIXES, Sample
 from aes_r1.data.splits import stratified_indices
 from aes_r1.runs.files import write_json
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import DataSettings, InputError, PrepareSettings
+from aes_r1.settings import DataSettings, InputError, PrepareSettings, printable
 
 
 def run(settings: PrepareSettings) -> None:
@@ -252,7 +252,7 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
         row = example[kind]
         reason = row["reason"].removeprefix(kind).removeprefix(": ")
         such_as = f"{row['id']}: {reason}" if reason else row["id"]
-        console.print(f"left out: {count} ({kind}; such as {such_as})", soft_wrap=True)
+        console.print(f"left out: {count} ({kind}; such as {printable(such_as)})", soft_wrap=True)
     for name, count in report["pictures_without_label"].items():
         if count:
             console.print(f"{name}: {count} pictures without a label")

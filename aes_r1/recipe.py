@@ -22,12 +22,24 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
 def _expand_sets(values: dict) -> None:
     """Replace the names in data.unseen, evaluation.also and `also` with the settings of those sets."""
     if values.get("also"):
-        values["also"] = [_data_set(entry) for entry in values["also"]]
+        values["also"] = [_data_set(entry) for entry in _listed("also", values["also"])]
     evaluation, data = values.get("evaluation"), values.get("data")
     if isinstance(evaluation, dict) and isinstance(data, dict):
         unseen = data.get("unseen") if "trainer" in values else None  # a run is also evaluated on unseen sets
-        names = [*(unseen or []), *(evaluation.get("also") or []), *(values.pop("also", None) or [])]
+        names = [*_listed("data.unseen", unseen), *_listed("evaluation.also", evaluation.get("also"))]
+        names += values.pop("also", None) or []
         evaluation["also"] = [_data_set(entry) for entry in names]
+
+
+def _listed(key: str, entries: Any) -> list:
+    """Return the further sets that `key` names, [] for null; InputError where they are no list of sets."""
+    entries = [] if entries is None else entries
+    if not isinstance(entries, list):
+        raise InputError(f"{key}={entries}: must be a list of data sets, as {key}=[scenes_harsh]")
+    for entry in entries:
+        if not isinstance(entry, str | dict):
+            raise InputError(f"{key}={entry}: must be the name of a data set, or its settings, {{name: .., root: ..}}")
+    return entries
 
 
 def _data_set(entry: Any) -> dict:

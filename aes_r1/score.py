@@ -39,7 +39,7 @@ from aes_r1.scoring.bursts import MEANING, group_takes, kept_summary
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, row_of, sorted_rows, write_rows
-from aes_r1.settings import require
+from aes_r1.settings import address_rule, printable, require
 
 AT_ONCE = 32  # pictures that one server is asked about
 _SORT_HELP = (
@@ -83,6 +83,9 @@ def _check(options: argparse.Namespace) -> None:
     used = options.best_of or options.alike == SAME_SCENE_BITS
     require(used, "--alike", options.alike, "is for --best-of; give --best-of, too")
     require(0 <= options.alike < 32, "--alike", options.alike, "must be a number of bits in 0..31")
+    for url in options.url:
+        address_rule("--url", url, "give the server's address, as --url http://127.0.0.1:8100")
+    require(options.shards != "", "--shards", "", "must name a folder; . is the current one")
     for key in ("sort", "shards") if options.best_of else ():
         value = getattr(options, key)
         require(value is None, f"--{key}", value, f"cannot be combined with --best-of; leave --{key} out")
@@ -153,7 +156,7 @@ def _close(scored: Scored, skipped: Counter[str], began: float) -> int:
     """
     counts, unreadable, chosen, listed = scored
     for error in unreadable:
-        print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
+        print(f"aes_r1: {printable(str(error))}", file=sys.stderr)
     closing = [*summary(counts, unreadable, skipped, time.monotonic() - began), *kept_summary(chosen)]
     for line in closing:
         print(line, file=sys.stderr)

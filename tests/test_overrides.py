@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aes_r1 import command, overrides
-from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings
+from aes_r1.recipe import to_settings
+from aes_r1.settings import CONF, EvaluateSettings, InputError, PrepareSettings, Settings
 from aes_r1.trainer.step_images import rapo_steps
 from tests.recipes import composed
 from tests.test_command import train
@@ -168,6 +170,11 @@ def test_what_hydra_reads_as_it_is_meant_passes(argument):
         ("trainer=7", "trainer=7: no such option; there are paper, rapo, sft"),
         ("trainer=base", "trainer=base: no such option; there are paper, rapo, sft"),
         ("data=on_disk", "data=on_disk: no such option; there are aadb, "),
+        ("+=1", "+=1: a value without a key"),
+        ("++=[a]", "a value without a key"),
+        ("~=1", "a value without a key"),
+        ("hydra.sweeper.params.seed=1,2", "no sweep of the recipe has axes; give --multirun seed=1,2"),
+        ("+hydra.sweeper.params.seed=range(3)", "give --multirun 'seed=range(3)'"),
         ("+experiment=true", "no such option; there are cold_start"),
     ],
 )
@@ -199,8 +206,20 @@ def test_other_arguments(argument, says):
         ("trainer.learning_rate=1", "nearest: trainer.lr"),
         ("data.root=x", "the chosen data does not use it; choose another with data="),
         ("data@x=folder", "a group has one place; give data="),
-        ("=x", "a value without a key"),
         ("data=", "data=: no such option"),
+        ("evaluation.also=scenes_harsh", "evaluation.also=scenes_harsh: must be a list of data sets"),
+        ("evaluation.also=7", "evaluation.also=7: must be a list of data sets, as evaluation.also=[scenes_harsh]"),
+        ("data.unseen=scenes_harsh", "data.unseen=scenes_harsh: must be a list of data sets"),
+        ("data.unseen=[7]", "data.unseen=7: must be the name of a data set, or its settings"),
+        ("evaluation.also=[[scenes_harsh]]", "must be the name of a data set, or its settings"),
+        ("evaluation.also=[null]", "evaluation.also=None: must be the name of a data set"),
+        ("trainer.lr=null", "trainer.lr=null: must be a number"),
+        ("seed=null", "seed=null: must be a whole number"),
+        ("data.strict=null", "data.strict=null: must be true or false"),
+        ("run_name=null", "run_name=null: must be a text"),
+        ("cold_start.data=[a.jsonl]", "cold_start.data=['a.jsonl']: must be one text"),
+        ("run_name={a: b}", "run_name={'a': 'b'}: must be one text"),
+        ("evaluation.protocols={a: 1}", "evaluation.protocols={a: 1}: the setting is of another kind"),
         ("+trainer=sft", "give trainer=.. without +"),
         ("reward.rank=1", "config key reward.rank: "),
         ("trainer.lr=abc", "trainer.lr=abc: must be a number"),
@@ -224,6 +243,12 @@ def test_the_nearest_thing_is_named(argument, says):
     message = command._one_line(caught.value, Settings)
     assert says in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("also", [7, "para", {"name": "para"}, [7], [["para"]], [None]])
+def test_further_sets_are_a_list_of_names_or_settings(also):
+    with pytest.raises(InputError, match=r"^also=.*: must be (a list of data sets|the name of a data set)"):
+        to_settings(OmegaConf.create({"also": also}), PrepareSettings)
 
 
 @pytest.mark.parametrize("key", ["trainer.epochs", "++trainer.epochs"])

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from aes_r1.data.catalog import CATALOG
+from aes_r1.data.loader import load_samples
 from aes_r1.prepare import run
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
 from tests import processes
@@ -45,6 +46,19 @@ def test_without_data_the_sets_are_listed(tmp_path):
         assert name in done.stdout
         assert row.source.split(" ")[0] in done.stdout
     assert "data.root=DIR" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["a\x9b2Jb.png", "a\u202egnp.png", "a\u2028b.png", "a\u200bb.png"])
+def test_a_name_that_would_move_the_cursor_is_shown_as_escapes(name, tmp_path, capsys, caplog):
+    (tmp_path / "labels.csv").write_text(
+        f"image,mos,split\na.png,0.5,test\n{name},0.5,train\n{name},0.6,train\nb{name},0.5,test\n", encoding="utf-8"
+    )
+    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
+    prepared(tmp_path / "out", settings("folder", tmp_path))
+    load_samples(settings("folder", tmp_path), "test", seed=0, store=tmp_path)
+    shown = capsys.readouterr().out + caplog.text
+    assert not [letter for letter in shown if letter in name and not letter.isprintable()]
+    assert shown.count(name.encode("unicode_escape").decode()) == 3
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "spaq"])

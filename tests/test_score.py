@@ -181,6 +181,9 @@ def test_the_last_lines_say_what_was_scored_and_what_not(photos, talking_run, mo
         (("a.jpg", "--model", "m", "--shards", "out", "--sort", "score"), "--sort=score"),
         (("a.jpg", "--model", "m", "--format", "xml"), "xml"),
         (("a.jpg", "--model", "m", "--samples", "0"), "--samples=0"),
+        ((__file__, "--model", "m", "--url", "localhost:8100"), "--url=localhost:8100: give the server's address"),
+        ((__file__, "--model", "m", "--url", ""), "--url: give the server's address, as --url http://127"),
+        ((__file__, "--model", "m", "--shards", ""), "--shards=: must name a folder"),
         (("a.jpg", "--model", "m", "--shards", "out", "--format", "csv"), "--format=csv"),
         (("a.jpg", "--model", "m", "--shards", "out", "--workers", "0"), "--workers=0"),
         *(

@@ -178,13 +178,18 @@ class ChatModel:
     async def _complete(self, messages: list[dict[str, Any]], schema: dict[str, Any]) -> Any:
         settings = self.settings
         extra = {"response_format": schema} if self._wants_schema() else {}
-        return await self._litellm_router().acompletion(
+        response = await self._litellm_router().acompletion(
             model=settings.group,
             messages=messages,
             temperature=settings.temperature,
             max_tokens=settings.max_tokens,
             **extra,
         )
+        if response is None:
+            import openai
+
+            raise openai.OpenAIError("neither answer nor error, as litellm makes of status 422; see the server's log")
+        return response
 
     def _litellm_router(self) -> Any:
         if self._router is None:
@@ -230,8 +235,8 @@ class ChatModel:
         choice = response.choices[0] if response.choices else None
         text = answer_text(choice)
         usage = getattr(response, "usage", None)
-        prompt_tokens = getattr(usage, "prompt_tokens", 0) or estimate
-        completion_tokens = getattr(usage, "completion_tokens", 0) or tokens_in(text.text)
+        prompt_tokens = _counted(usage, "prompt_tokens") or estimate
+        completion_tokens = _counted(usage, "completion_tokens") or tokens_in(text.text)
         return self._row(role, sample, text, prompt_tokens, completion_tokens, seconds)
 
     def _row(
@@ -366,6 +371,12 @@ def data_url(path: str, max_pixels: int) -> tuple[str, tuple[int, int]]:
     stream = io.BytesIO()
     picture.resize(size).save(stream, "JPEG", quality=95)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", size
+
+
+def _counted(usage: Any, name: str) -> int:
+    """Return the tokens that a server counted; 0 where it counted none, or what can be no count."""
+    count = getattr(usage, name, 0)
+    return count if isinstance(count, int) and count > 0 else 0
 
 
 def tokens_in(text: str) -> int:

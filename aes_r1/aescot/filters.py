@@ -41,7 +41,10 @@ _KEYS = {  # every way in which models have spelled a key, without case and punc
     **dict.fromkeys(("colour", "colors", "colours"), "color"),
     **dict.fromkeys(("judgment", "overalljudgement", "overalljudgment", "finaljudgement"), "judgement"),
 }
-_PLACEHOLDER = re.compile(r"\W*(?:n/?a|none|null|nil|todo|tbd|unknown|not applicable|string)?\W*", re.IGNORECASE)
+# A text without a letter says nothing of a picture either.
+_PLACEHOLDER = re.compile(
+    r"[\W\d_]*(?:n/?a|nan|none|null|nil|todo|tbd|unknown|not applicable|string|text)?[\W\d_]*", re.IGNORECASE
+)
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH = frozenset(
     (  # function words, and critics' words, that other European languages do not share

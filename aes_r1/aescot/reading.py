@@ -75,6 +75,8 @@ def read_object(
         if not complete or not is_complete(complete[-1].values):
             return None
     chosen = complete[-1]
+    if decides is not None and "repaired" in chosen.mended and _cuts_number(text, names):
+        return None
     drafts = any(one.values != chosen.values and is_complete(one.values) for one in complete)
     return Reading(chosen.values, (*chosen.mended, "draft") if drafts else chosen.mended)
 
@@ -135,6 +137,19 @@ MAX_KEY = 80  # characters before a value in which its key is looked for
 _BEFORE_VALUE = re.compile(r"""(?:["'“”]\s*:\s*["'“”]?|,\s*\w+[^\S\n]*:[^\S\n]*)\Z""")
 _KEY = re.compile(r"[\"'“”]?([\w &-]{1,40})[\"'“”]?\s*:")
 
+# A number without quotes, and what follows it on its line.
+_NUMBER = re.compile(
+    r"\s*[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+[^\S\n]*+(?P<rest>[^\n]?[^\n]?)"
+)
+_ENDS_VALUE = re.compile(r"""[,;}\]"'”]|//|/\*|#|\Z""")
+
+
+def _cuts_number(text: str, names: Mapping[str, str]) -> bool:
+    """Return whether a number of any of `names` goes on where json_repair ends it: 7 of `7%`, 4 of `4 / 5`."""
+    numbers = (_NUMBER.match(text, key.end()) for key in _KEY.finditer(text) if plain(key[1]) in names)
+    return any(number is not None and not _ENDS_VALUE.match(number["rest"]) for number in numbers)
+
+
 # An outermost object: its place in the text, its value, and whether json_repair had to read it.
 _Object = tuple[int, Any, bool]
 
@@ -144,7 +159,7 @@ def _objects(text: str) -> tuple[list[_Object], list[tuple[int, str]]]:
 
     An object whose braces close is repaired; the objects inside any other one count as outermost.
     """
-    decoder = json.JSONDecoder(strict=False, parse_int=_integer)
+    decoder = json.JSONDecoder(strict=False, parse_int=_integer, object_pairs_hook=_without_repeated)
     objects: list[_Object] = []
     broken: list[tuple[int, str]] = []
     closed = _closing_braces(text)
@@ -207,7 +222,7 @@ def _inside(outer: Any) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _object_in(text: str) -> Any:
     try:
-        return json.loads(text, strict=False, parse_int=_integer)
+        return json.loads(text, strict=False, parse_int=_integer, object_pairs_hook=_without_repeated)
     except (json.JSONDecodeError, RecursionError):
         return None
 
@@ -224,6 +239,14 @@ def _repair(text: str) -> Any:
         return json_repair.loads(text, skip_json_loads=True)
     except (RecursionError, ValueError):
         return None
+
+
+def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object in which a key with two different values has none, because either could be meant."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        values[key] = value if key not in values or values[key] == value else None
+    return values
 
 
 def _integer(digits: str) -> int | float:

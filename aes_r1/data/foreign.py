@@ -52,8 +52,11 @@ def is_heic(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS and b"avif" not in head[16:64]
 
 
-def describe_file(head: bytes) -> str:
-    """Describe in one line an unreadable file that begins with `head`, with the way out."""
+def describe_file(head: bytes, *, reads_heic: bool = False) -> str:
+    """Describe in one line an unreadable file that begins with `head`, with the way out.
+
+    reads_heic: whether HEIC can be read here, so that such a file must be damaged.
+    """
     if not head:
         return f"an empty file; {_AGAIN}"
     if not head.strip(b"\0"):
@@ -62,7 +65,7 @@ def describe_file(head: bytes) -> str:
         if head.startswith(opening):
             return description
     if head[4:8] == b"ftyp":
-        return _describe_boxes(head)
+        return _describe_boxes(head, reads_heic)
     for opening, name in _KNOWN:
         if head.startswith(opening):
             return f"a damaged {name} file, or a kind of {name} that cannot be read; {_AGAIN}, or {_EXPORT}"
@@ -79,8 +82,10 @@ def describe_file(head: bytes) -> str:
     return f"not a picture that can be read; {_EXPORT}"
 
 
-def _describe_boxes(head: bytes) -> str:
+def _describe_boxes(head: bytes, reads_heic: bool) -> str:
     """Describe a file in the ISO base media container, whose brand names the format."""
+    if is_heic(head) and reads_heic:
+        return f"a damaged HEIC picture; {_AGAIN}, or {_EXPORT}"
     if is_heic(head):
         return f"a HEIC picture; pip install -e '.[photos]' reads it, or {_EXPORT}"
     brand = head[8:12]

@@ -93,13 +93,19 @@ def number(
     return result
 
 
-def column(row: dict[str, Any], name: str, path: Path) -> Any:
-    """Return the cell `name` of `row`; where it is missing, the InputError names the columns that there are."""
+def column(row: dict[str, Any], name: str, path: Path, location: str | None = None) -> Any:
+    """Return the cell `name` of `row`; where it is missing, the InputError names the columns that there are.
+
+    location: of a row that may lack what other rows have, because its file is no CSV.
+    """
     if row.get(name) is None:
+        where = str(path) if location is None or path.suffix in (".csv", ".tsv") else f"{path}, {location}"
+        if name in row:
+            raise InputError(f"{where}: no {name} ({name}={row[name]}); fill it in, or take the row out")
         names = ", ".join(str(key) for key in row)
-        raise InputError(
-            f"{path}: no column {name}; it has {names}; the first line must name the columns, {name} among them"
-        )
+        rule = f"the first line must name the columns, {name} among them"
+        rule = f"every row needs {name}" if path.suffix in (".json", ".jsonl") else rule
+        raise InputError(f"{where}: no column {name}; it has {names}; {rule}")
     return row[name]
 
 
@@ -127,7 +133,7 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
 
 def labels_file(root: Path) -> Path:
     """Find the one label file in `root`; InputError where there is none, or more than one."""
-    existing = [root / name for name in _FILES if (root / name).exists()]
+    existing = [root / name for name in _FILES if os.path.lexists(root / name)]  # also a link to a missing file
     if len(existing) > 1:
         raise InputError(
             f"data.root={root}: {' and '.join(path.name for path in existing)}; keep the one that is meant"
@@ -214,7 +220,7 @@ def _label(row: dict[str, Any], path: Path, location: str, root: Path, scale: tu
                 f"{where}: column {name} has a meaning of its own in the program; rename the column; "
                 "counts of raters are count_1, count_2, .., and data.attributes names columns of ratings"
             )
-    image = image_name(column(row, "image", path), where, root)
+    image = image_name(column(row, "image", path, location), where, root)
     score = _score(row, path, location, scale)
     split = _split(row.get("split"), where)
     spread, count = _spread_and_raters(row, path, location, scale)
@@ -225,7 +231,7 @@ def _label(row: dict[str, Any], path: Path, location: str, root: Path, scale: tu
         spread = _vote_spread(votes, scale) if spread is None else spread
         count = sum(votes) if count is None else count
         attributes["votes"] = votes
-    if any(_SURROGATE.search(json.dumps(value, ensure_ascii=False, default=str)) for value in attributes.values()):
+    if _SURROGATE.search(json.dumps(attributes, ensure_ascii=False, default=str)):
         raise InputError(f"{where}: half a character (a lone surrogate) in a column; mend the text")
     return Label(image, score, spread, count, split, attributes)
 
@@ -234,7 +240,7 @@ def _score(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
     where, (low, high) = f"{path}, {location}", scale
     mos = row.get("mos")
     if mos is None and "mos" not in row:
-        column(row, "mos", path)
+        column(row, "mos", path, location)
     if mos is None or (isinstance(mos, str) and not mos.strip()):
         raise InputError(f"{where}: no opinion (mos={mos!r}); fill it in, or take the row out")
     score = number(mos, path, location, "mos", scale)
@@ -265,8 +271,8 @@ def _spread_and_raters(
     if spread is not None and not 0 <= spread <= length:
         raise InputError(f"{where}: mos_std={std} must lie between 0 and {length:g}, the length of the scale")
     count = number(raters, path, location, "n_raters", whole=True) if raters not in (None, "") else None
-    if count is not None and (count < 1 or count != int(count)):
-        raise InputError(f"{where}: n_raters={raters} must be a whole number above 0, or empty")
+    if count is not None and not (1 <= count <= MAX_RATERS and count == int(count)):
+        raise InputError(f"{where}: n_raters={raters} must be a whole number from 1 to {MAX_RATERS}, or empty")
     return spread, None if count is None else int(count)
 
 
@@ -291,9 +297,9 @@ def image_name(image: Any, where: str, root: Path) -> str:
         raise InputError(f"{where}: image={image[:60]} is no file here; save the picture below data.root and name that")
     if DRIVE.match(image):
         raise InputError(f"{where}: image={image} is an absolute Windows path; give the path below data.root")
-    if _SURROGATE.search(image) or any(ord(letter) < 32 for letter in image):
-        raise InputError(f"{where}: image={image!r} holds what no name should; rename the picture")
     name = local_name(image)
+    if _SURROGATE.search(name) or any(ord(letter) < 32 for letter in name):  # the address had them as %0A
+        raise InputError(f"{where}: image={image!r} holds what no name should; rename the picture")
     name = name if exists(root / name) else name.strip()
     below = os.path.relpath(name, root.absolute()) if os.path.isabs(name) else ""
     return name if not below or below.split(os.sep)[0] == ".." else below  # so that a picture has one name
@@ -305,9 +311,9 @@ def avt_ai_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"images/{column(row, 'image_id', path)}",
-            number(row["mos01"], path, location, "mos01"),
-            number(row["mos_std01"], path, location, "mos_std01"),
-            attributes={"source": row["source"]},
+            number(column(row, "mos01", path), path, location, "mos01"),
+            number(column(row, "mos_std01", path), path, location, "mos_std01"),
+            attributes={"source": column(row, "source", path)},
         )
         for location, row in table(path)
     ]

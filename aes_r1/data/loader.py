@@ -20,7 +20,7 @@ from aes_r1.data.pairs import opinions_of
 from aes_r1.data.records import read_records, require_one_opinion, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve_validation, share_out, stratified_draw
-from aes_r1.settings import DataSettings, InputError, place
+from aes_r1.settings import DataSettings, InputError, place, printable
 
 log = logging.getLogger("aes_r1")
 
@@ -161,7 +161,7 @@ def _samples_of_labels(data: DataSettings, split: str, seed: int) -> list[Sample
         first = dropped[0]
         log.warning(
             "data=%s: %d rows left out (%s: %s, ..); aes_r1.prepare lists them",
-            *(data.name, len(dropped), first.image, first.fault),
+            *(data.name, len(dropped), printable(first.image), first.fault),
         )
     if all(label.split != "validation" for label in labels):
         carved = carve_validation([label.image for label in labels if label.split == "train"], seed)

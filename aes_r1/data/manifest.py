@@ -20,14 +20,14 @@ import numpy as np
 from aes_r1.data.attributes import attributes_fault
 from aes_r1.data.names import name_fault
 from aes_r1.data.sample import Sample
-from aes_r1.data.spreadsheet import parse_json
+from aes_r1.data.spreadsheet import parse_json, require_file
 from aes_r1.runs.files import replacing, sha256_of, write_rows
 from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
 BATCH = 5000  # rows held at once while a manifest is turned into Arrow
 # Raised whenever more is refused, because an Arrow file that was checked by fewer rules must be made anew.
-RULES = 2
+RULES = 3
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
@@ -73,6 +73,7 @@ def _read(path: Path, *, by_user: bool) -> Samples:
     """
     from datasets import Dataset
 
+    require_file(path)
     try:
         digest = sha256_of(path)[:16]
     except OSError as error:
@@ -129,10 +130,14 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
     line_of: dict[str, dict[str, int]] = defaultdict(dict)  # by data set and id
     line_number = 0
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for line in file:
                 line_number += 1
-                values = parse_json(line, f"{path}, line {line_number}")
+                if not line.strip():
+                    continue
+                values = parse_json(line.strip(), f"{path}, line {line_number}")
+                if not isinstance(values, dict):
+                    raise _Fault("not a JSON object; one object per line, as aes_r1.prepare writes them")
                 image = values["path"] if "path" in values else values["image"]
                 sample = Sample(image=image, **{name: values[name] for name in fields if name in values})
                 _check_types(sample)
@@ -163,7 +168,10 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
 
 _LEAST = {"n_raters": 1, "width": 1, "height": 1, "bytes": 0}  # the least value of every whole number
 # Results are named DATASET/SPLIT. An id may hold what a file's name may, which prepare takes it from.
-_NO_NAME = {"id": re.compile(r"[\x00-\x1f]"), "dataset": re.compile(r"[\x00-\x1f\x7f-\x9f/]")}
+_NO_NAME = {
+    **dict.fromkeys(("id", "image"), re.compile(r"[\x00-\x1f]")),
+    "dataset": re.compile(r"[\x00-\x1f\x7f-\x9f/]"),
+}
 _TYPES = {
     **dict.fromkeys(("id", "image", "dataset"), (str,)),
     **dict.fromkeys(("mos", "mos_std"), (int, float, type(None))),
@@ -196,7 +204,8 @@ def _check_types(sample: Sample) -> None:
         raise ValueError(f"mos_std={sample.mos_std} is outside [0, 1]")
     if sample.split not in ("train", "validation", "test"):
         raise ValueError(f"split={repr(sample.split)[:40]} is none of train, validation, test")
-    f"{sample.id}{sample.image}{sample.dataset}{sample.attributes}".encode()  # ValueError for half a surrogate pair
+    words = json.dumps(sample.attributes, ensure_ascii=False)
+    f"{sample.id}{sample.image}{sample.dataset}{words}".encode()  # ValueError for half a surrogate pair
 
 
 def _check_names(sample: Sample) -> None:
@@ -205,7 +214,7 @@ def _check_names(sample: Sample) -> None:
         value = getattr(sample, name)
         fault = name_fault(value, wrong)
         if fault is not None:
-            raise _Fault(f"{name}={repr(value)[:40]} {fault}")
+            raise _Fault(f"{'path' if name == 'image' else name}={repr(value)[:40]} {fault}")
     fault = attributes_fault(sample.attributes, sample.dataset)
     if fault is not None:
         raise _Fault(fault)

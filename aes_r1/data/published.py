@@ -329,8 +329,8 @@ def artimuse10k_labels(root: Path) -> list[Label]:
     path, pictures = root / "ArtiMuse-10K.json", _picture_folder(root, "image", "images")
     return [
         Label(
-            f"{pictures}{image_name(column(row, 'image', path), f'{path}, {location}', root / pictures)}",
-            number(column(row, "gt_score", path), path, location, "gt_score"),
+            f"{pictures}{image_name(column(row, 'image', path, location), f'{path}, {location}', root / pictures)}",
+            number(column(row, "gt_score", path, location), path, location, "gt_score"),
             split="test",
         )
         for location, row in json_rows(path)

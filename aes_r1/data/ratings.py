@@ -109,7 +109,7 @@ def _folder_ratings(root: Path, columns: Sequence[str]) -> Values:
     earlier: dict[str, Mapping[str, float]] = {}  # by the name on disk, because rows may spell it in different ways
     for location, row in label_rows(path):
         cells = {name: _named_cell(row, name, path) for name in columns}
-        image = image_name(column(row, "image", path), f"{path}, {location}", root)
+        image = image_name(column(row, "image", path, location), f"{path}, {location}", root)
         ratings[image] = {
             name: number(value, path, location, name) for name, value in cells.items() if value not in (None, "")
         }

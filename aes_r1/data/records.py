@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,7 @@ from typing import Any
 
 from aes_r1.data.names import DRIVE, is_remote, local_name, name_fault, name_on_disk
 from aes_r1.data.sample import Sample
-from aes_r1.data.spreadsheet import parse_json
+from aes_r1.data.spreadsheet import parse_json, require_file
 from aes_r1.prompts import parse_critique, parse_score, untaught
 from aes_r1.runs.files import own_draft_of
 from aes_r1.runs.private import private_cache
@@ -48,6 +47,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     InputError names the line (or the position in the array) of a row that is no record, and of one whose critique would
     break training (prompts.untaught).
     """
+    require_file(Path(path))
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -120,7 +120,7 @@ def _checked_record(path: Path, where: str, row: dict[str, Any]) -> dict[str, An
     if missing:
         raise InputError(f"{where}: no {', '.join(missing)}; a record needs id, image, mos and critique")
     mos, critique, identity = row["mos"], row["critique"], row["id"]
-    if isinstance(mos, bool) or not isinstance(mos, int | float) or not (math.isfinite(mos) and 0 <= mos <= 1):
+    if isinstance(mos, bool) or not isinstance(mos, int | float) or not 0 <= mos <= 1:
         raise InputError(
             f"{where}: mos={repr(mos)[:40]} is not a number in [0, 1]; write (x - low) / (high - low) of its scale"
         )
@@ -141,6 +141,7 @@ def _checked_record(path: Path, where: str, row: dict[str, Any]) -> dict[str, An
 def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a conversation about one picture whose last message is the answer."""
     turns = next((row[key] for key in _TURNS if key in row), None)
+    _require_one_answer(row, where)
     if turns is None:
         turns = _only_answer(row, where)
     if turns is None:
@@ -166,6 +167,22 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
         )
     image = _picture(path, where, images[0])
     return {"id": f"{path.stem}-{number}", "image": image, "mos": score, "critique": critique}
+
+
+def _require_one_answer(row: dict[str, Any], where: str) -> None:
+    """Raise InputError where a conversation and another one, or an answer beside it, end in different answers.
+
+    Only what is in the format of an answer counts: a bare score, say, may stand beside a conversation.
+    """
+    ends = {
+        key: _text(row[key][-1]) if isinstance(row[key], list) else row[key]
+        for key in (*_TURNS, *_ANSWERS)
+        if isinstance(row.get(key), str | list) and row[key]
+    }
+    answers = {key: (parse_score(text), parse_critique(text)) for key, text in ends.items()}
+    whole = {key: said for key, said in answers.items() if None not in said}
+    if len(set(whole.values())) > 1 and any(key in row for key in _TURNS):
+        raise InputError(f"{where}: two answers ({', '.join(whole)}); keep one")
 
 
 def _only_answer(row: dict[str, Any], where: str) -> list[Any] | None:
@@ -249,8 +266,10 @@ def _path_on_disk(path: Path, where: str, image: str) -> str:
     if DRIVE.match(image) or any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xDC80 for letter in image):
         raise InputError(f"{where}: image={image[:80]!r} is no path on this machine; give one below the file's folder")
     picture = Path(local_name(image))
+    if any(ord(letter) < 32 for letter in str(picture)):  # the address had them as %0A
+        raise InputError(f"{where}: image={image[:80]!r} is no path on this machine; give one below the file's folder")
     if picture.is_absolute():
-        return str(picture)
+        return f"/{name_on_disk(Path('/'), str(picture)[1:])}"  # so that a picture has one name
     named = name_on_disk(path.parent, str(picture))
     if os.path.normpath(named).split(os.sep)[0] == "..":
         raise InputError(f"{where}: image={image} leaves the folder of the file; give the absolute path if it is meant")

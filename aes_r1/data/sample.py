@@ -60,6 +60,8 @@ SUFFIXES = frozenset(
     ]
 )
 _MAX_PAGES = 64
+_BITS, _PLANAR = 258, 284  # tags of a TIFF: bits of each sample, and 2 where every color has a plane of its own
+_DEEP_PLANES = "a TIFF of 16-bit colors in separate planes; save it with interleaved colors, or in 8 bits"
 # The exceptions that Pillow's decoders raise on unexpected bytes, besides OSError.
 _DECODER_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, RuntimeError, SyntaxError),
@@ -199,7 +201,7 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
     try:
         picture = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
-        raise _Refused(foreign.describe_file(head)) from error
+        raise _Refused(foreign.describe_file(head, reads_heic="HEIF" in formats)) from error
     with picture:
         _first_whole_page(picture)
         if not picture.info.get("icc_profile"):
@@ -234,11 +236,24 @@ def _decoded(
         raise _Refused(f"{width} x {height}: there is no pixel; export it again")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise _Refused(f"{width} x {height}: one side is over {MAX_ASPECT} times the other; crop it")
-    mode = raw_mode(picture)
+    mode, deep_planes = raw_mode(picture), _has_deep_planes(picture)
+    opened: Any = picture  # a file's picture has more attributes than Pillow's types say
+    if deep_planes and mode and opened.tile[0][0] == "raw":  # Pillow takes uncompressed planes for planes of 8 bits
+        raise _Refused(_DEEP_PLANES)
     picture.load()
     if reopen is None or mode not in DEEP_COLORS:
         return as_rgb(picture)
+    if deep_planes and max(high for _, high in opened.getextrema()[:3]) < 64:  # deep_color finds no low bytes there
+        raise _Refused(_DEEP_PLANES)
     return as_rgb(picture, deep_color(picture, mode, reopen))
+
+
+def _has_deep_planes(picture: Image.Image) -> bool:
+    """Return whether the file is a TIFF of colors of more than 8 bits, each color in a plane of its own."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or picture.tag_v2.get(_PLANAR, 1) == 1:
+        return False
+    bits = picture.tag_v2.get(_BITS, (1,))
+    return len(bits) > 1 and max(bits) > 8
 
 
 def _first_whole_page(picture: Image.Image) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import Samples
 from aes_r1.data.sample import Sample
+from aes_r1.data.spreadsheet import parse_json, require_file
 from aes_r1.settings import InputError, place
 
 SPLITS = ("train", "validation", "test")
@@ -95,12 +96,15 @@ def _comparable(name: str) -> str:
 
 
 def _read_lists(path: Path) -> dict[str, list[str]]:
+    require_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        json.loads(text)
     except OSError as error:
         raise InputError(f"data.split_by={path}: {error.strerror}; official, paper or a JSON list") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"data.split_by={path}: not JSON ({error}); give a list of names, or official") from error
+    content = parse_json(text, f"data.split_by={path}")  # a list that stands twice is refused
     lists = content if isinstance(content, dict) else {"test": content}
     wrong = [split for split, rows in lists.items() if split not in SPLITS or not isinstance(rows, list)]
     if wrong:

@@ -40,12 +40,23 @@ _NO_TEXT = (
     (b"\x1f\x8b", "a gzip archive; unpack it"),
     (b"PAR1", "a Parquet file; save it as CSV or JSON lines"),
     (b"version https://git-lfs", "a Git LFS pointer, not the labels; run git lfs pull"),
+    (b"BZh", "a bzip2 archive; unpack it"),
+    (b"\xfd7zXZ", "an xz archive; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive; unpack it"),
+    *((opening, "an Arrow file; save it as CSV or JSON lines") for opening in (b"ARROW1", b"FEA1")),
+    (b"\x93NUMPY", "a NumPy array; save it as CSV or JSON lines"),
+    *((b"\x80" + bytes([protocol]), "a Python pickle; save it as CSV or JSON lines") for protocol in range(2, 6)),
+    (b"\x89HDF", "an HDF5 file; save it as CSV or JSON lines"),
+    (b"SQLite format", "an SQLite database; save its table as CSV"),
+    (b"%PDF", "a PDF document; save the table as CSV"),
+    (b"{\\rtf", "a rich text document; save it as plain text"),
     (b"<", "a web page or other markup, as a failed download leaves; get the labels again"),
 )
 # A number as text: with a decimal point, or with a decimal comma.
 DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
-_SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+# A program that saves such a file anew fills this line with separators.
+_SEP_LINE = re.compile(r'"?sep=(?P<separator>.)"?(?P=separator)*\s*', re.IGNORECASE)
 
 
 def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
@@ -54,6 +65,7 @@ def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
     Any other file is read in the first older encoding whose text `fits` accepts. Without `fits`, or where it accepts
     none, an InputError names the line.
     """
+    require_file(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -63,13 +75,19 @@ def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
     for opening, description in _NO_TEXT:
         if content.startswith(opening):
             raise InputError(f"{path}: {description}")
-    text = _decoded(path, content, fits)
+    text = _decoded(path, content, fits).lstrip("\ufeff")  # a program may have written a second mark
     if not text.strip():
         raise InputError(f"{path}: the label file is empty")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise InputError(f"{path}, line {line}: a NUL in the text; save it as UTF-8")
     return text
+
+
+def require_file(path: Path) -> None:
+    """Raise InputError where `path` is a pipe or device: it would be waited for, and cannot be read a second time."""
+    if exists(path) and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: a pipe or device, not a file; save its content to a file and name that")
 
 
 def _decoded(path: Path, content: bytes, fits: Callable[[str], bool] | None) -> str:
@@ -124,11 +142,11 @@ def table_in(
     skipped = 0  # lines before `rows`
     if wanted and text.lstrip().startswith(('{"', "[")):
         raise InputError(f"{path}: JSON, not a table; name it {path.stem}.jsonl")
-    head, _, rest = text.partition("\n")
-    named_separator = _SEP_LINE.fullmatch(head.strip("\r"))
+    head, *rest = re.split(r"\r\n|\r|\n", text, maxsplit=1)
+    named_separator = _SEP_LINE.fullmatch(head)
     if named_separator:
-        text, skipped = rest, 1
-    separator = named_separator[1] if named_separator else separator or _separator(text, wanted)
+        text, skipped = "".join(rest), 1
+    separator = named_separator["separator"] if named_separator else separator or _separator(text, wanted)
     strict = bool(wanted)  # published files are read leniently, because the user cannot mend them
     source = list(io.StringIO(text, newline=""))
     rows = csv.reader(source, delimiter=separator, skipinitialspace=strict, strict=strict)
@@ -159,7 +177,8 @@ def table_in(
             continue
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()
-        if len(cells) > len(names) and strict:
+        # Where a column of ours is missing, the header is at fault, which the caller says.
+        if len(cells) > len(names) and strict and {"image", "mos"} <= set(names):
             raise InputError(
                 f"{path}, {location}: {len(cells)} cells under {len(names)} columns ({separator.join(cells)[:80]!r}); "
                 f"put cells that hold {SEPARATORS.get(separator, 'the separator')} in quotes, or save it with "
@@ -304,17 +323,31 @@ def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[
         from openpyxl.utils.exceptions import InvalidFileException
     except ImportError as error:
         raise InputError(f"{path}: a workbook needs openpyxl; pip install -e '.[spaq]', or save it as CSV") from error
+    require_file(path)
     try:
-        cells = load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
+        first, *further = load_workbook(path, read_only=True, data_only=True).worksheets
+        labelled = [one.title for one in (first, *further) if wanted and _has_labels(one)]
+        cells = first.iter_rows(values_only=True)
         rows = [
             (number, row) for number, row in enumerate(cells, 1) if number == 1 or any(cell is not None for cell in row)
         ]
     except (*_WORKBOOK_ERRORS, InvalidFileException) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not an .xlsx workbook, or damaged ({reason}); save it as one, or as CSV") from error
+    if labelled and labelled != [first.title]:
+        raise InputError(
+            f"{path}: labels stand in sheet {' and '.join(labelled)}, but only the first sheet, {first.title}, is "
+            "read; put them all into the first"
+        )
     names = _columns([str(name or "").strip() for _, row in rows[:1] for name in row], path, wanted)
     for number, row in rows[1:]:
         yield f"line {number}", dict(zip(names, map(_text_of_date, row), strict=False))
+
+
+def _has_labels(worksheet: Any) -> bool:
+    """Return whether the first row of a sheet of a workbook has the columns image and mos."""
+    header = next(worksheet.iter_rows(max_row=1, values_only=True), ())
+    return {"image", "mos"} <= {str(name or "").strip().casefold() for name in header}
 
 
 # What openpyxl and the libraries below it raise on bytes that they do not expect.

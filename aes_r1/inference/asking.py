@@ -121,6 +121,8 @@ def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
     holds no model, or the hub cannot be asked about a model of which nothing was downloaded; the latter names `key`,
     the option or setting that the path is from.
     """
+    if not str(path).strip():  # an empty path would mean the current folder
+        raise InputError(f"{key or 'model'}={path}: names no model; give a run's or model's folder, or . for this one")
     folder = place(path)
     if (folder / FACTS_FILE).exists():
         return str(folder), read_facts(folder / FACTS_FILE)

@@ -22,7 +22,7 @@ from aes_r1.pipeline.picture_contents import contents_of
 from aes_r1.runs.files import read_json, read_rows, sha256_of, write_rows
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
-from aes_r1.settings import InputError, place
+from aes_r1.settings import InputError, place, printable
 from aes_r1.trainer.taught import comparisons, rated_records
 
 log = logging.getLogger("aes_r1")
@@ -144,7 +144,7 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
         raise InputError(_ALL_HELD_OUT.format(given))
     _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
     for row in dropped:
-        log.warning("left out %s: %s", row["path"], row["reason"])
+        log.warning("left out %s: %s", printable(row["path"]), row["reason"])
     unreadable = {row["path"] for row in dropped}
     readable = [
         {key: row[key] for key in (*_TRAINED, "dataset") if key in row}

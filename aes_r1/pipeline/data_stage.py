@@ -18,7 +18,7 @@ from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
 from aes_r1.inference.predictions import Sets
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import sha256_of
-from aes_r1.settings import DataSettings, InputError
+from aes_r1.settings import DataSettings, InputError, printable
 from aes_r1.trainer.step_images import rapo_steps
 
 log = logging.getLogger("aes_r1")
@@ -121,7 +121,7 @@ def _readable(samples: Sequence[Sample], data: DataSettings) -> Iterator[Sample]
         part = samples[start : start + _CHECKED_AT_ONCE]
         kept, dropped = check_pictures(part, workers=data.workers, strict=data.strict)
         for row in dropped:
-            log.warning("left out %s: %s", row["path"], row["reason"])
+            log.warning("left out %s: %s", printable(row["path"]), row["reason"])
         yield from kept
 
 

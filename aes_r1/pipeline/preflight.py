@@ -38,6 +38,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.launch import launched, require_deepspeed, world
+from aes_r1.trainer.taught import require_words
 
 log = logging.getLogger("aes_r1")
 
@@ -183,9 +184,14 @@ def _check_critiques(settings: Settings, train: TrainingSamples) -> None:
         path = Path(cold_start.data)
         if not path.is_file():
             raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null")
-        if not any(os.path.exists(row["image"]) for row in read_records(path)):
+        records = read_records(path)
+        if not any(os.path.exists(row["image"]) for row in records):
             raise InputError(f"cold_start.data={path}: none of its pictures is there; give their paths as they lie")
-    elif settings.data.name != "aescot":
+        require_words(records, settings.model.prompt, path)
+    elif settings.data.name == "aescot":
+        path = root_of(settings.data)
+        require_words(read_records(path), settings.model.prompt, path)
+    else:
         expert = replace(settings.expert, name=cold_start.expert or settings.expert.name)
         for asked in (expert, settings.judge):
             if asked.name == "openai":

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.runs.stopping import stop_requests
 from aes_r1.scoring.critic import Critic
-from aes_r1.settings import InputError, require
+from aes_r1.settings import InputError, address_rule, require
 
 POLL_S = 0.2  # seconds between two checks for a stop signal
 
@@ -30,6 +30,8 @@ def run(given: argparse.Namespace) -> int:
     require(given.samples is None or given.samples >= 1, "--samples", given.samples, "must be at least 1")
     if given.unanswered is not None:
         require(0 <= given.unanswered <= 1, "--unanswered", given.unanswered, "must be a score in 0..1")
+    for url in given.url:
+        address_rule("--url", url, "give the server's address, as --url http://127.0.0.1:8100")
     if find_spec("uvicorn") is None or find_spec("starlette") is None:
         raise InputError("the reward server needs Starlette and Uvicorn; pip install -e '.[server]'")
     listener = bind(given.host, given.port)  # before the model is loaded, which is slow

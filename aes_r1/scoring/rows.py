@@ -17,6 +17,7 @@ from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.files import row_line
 from aes_r1.scoring.critic import Verdict
 from aes_r1.scoring.intervals import meaning
+from aes_r1.settings import printable
 
 COLUMNS = ("path", "score", "low", "high", "critique")
 AGREEMENT = ("words", "agreement", "contradiction")
@@ -122,7 +123,7 @@ def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: b
         numbers = ["–" if row[name] is None else f"{row[name]:.2f}" for name in numbered]
         choice = [str(row["group"]), _KEEP[row["keep"]]] if chosen else []
         ends = chosen and following is not None and following["group"] != row["group"]
-        table.add_row(*choice, Text(row["path"]), *numbers, _critique(row), end_section=ends)
+        table.add_row(*choice, Text(printable(row["path"])), *numbers, _critique(row), end_section=ends)
     # A pipe has no width: lines there are as long as a wide terminal's.
     console = Console(
         file=out,

@@ -27,7 +27,7 @@ from aes_r1.settings.reward import (
     TwinSettings,
     reward_file,
 )
-from aes_r1.settings.rules import InputError, one_of, printable, require
+from aes_r1.settings.rules import InputError, address_rule, one_of, printable, require
 from aes_r1.settings.run import DashboardSettings, Settings, models_of
 from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
@@ -76,6 +76,7 @@ __all__ = [
     "TrackerSettings",
     "TrainerSettings",
     "TwinSettings",
+    "address_rule",
     "as_dict",
     "build",
     "expanded",

@@ -15,7 +15,11 @@ _HERE = Path(__file__).resolve().parents[1]
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # in an installed package, in a checkout
 
 _KINDS = {"Float": "a number", "Integer": "a whole number", "a valid bool": "true or false"}
-_WRONG_KIND = re.compile(rf"Value '(.*?)' .*(?:to|not) ({'|'.join(_KINDS)})\b")  # in OmegaConf's messages
+# In OmegaConf's messages: a value of another kind, no value, and a list or mapping in the place of one value.
+_WRONG_KIND = re.compile(rf"Value '(.*?)' .*(?:to|not) ({'|'.join(_KINDS)})\b")
+_NO_VALUE = re.compile(r"Incompatible value 'None' for field of type '(\w+)'")
+_NO_TEXT = re.compile(r"Cannot convert '(?:List|Dict)Config' to string: '(.*)'")
+_KIND_OF_TYPE = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
 
 
 @cache
@@ -64,6 +68,11 @@ def build(schema: type, config: Any) -> Any:
         wrong = _WRONG_KIND.match(reason)
         if wrong:
             raise InputError(f"{key}={wrong[1]}: must be {_KINDS[wrong[2]]}") from error
+        empty, many = _NO_VALUE.match(reason), _NO_TEXT.match(reason)
+        if empty:
+            raise InputError(f"{key}=null: must be {_KIND_OF_TYPE.get(empty[1], 'given')}") from error
+        if many:
+            raise InputError(f"{key}={many[1]}: must be one text; put quotes around a text with brackets") from error
         if "is not a ListConfig" in reason:
             raise InputError(f"{key}: must be a list, as {key}=[..,..]") from error
         raise InputError(f"config key {key}: {reason}") from error

@@ -6,7 +6,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060\ufeff\ud800-\udfff]")
 
 
 class InputError(Exception):
@@ -20,7 +20,10 @@ class InputError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters, and bytes of a file's name that are no UTF-8, written as escapes."""
+    """Return `text` with what cannot be seen written as escapes.
+
+    That is control characters, characters without a width, and bytes of a file's name that are no UTF-8.
+    """
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 

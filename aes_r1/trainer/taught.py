@@ -16,6 +16,8 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import FILLER, answer, comparison
 from aes_r1.settings import InputError
 
+_TEACHES_WORDS = ("critique", "score_first")  # values of model.prompt
+
 
 def taught_records(records: Sequence[dict[str, Any]], prompt: str, backbone: Backbone) -> Sequence[dict[str, Any]]:
     """Return the records with the critiques that model.prompt=`prompt` asks for.
@@ -28,6 +30,16 @@ def taught_records(records: Sequence[dict[str, Any]], prompt: str, backbone: Bac
         filler_for = filler_writer(backbone)
         return [{**row, "critique": filler_for(row["critique"])} for row in records]
     return records
+
+
+def require_words(records: Sequence[dict[str, Any]], prompt: str, path: Path) -> None:
+    """Raise InputError for the first critique of the AesCoT file `path` without words, where `prompt` asks for them."""
+    for row in records if prompt in _TEACHES_WORDS else ():
+        if not any(map(str.isalpha, row["critique"])):
+            raise InputError(
+                f"{place_of_critique(path, row['critique'])}: the critique {row['critique'][:40]!r} has no words; "
+                "write them, take the row out, or give model.prompt=score_only"
+            )
 
 
 def require_teachable(records: Sequence[dict[str, Any]], backbone: Backbone, path: Path) -> None:

@@ -44,6 +44,11 @@ def test_a_verdict_is_read_strictly(text, verdict):
         ('{"rating": NaN}', None),
         ('{"rating": "7/10"}', None),
         ('{"rating": [7]}', None),
+        ("{'rating': 7}", 7.0),
+        ('{"rating": 07,}', 7.0),
+        ('{"rating": 7 # of 10\n}', 7.0),
+        # json_repair drops what follows a number, which decides what the number means.
+        *((f'{{"rating": {said}}}', None) for said in ("7%", "4 / 5", "4/5", "4 out of 5", "7 8", "1_0", "7,5", "6-7")),
         ('{"score": 7}', None),
         ("7", None),
         ("", None),

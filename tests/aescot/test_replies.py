@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from test_reading import VERDICT, WHOLE
 from aes_r1 import distill
 from aes_r1.aescot import pixels_expert
 from aes_r1.aescot.build import build_aescot
-from aes_r1.aescot.chat import GIVEN_UP, UNREADABLE_IN_A_ROW, _litellm, tokens_in
+from aes_r1.aescot.chat import GIVEN_UP, UNREADABLE_IN_A_ROW, ChatModel, _litellm, tokens_in
 from aes_r1.aescot.failures import Refused, ServerGone
 from aes_r1.aescot.journal import Journal
 from aes_r1.data.sample import Sample
@@ -586,6 +587,9 @@ def test_what_passes_is_tried_again(sent, serve, tmp_path):
     "sent",
     [
         error(413, "Request Entity Too Large"),
+        error(422, "max_tokens is too large"),
+        (422, "application/json", '{"detail": [{"loc": ["body", "max_tokens"], "msg": "too large"}]}'),
+        (422, "text/plain", "no"),
         (200, "application/json", "7"),
         (200, "application/json", ""),
         (200, "application/json", '{"choices": null}'),
@@ -598,6 +602,20 @@ def test_an_answer_without_a_text_is_no_answer_and_in_one_line(sent, serve, tmp_
     assert report["rejected_by_reason"] == {"no_answer": 2}
     assert "Traceback" not in report["first_reasons"]["no_answer"]
     assert "\n" not in report["first_reasons"]["no_answer"]
+
+
+@pytest.mark.parametrize("count", [-600, 0, None, "600", 6.5])
+def test_a_number_that_counts_no_tokens_is_estimated(count, tmp_path):
+    usage = SimpleNamespace(prompt_tokens=count, completion_tokens=count)
+    message = SimpleNamespace(content=WHOLE, tool_calls=None, function_call=None)
+    response = SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason="stop")], usage=usage)
+    settings = ExpertSettings(name="openai", model="fake", api_base="http://127.0.0.1:1/v1", **PRICE)
+    with Journal(tmp_path / "calls.jsonl") as journal:
+        row = ChatModel(settings, journal)._row_of_response(
+            "expert", Sample("0", "0.png", 0.5, "x", "train"), response, 0.0, 700
+        )
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (700, tokens_in(WHOLE))
+    assert row["usd"] > 0
 
 
 def test_nothing_kept_is_exit_code_1_with_the_reason(serve, tmp_path, capsys):

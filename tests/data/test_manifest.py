@@ -110,8 +110,16 @@ def with_attributes(dataset, **attributes):
         (with_attributes("scenes", factors={"color": 0.5}), "must be the factor of every dimension in [0, 1]"),
         (with_attributes("scenes", factors=dict.fromkeys(DIMENSIONS, 9)), "must be the factor of every dimension"),
         (with_attributes("scenes", facts=7), "attributes.facts=7 must be a mapping of facts"),
+        (
+            '{"id": "b", "path": "a\\nb.png", "mos": 0.5, "dataset": "x", "split": "test"}',
+            "holds '\\n'; write it without",
+        ),
+        (with_attributes("x", words="half \ud83d"), "surrogates"),
+        (with_attributes("x", **{"half \ud83d": 1}), "surrogates"),
         ('{"id": "a"}', "no 'image'"),
-        ("[1]", "line 2"),
+        ("[1]", "line 2: not a JSON object; one object per line"),
+        ('"path"', "line 2: not a JSON object; one object per line"),
+        ("image,mos", "line 2: not a JSON object (Expecting value"),
         ("nothing", "line 2"),
         ('{"id": "a", "path": "a", "mos": 7, "dataset": "x", "split": "test"}', "outside"),
         ('{"id": "a", "path": "a", "mos": "high", "dataset": "x", "split": "test"}', "line 2"),
@@ -235,6 +243,15 @@ def test_the_rows_of_a_folder_that_is_read_only_lie_in_the_users_own(tmp_path, m
     assert list(read_manifest(folder / "m.jsonl")) == samples(2)
     assert [file.suffix for file in (cache / "aes_r1").iterdir()] == [".arrow"]
     assert [file.name for file in folder.iterdir()] == ["m.jsonl"]
+
+
+@pytest.mark.parametrize("lines", ["\ufeff{}\n{}\n", "{}\n\n{}\n \n", "{}\r\n\r\n{}"], ids=["mark", "blank", "CRLF"])
+def test_a_mark_and_blank_lines_are_no_rows(lines, tmp_path):
+    """As an editor leaves them, and as label files and records may have them."""
+    write_manifest(samples(2), tmp_path / "m.jsonl")
+    rows = (tmp_path / "m.jsonl").read_text(encoding="utf-8").split("\n")[:2]
+    (tmp_path / "m.jsonl").write_text(lines.format(*rows), encoding="utf-8", newline="")
+    assert list(read_manifest(tmp_path / "m.jsonl")) == samples(2)
 
 
 def test_a_manifest_in_another_encoding_is_one_line(tmp_path):

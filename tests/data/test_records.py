@@ -135,6 +135,7 @@ def test_conversations_of_other_tools(row, tmp_path):
         ("pictures/../a.jpg", "{folder}/a.jpg"),
         ("/data/a b.jpg", "/data/a b.jpg"),
         ("file:///data/a%20b.jpg", "/data/a b.jpg"),
+        ("/data/../data//./a.jpg", "/data/a.jpg"),
         ("file://localhost/data/a.jpg", "/data/a.jpg"),
         ("~/a.jpg", str(Path.home() / "a.jpg")),
         ("Bäume 图.jpg", "{folder}/Bäume 图.jpg"),
@@ -200,6 +201,8 @@ def test_pictures_in_a_record_of_a_folder_that_cannot_be_written(tmp_path, monke
         ({"bytes": 7}, "cannot be unpacked"),
         ("data:image/png,abc", "cannot be unpacked"),
         ("file://photos/share/a.jpg", "download it"),
+        ("file:///photos/a%00.jpg", "no path on this machine"),
+        ("file:///photos/a%0Ab.jpg", "no path on this machine"),
         ({"bytes": ""}, "its picture is empty"),
         ({"bytes": []}, "its picture is empty"),
     ],
@@ -227,6 +230,7 @@ def test_a_picture_that_cannot_be_meant_is_refused_by_its_line(image, says, tmp_
         ({"text": "a", "picture": "b"}, "neither a record"),
         ({**OURS, "mos": True}, "mos=True"),
         ({**OURS, "mos": float("nan")}, "mos=nan"),
+        ({**OURS, "mos": 10**400}, "mos=1000"),
         ({**OURS, "critique": ["Soft."]}, "is no text"),
         ({**OURS, "id": {"a": 1}}, "is no name"),
         ({**OURS, "id": ""}, "id='' is empty; give a name"),
@@ -342,6 +346,14 @@ TOLD = ["<think>A.</think><answer>1</answer>", "<think>B.</think><answer>0</answ
         ({"completion": TOLD[0], "response": TOLD[1]}, "two answers (completion, response); keep one"),
         ({"response": TOLD[0], "answer": "0.5"}, "two answers (response, answer); keep one"),
         ({"output": TOLD}, "two answers (output is a list of 2 texts); keep one"),
+        ({"messages": [{"role": "assistant", "content": TOLD[0]}], "response": TOLD[1]}, "(messages, response); keep"),
+        (
+            {
+                "messages": [{"role": "assistant", "content": TOLD[0]}],
+                "conversations": [{"from": "gpt", "value": TOLD[1]}],
+            },
+            "two answers (messages, conversations); keep one",
+        ),
         (
             {"completion": [{"role": "assistant", "content": TOLD[0]}], "output": TOLD[1]},
             "two answers (completion, output)",
@@ -365,6 +377,8 @@ def test_a_record_with_two_answers_is_refused(answers, says, tmp_path):
         {"output": [TOLD[0]], "response": [{"content": [{"type": "text", "text": TOLD[0]}]}]},
         {"response": [{"role": "user", "content": TOLD[1]}, {"role": "assistant", "content": TOLD[0]}]},
         {"messages": [{"role": "assistant", "content": TOLD[0]}], "answer": "0.5"},
+        {"messages": [{"role": "assistant", "content": TOLD[0]}], "conversations": [TOLD[0]], "response": TOLD[0]},
+        {"messages": [{"role": "assistant", "content": TOLD[0]}], "response": "", "output": [7], "answer": None},
     ],
 )
 def test_one_answer_beside_empty_ones_and_the_same_again_is_read(answers, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 
 import numpy as np
@@ -72,6 +73,7 @@ def test_lists_by_split(tmp_path):
         ("[]", "names no picture of the set"),
         ("{", "not JSON"),
         ('{"dev": []}', "dev must be a list"),
+        ('{"test": ["1.jpg"], "test": ["2.jpg"]}', "the key test stands twice"),
         ('[{"name": "a.jpg"}]', "neither a name nor"),
         (None, "No such file"),
     ],
@@ -82,6 +84,12 @@ def test_a_wrong_list_is_named(content, says, tmp_path):
     with pytest.raises(InputError, match=says) as caught:
         assign_splits(labels(), SHARES, str(tmp_path / "list.json"))
     assert "data.split_by" in str(caught.value)
+
+
+def test_a_list_that_is_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "list.json")
+    with pytest.raises(InputError, match=r"list\.json: a pipe or device, not a file"):
+        assign_splits(labels(), SHARES, str(tmp_path / "list.json"))
 
 
 @pytest.mark.parametrize(

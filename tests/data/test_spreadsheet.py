@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import random
 import unicodedata
 import zipfile
@@ -59,6 +61,11 @@ TWO = [("a.jpg", 0.63), ("b.jpg", 0.5)]
         "mos,notes,image\n0.63,x,a.jpg\n5e-1,,b.jpg\n",
         ",image,mos\n0,a.jpg,0.63\n1,b.jpg,0.5\n",
         "image;mos;notes\na.jpg;0,63;soft, warm\nb.jpg;0,5;\n",
+        '"sep=;";\nimage;mos\na.jpg;0,63\nb.jpg;0,5\n',
+        "sep=,,,\nimage,mos,,\na.jpg,0.63,,\nb.jpg,0.5,,\n",
+        "sep=;\rimage;mos\ra.jpg;0,63\rb.jpg;0,5\r",
+        "\ufeffimage,mos\na.jpg,0.63\nb.jpg,0.5\n",
+        "\ufeff\ufeffsep=,\nimage,mos\na.jpg,0.63\nb.jpg,0.5\n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -120,6 +127,11 @@ def test_remarks_in_an_older_encoding_do_no_harm(tmp_path):
         ("image,mos\nhttps://x.org/a.jpg,0.5\n", ["line 2", "save the picture below data.root"]),
         ("image,mos\nC:\\photos\\a.jpg,0.5\n", ["line 2", "absolute Windows path"]),
         ('image,mos\n"a\nb.jpg",0.5\n', ["line 2", "rename the picture"]),
+        ("image,mos,n_raters\na.jpg,0.5,1e30\n", ["n_raters=1e30", "from 1 to 1000000000"]),
+        ("# of the spring\nimage,mos\na.jpg,0.5\n", ["no column image", "# of the spring", "first line must name"]),
+        ("\u200bimage,mos\na.jpg,0.5\n", ["no column image", "it has \\u200bimage, mos"]),
+        ("image,mos\nfile:///a%0Ab.jpg,0.5\n", ["line 2", "rename the picture"]),
+        ("image,mos\nfile:///a%FF.jpg,0.5\n", ["line 2", "rename the picture"]),
         ("image,mos\n", ["no row below the header"]),
         ("image,mos\na.jpg,0.5\0\n", ["line 2", "NUL"]),
         (b"\xff\xfei\0m\0a", ["not utf-16"]),
@@ -155,7 +167,13 @@ def test_what_is_not_meant_for_sure_is_refused(content, says, tmp_path):
         ('{"image": "a\\ud83d.jpg", "mos": 0.5}', ["line 1", "rename the picture"]),
         ('{"image": "a.jpg", "mos": 0.5, "words": "half \\ud83d"}', ["line 1", "lone surrogate"]),
         ('{"image": "a\\u0000.jpg", "mos": 0.5}', ["rename the picture"]),
-        ('{"mos": 0.5}', ["no column image"]),
+        ('{"mos": 0.5}', ["line 1", "no column image", "it has mos; every row needs image"]),
+        (
+            '{"image": "a.jpg", "mos": 0.5}\n{"image": null, "mos": 0.5}',
+            ["line 2", "no image (image=None); fill it in"],
+        ),
+        ('[{"image": "a.jpg", "mos": 0.5}, {"image": "b.jpg"}]', ["entry 2", "no column mos", "every row needs mos"]),
+        ('{"image": "a.jpg", "mos": 0.5, "half \\ud83d": "words"}', ["line 1", "lone surrogate"]),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -188,8 +206,28 @@ def test_a_workbook(tmp_path):
         ("a.jpg", 0.63, "validation"),
         ("b.jpg", 0.5, "train"),
     ]
+    book.active.append([None, 0.5])
+    book.save(tmp_path / "labels.xlsx")
+    with pytest.raises(InputError, match=r"labels\.xlsx, line 5: no image \(image=None\); fill it in"):
+        folder_labels(tmp_path)
     (tmp_path / "labels.xlsx").write_bytes(b"no workbook")
     assert "save it as" in refusal(tmp_path, b"no workbook", "labels.xlsx")
+
+
+@pytest.mark.parametrize("first", [[], ["a remark"], ["image", "mos"]])
+def test_labels_in_a_further_sheet_of_a_workbook_are_not_left_out_in_silence(first, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(first)
+    book.active.append(["a.jpg", 0.63])
+    book.create_sheet("remarks").append(["image", "remark"])
+    book.save(tmp_path / "labels.xlsx")
+    if "image" in first:
+        assert [label.image for label in folder_labels(tmp_path)] == ["a.jpg"]
+    book.create_sheet("spring").append(["Image", "MOS", "split"])
+    book.save(tmp_path / "labels.xlsx")
+    with pytest.raises(InputError, match=r"sheet (Sheet and )?spring, but only the first sheet, Sheet, is read; put"):
+        folder_labels(tmp_path)
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -326,10 +364,35 @@ def test_a_way_over_a_link_is_not_shortened(tmp_path):
         (b'{"image": "a.jpg", "mos": 0.5}\n', "name it labels.jsonl"),
         (b'[{"image": "a.jpg", "mos": 0.5}]', "name it labels.jsonl"),
         (b"image,mos,note\na.jpg,.5," + b"x" * 200_000, "take its column out"),
+        (b"BZh91AY&SY\0", "unpack it"),
+        (b"\xfd7zXZ\0\0", "unpack it"),
+        (b"\x28\xb5\x2f\xfd\0", "unpack it"),
+        (b"ARROW1\0\0", "an Arrow file; save it as CSV or JSON lines"),
+        (b"\x93NUMPY\x01\0", "a NumPy array; save it as CSV or JSON lines"),
+        (pickle.dumps([("a.jpg", 0.5)]), "a Python pickle; save it as CSV or JSON lines"),
+        (b"\x89HDF\r\n\x1a\n\0", "an HDF5 file; save it as CSV or JSON lines"),
+        (b"SQLite format 3\0", "save its table as CSV"),
+        (b"%PDF-1.7\n", "save the table as CSV"),
+        (b"{\\rtf1\\ansi image,mos}", "save it as plain text"),
     ],
 )
 def test_another_kind_of_file_under_the_name_of_a_table(content, says, tmp_path):
     assert says in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx", "m", "r"])
+def test_what_is_no_file_is_refused_at_once(name, tmp_path):
+    """Nobody writes into the pipe, so that reading it would wait for ever."""
+    read = {"m": read_manifest, "r": read_records}.get(name, lambda path: folder_labels(path.parent))
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name}: a pipe or device, not a file; save its content to a file"):
+        read(tmp_path / name)
+    (tmp_path / name).unlink()
+    for target, says in (("gone.csv", "no such label file|No such file"), (name, "Too many levels of symbolic links")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(InputError, match=rf"{name}: .*({says})"):
+            read(tmp_path / name)
+        (tmp_path / name).unlink()
 
 
 def test_a_comma_before_three_digits_is_read_by_the_scale():

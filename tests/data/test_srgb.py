@@ -336,6 +336,25 @@ def test_colors_of_twelve_bits_in_a_tiff(order, scene):
         assert off(result[1:], scene[1:]) <= 1
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_colors_in_separate_planes_are_read_or_refused(order, bits, compressed, scene):
+    """Pillow takes uncompressed planes of 16 bits for planes of 8, and finds no low bytes in compressed ones."""
+    kind = "u1" if bits == 8 else f"{order}u2"
+    samples = np.round(scene / 255 * (2**bits - 1)).astype(kind).transpose(2, 0, 1)
+    planes = [plane.tobytes() for plane in samples]
+    parts = dict(zip("rgb", map(zlib.compress, planes) if compressed else planes, strict=True))
+    tags = plain((80, 60), "r", 0) | {258: ("H", [8 if bits == 8 else 16] * 3), 284: ("H", [2])}
+    tags |= {259: ("H", [8 if compressed else 1]), 279: ("I", [len(part) for part in parts.values()])}
+    content = tiff([{**tags, 273: ("I", list(parts))}], parts, order=order)
+    if bits == 8 or (bits == 16 and compressed):
+        assert off(shown(content), scene) <= 1
+        return
+    with pytest.raises(PictureError, match="16-bit colors in separate planes; save it with interleaved colors"):
+        shown(content)
+
+
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (0, 0.5), (0, 7.5), (-1, 1)], ids=["unit", "dim", "above one", "around zero"]
 )

@@ -31,6 +31,9 @@ CPU = torch.device("cpu")
 
 def test_the_shipped_base_has_seen_no_photograph():
     assert find_model(tiny.SHIPPED)[1].scenes_alone
+    for empty in ("", " "):  # not the current folder, whatever it holds
+        with pytest.raises(InputError, match=r"^model.path= *: names no model; give a run's or model's folder, or ."):
+            find_model(empty, "model.path")
 
 
 # No value is a default anywhere.

@@ -229,6 +229,10 @@ def test_an_adapter_that_finds_no_place(base, refusal):  # noqa: F811
         ("no json", "not a JSON object"),
         (json.dumps({"id": "a", "image": "a.png", "mos": 7, "critique": "x"}), "mos=7 is not a number in"),
         (json.dumps({"id": "a", "image": "gone.png", "mos": 0.5, "critique": "x"}), "none of its pictures is there"),
+        (
+            json.dumps({"id": "a", "image": __file__, "mos": 0.5, "critique": " "}),
+            "jsonl:1: the critique ' ' has no words",
+        ),
     ],
 )
 @pytest.mark.slow

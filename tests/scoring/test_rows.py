@@ -40,6 +40,14 @@ def test_sub_scores_are_a_key_in_jsonl_and_columns_in_csv():
     assert written("table", *answers)
 
 
+def test_no_name_moves_the_cursor_or_breaks_the_table():
+    rows = [row_of("a\nb\x1b[2J\u202e.jpg", verdict(["none"], half_width=None))]
+    out = io.StringIO()
+    write_rows(rows, "table", out)
+    assert "a\\nb\\x1b[2J\\u202e.jpg" in "".join(out.getvalue().split())
+    assert "\x1b" not in out.getvalue()
+
+
 def test_rows_without_sub_scores_stay_as_they_were():
     assert "sub_scores" not in json.loads(written("jsonl", "0.40", names=()))
     assert "score" not in written("csv", "0.40", names=()).splitlines()[0].rpartition("scores")[2]

@@ -57,7 +57,7 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
     assert all(path.stat().st_mtime_ns == written for path, written in early.items())
     lines = [line for line in done.stderr.split("\n") if line.startswith("aes_r1: ")]
     assert lines == [
-        f"aes_r1: {photos}/07\u2028.png: not a picture that can be read; export it as JPEG or PNG",
+        f"aes_r1: {photos}/07\\u2028.png: not a picture that can be read; export it as JPEG or PNG",
         "aes_r1: gone.jpg: No such file or directory",
     ]
     parts = sorted(out.glob("part-*[0-9].jsonl"))

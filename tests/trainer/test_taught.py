@@ -15,7 +15,7 @@ from aes_r1.model import tiny
 from aes_r1.prompts import FILLER, FILLER_PROMPT, SCORE_FIRST_PROMPT, answer, parse_score, untaught
 from aes_r1.settings import InputError
 from aes_r1.trainer.sft import encode_example
-from aes_r1.trainer.taught import filler_writer, require_teachable, taught_records
+from aes_r1.trainer.taught import filler_writer, require_teachable, require_words, taught_records
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,24 @@ def test_a_special_token_of_the_models_own_is_refused_by_its_line(shipped, tmp_p
     assert f"{path}:3: the critique holds {token}, a special token of the model's tokenizer" in str(caught.value)
     assert set(shipped.tokenizer.all_special_tokens) <= set(shipped.special_tokens())
     assert all(untaught(f"Soft {known} light") for known in shipped.special_tokens())
+
+
+@pytest.mark.parametrize("critique", ["", " \n", "...", "0.63"])
+def test_a_critique_without_words_is_refused_where_words_are_taught(critique, tmp_path):
+    path = tmp_path / "aescot.jsonl"
+    rows = [
+        {"id": f"{place}", "image": "/p.png", "mos": 0.5, "critique": one}
+        for place, one in enumerate(("schön", "光", critique))
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for prompt in ("critique", "score_first"):
+        with pytest.raises(
+            InputError, match=r"aescot\.jsonl:3: the critique .* has no words; write them, take the row"
+        ):
+            require_words(read_records(path), prompt, path)
+        require_words(read_records(path)[:2], prompt, path)
+    for prompt in ("score_only", "filler"):
+        require_words(read_records(path), prompt, path)
 
 
 @pytest.mark.parametrize(
