@@ -74,7 +74,10 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
     names = _names(folders)
     labels = chart_labels(names)
     are_numbered = labels[0] == _numbered_label(1)
-    runs = [_read_run(*given, color) for *given, color in zip(folders, names, labels, _colors(names), strict=True)]
+    runs = [
+        _read_run(folder, name, label, COLORS[index % len(COLORS)])
+        for index, (folder, name, label) in enumerate(zip(folders, names, labels, strict=True))
+    ]
     html = fill(
         "comparison_page.html",
         title="Runs compared",
@@ -91,10 +94,6 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     return write_text_atomically(out, html)
-
-
-def _colors(names: Sequence[str]) -> list[str]:
-    return [COLORS[index % len(COLORS)] for index in range(len(names))]
 
 
 def _read_run(folder: Path, name: str, label: str, color: str) -> ComparedRun:
