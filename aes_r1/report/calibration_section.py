@@ -12,6 +12,7 @@ from aes_r1.report.results_section import cells_by_stage, datasets
 
 _BINS = 8
 _MIN_PICTURES = 5  # per bin
+_MIN_BINS = 3  # of two points every curve is a line
 
 
 def calibration_section(
@@ -39,24 +40,41 @@ def calibration_section(
 
 
 def _opinion_charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
-    lines = []
+    lines, counts, left_out = [], [], []
     for stage, sets in stages.items():
         cells = sets.get(dataset, {})
+        if not any("calibration" in cell for cell in cells.values()):
+            continue
         rows = [row for row in predictions if row["stage"] == stage and f"{row['dataset']}/{row['split']}" == dataset]
         protocol = next(iter(in_order(cells, PROTOCOL_ORDER)), None)
-        points = opinion_by_score([row for row in rows if row["protocol"] == protocol])
-        if len(points) > 1 and any("calibration" in cell for cell in cells.values()):
+        pairs = _answered([row for row in rows if row["protocol"] == protocol])
+        points = opinion_by_score(pairs)
+        if len(points) < _MIN_BINS:
+            if pairs:
+                left_out.append((stage_name(stage), len(pairs)))
+        else:
+            counts.append(len(points))
             scores, opinions = [score for score, _ in points], [opinion for _, opinion in points]
             lines.append(Line(stage_name(stage), scores, opinions, stage_color(stage)))
-    if lines:
-        chart = square_chart(f"Opinion by score on {dataset}", lines)
-        caption = f"Horizontal axis: score of {_BINS} equal groups of pictures. Vertical axis: their mean opinion."
-        yield Figure("Opinion by score", chart, caption, [(line.name, line.color) for line in lines])
+    caption = ""
+    if counts:
+        groups = f"{counts[0]}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+        caption = f"Horizontal axis: score of {groups} equal groups of pictures. Vertical axis: their mean opinion. "
+    if left_out:
+        named = ", ".join(f"{name} {n}" for name, n in left_out)
+        caption += f"Too few answered pictures for {_MIN_BINS} groups of {_MIN_PICTURES}: {named}."
+    if caption:
+        chart = square_chart(f"Opinion by score on {dataset}", lines) if lines else ""
+        yield Figure("Opinion by score", chart, caption.strip(), [(line.name, line.color) for line in lines])
 
 
-def opinion_by_score(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return (mean score, mean opinion) of equal groups of answered pictures in the order of their scores."""
-    pairs = sorted((row["score"], row["mos"]) for row in rows if row["score"] is not None and row["mos"] is not None)
+def _answered(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Return (score, opinion) of the pictures that have both, in the order of their scores."""
+    return sorted((row["score"], row["mos"]) for row in rows if row["score"] is not None and row["mos"] is not None)
+
+
+def opinion_by_score(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return (mean score, mean opinion) of equal groups of `pairs`, (score, opinion) in the order of the scores."""
     count = min(_BINS, len(pairs) // _MIN_PICTURES)
     groups = [pairs[len(pairs) * i // count : len(pairs) * (i + 1) // count] for i in range(count)]
     return [(sum(s for s, _ in group) / len(group), sum(m for _, m in group) / len(group)) for group in groups]

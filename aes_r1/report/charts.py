@@ -64,12 +64,15 @@ def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, h
     lines = [line for line in lines if line.xs]
     if not lines:
         return ""
-    height, left, right, top, bottom = 200, 42, 308, 10, 174
+    height, right, top, bottom = 200, 308, 10, 174
     values = [y for line in lines for y in line.ys]
     y_low = min(values) if low is None else min(low, *values)
     y_high = max(values) if high is None else max(high, *values)
     if y_high - y_low < 1e-9:
-        y_low, y_high = (0.0, 1.0) if y_low == 0 else (y_low - 0.5, y_high + 0.5)
+        # A share or a correlation that stays the same is drawn from 0 to 1, the ends that it can have.
+        y_low, y_high = (0.0, 1.0) if 0 <= y_low <= 1 else (y_low - 0.5, y_high + 0.5)
+    marks = ticks(y_low, y_high)
+    left = _beside(marks, 42)
     x_low, x_high = min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines)
 
     def across(x: float) -> float:
@@ -78,11 +81,8 @@ def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, h
     def up(y: float) -> float:
         return bottom - (bottom - top) * (y - y_low) / (y_high - y_low)
 
-    parts = [
-        _rule(left, up(t), right, up(t)) + _text(left - 6, up(t) + 4, f"{t:g}".replace("-", "−"), "end")
-        for t in ticks(y_low, y_high)
-    ]
-    parts += [_text(across(t), bottom + 18, f"{t:g}", "middle") for t in ticks(x_low, x_high) if t == int(t)]
+    parts = [_rule(left, up(t), right, up(t)) + _text(left - 6, up(t) + 4, tick_text(t), "end") for t in marks]
+    parts += [_text(across(t), bottom + 18, tick_text(t), "middle") for t in ticks(x_low, x_high) if t == int(t)]
     for line in lines:
         points = [(across(x), up(y)) for x, y in zip(line.xs, line.ys, strict=True)]
         if line.dots or len(points) < 60:
@@ -145,7 +145,7 @@ def interval_chart(
         y += 14
     dashed = [row for row in baselines[1] if row.value is not None] if baselines else []
     rules += [_dashed(across(row.value), 30, y - 14, row.color) for row in dashed if row.value is not None]
-    scale = [_text(across(t), y + 16, f"{t:g}".replace("-", "−"), "middle") for t in ticks(low, high)]
+    scale = [_text(across(t), y + 16, tick_text(t), "middle") for t in ticks(low, high)]
     return _svg(WIDTH, y + 22, label, [*rules, *body, *scale])
 
 
@@ -173,19 +173,27 @@ def points_chart(label: str, points: Sequence[tuple[float, float, str]], names: 
     """Draw points (across, up, page colour) on axes with these names, scaled to the data. Empty without points."""
     if not points:
         return ""
-    left, right, top, bottom = 46, 276, 18, 214
+    right, top, bottom = 276, 18, 214
 
-    def scale(values: Sequence[float], start: float, end: float) -> tuple[list[float], Callable[[float], float]]:
+    def scale(values: Sequence[float]) -> tuple[list[float], Callable[[float, float, float], float]]:
         pad = 0.08 * max(max(values) - min(values), 0.02)
         low, high = min(values) - pad, max(values) + pad
-        return ticks(low, high), lambda value: start + (end - start) * (value - low) / (high - low)
+        return ticks(low, high), lambda value, start, end: start + (end - start) * (value - low) / (high - low)
 
-    marks, across = scale([x for x, _, _ in points], left, right)
-    levels, up = scale([y for _, y, _ in points], bottom, top)
+    marks, place_across = scale([x for x, _, _ in points])
+    levels, place_up = scale([y for _, y, _ in points])
+    left = _beside(levels, 46)
+
+    def across(x: float) -> float:
+        return place_across(x, left, right)
+
+    def up(y: float) -> float:
+        return place_up(y, bottom, top)
+
     parts = [
-        _rule(across(t), top, across(t), bottom) + _text(across(t), bottom + 16, f"{t:g}", "middle") for t in marks
+        _rule(across(t), top, across(t), bottom) + _text(across(t), bottom + 16, tick_text(t), "middle") for t in marks
     ]
-    parts += [_rule(left, up(t), right, up(t)) + _text(left - 6, up(t) + 4, f"{t:g}", "end") for t in levels]
+    parts += [_rule(left, up(t), right, up(t)) + _text(left - 6, up(t) + 4, tick_text(t), "end") for t in levels]
     parts += [_text(right, bottom + 34, names[0], "end", "ink"), _text(left, top - 6, names[1], "start", "ink")]
     parts += [_dot(across(x), up(y), 4, color) for x, y, color in points]
     return _svg(284, 256, label, parts)
@@ -218,6 +226,22 @@ def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: 
 def signed(value: float, digits: int = 3) -> str:
     """Format +0.120 or −0.120, with a true minus sign."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def tick_text(value: float) -> str:
+    """Format a tick: 0.25, −5, 2e−7."""
+    number, _, power = f"{value:g}".partition("e")
+    return (f"{number}e{int(power)}" if power else number).replace("-", "−")
+
+
+def text_width(text: str) -> float:
+    """Return how wide `text` is at most at the size of a chart's words, in a wide font, as DejaVu Sans is."""
+    return sum({".": 3.7, "−": 9.7}.get(letter, 7.4) for letter in text)
+
+
+def _beside(marks: Sequence[float], least: float) -> float:
+    """Return where an axis stands whose ticks are written to its left: at `least`, further where they need more."""
+    return max(least, *(math.ceil(text_width(tick_text(mark))) + 6 for mark in marks)) if marks else least
 
 
 def _unit_square() -> tuple[list[str], Callable[[float, float], tuple[float, float]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,15 @@ _CURVES = {
     "rollout/length_mean": "Completion length",
 }
 _OMITTED = ("out", "store", "run_name")
+_LABEL_LENGTH = 15  # characters that a row of a chart has room for
 
 
 @dataclass(frozen=True, eq=False)
 class ComparedRun:
-    """The content of a run folder, with the run's name on the page."""
+    """The content of a run folder, with the run's name on the page and its label in charts."""
 
     name: str
+    label: str
     color: str
     settings: Mapping[str, Any]
     evaluation: Evaluation
@@ -69,11 +72,19 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
     Raises InputError for a folder without an evaluation, or a folder that is given twice.
     """
     names = _names(folders)
-    runs = [_read_run(folder, name, index) for index, (folder, name) in enumerate(zip(folders, names, strict=True))]
+    labels = chart_labels(names)
+    are_numbered = labels[0] == _numbered_label(1)
+    runs = [
+        _read_run(folder, name, label, COLORS[index % len(COLORS)])
+        for index, (folder, name, label) in enumerate(zip(folders, names, labels, strict=True))
+    ]
     html = fill(
         "comparison_page.html",
         title="Runs compared",
         runs=names,
+        labels=dict(zip(names, labels, strict=True)),
+        names=[(f"{run.label}: {run.name}", run.color) for run in runs] if are_numbered else [],
+        unshared=_unshared({run: run.label if are_numbered else run.name for run in runs}),
         models={run.name: run.model for run in runs},
         folders=dict(zip(names, map(str, folders), strict=True)),
         sets=list(_results(runs)),
@@ -85,7 +96,7 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
     return write_text_atomically(out, html)
 
 
-def _read_run(folder: Path, name: str, index: int) -> ComparedRun:
+def _read_run(folder: Path, name: str, label: str, color: str) -> ComparedRun:
     run = RunFolder(folder)
     evaluation = run.evaluation
     if not evaluation.get("stages"):
@@ -95,7 +106,8 @@ def _read_run(folder: Path, name: str, index: int) -> ComparedRun:
         raise InputError(f"{folder}: {run.evaluation_file.name} is missing; {inside}")
     return ComparedRun(
         name,
-        COLORS[index % len(COLORS)],
+        label,
+        color,
         without_secrets(run.settings),
         evaluation,
         run.metrics(),
@@ -109,6 +121,38 @@ def _names(folders: Sequence[Path]) -> list[str]:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("a run is named twice; give different folders")
     return run_names([RunFolder(folder).settings for folder in folders])
+
+
+def chart_labels(names: Sequence[str]) -> list[str]:
+    """Shorten the names of runs to what a chart has room for, where each still says what distinguishes its run.
+
+    A beginning that all share is cut, by no more whole words than needed. Where the rest of a name is still too long,
+    the runs are numbered.
+    """
+    # A point inside a number ends no word.
+    ends = [match.end() for match in re.finditer(r"[ =]|(?<!\d)\.", names[0])]
+    for cut in (0, *(end for end in ends if all(name.startswith(names[0][:end]) for name in names))):
+        labels = [name if cut == 0 else f"…{name[cut:]}" for name in names]
+        if max(map(len, labels)) <= _LABEL_LENGTH:
+            return labels
+    return [_numbered_label(number) for number in range(1, len(names) + 1)]
+
+
+def _numbered_label(number: int) -> str:
+    return f"run {number}"
+
+
+def _unshared(runs: Mapping[ComparedRun, str]) -> str:
+    """Say which of `runs`, {run: how it is called}, have no set of another; empty where all share one."""
+    sets = {run: {dataset for dataset in _sets([run]) if run.cells(dataset)} for run in runs}
+    alone = [run for run in runs if not any(sets[run] & sets[other] for other in runs if other is not run)]
+    if not alone:
+        return ""
+    if len(alone) == len(runs):
+        return "These runs share no test set: none of the numbers below compares them."
+    verb, they = ("shares", "it") if len(alone) == 1 else ("share", "any of them")
+    called = ", ".join(runs[run] for run in alone)
+    return f"{called} {verb} no test set with another run: no number below compares {they} with one."
 
 
 def _protocol(runs: Sequence[ComparedRun], dataset: str) -> str | None:
@@ -139,7 +183,7 @@ def _results(runs: Sequence[ComparedRun]) -> Iterator[dict[str, Any]]:
         name = inside(_protocol_name(protocol, list(cells)))
         charts = []
         for metric in CHARTED:
-            estimates = [estimate(_short(run.name), cell[metric], run.color) for run, cell in cells.items()]
+            estimates = [estimate(run.label, cell[metric], run.color) for run, cell in cells.items()]
             charts.append(Figure(metric.upper(), interval_chart(f"{metric.upper()} on {dataset}", [(name, estimates)])))
         yield {
             "name": dataset,
@@ -148,10 +192,6 @@ def _results(runs: Sequence[ComparedRun]) -> Iterator[dict[str, Any]]:
             "cells": {run.name: cell for run, cell in cells.items()},
             "other_lists": len({run.evaluation.get("manifests", {}).get(dataset) for run in cells}) > 1,
         }
-
-
-def _short(name: str, limit: int = 15) -> str:
-    return name if len(name) <= limit else "…" + name[1 - limit :]
 
 
 def _differences(runs: Sequence[ComparedRun], n_bootstrap: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -185,7 +225,7 @@ def _training(runs: Sequence[ComparedRun]) -> list[Figure]:
     curves = {name: f"Validation SRCC, {name.split('/')[1]}" for name in validation} | _CURVES
     charts = []
     for name, title in curves.items():
-        lines = [curve(run.rapo, name, run.name, run.color, dots=name in validation) for run in runs]
+        lines = [curve(run.rapo, name, run.label, run.color, dots=name in validation) for run in runs]
         lines = [line for line in lines if line.xs]
         charts.append(Figure(title, line_chart(title, lines), names=[(line.name, line.color) for line in lines]))
     return [chart for chart in charts if chart.chart]

@@ -10,6 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from aes_r1.report.charts import text_width
+
 TOP, BOTTOM, SPACING, MARGIN = 34, 214, 190, 80
 
 
@@ -29,7 +31,10 @@ def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]
     if not colors:
         return ""
     heights = [_heights(axis.values) for axis in axes]
-    across = [MARGIN + SPACING * index for index in range(len(axes))]
+    first = axes[0]
+    words = [text_width(mark) + 8 for _, mark in _marks(first.values, heights[0])]
+    margin = max(MARGIN, *map(math.ceil, [*words, text_width(first.name) / 2]))
+    across = [margin + SPACING * index for index in range(len(axes))]
     parts = []
     for run in sorted(range(len(colors)), key=lambda run: bool(colors[run])):  # the background first
         data = "M" + "L".join(f"{x} {height[run]:.1f}" for x, height in zip(across, heights, strict=True))

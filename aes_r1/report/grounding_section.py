@@ -63,8 +63,8 @@ def _figure(title: str, metrics: Sequence[Mapping]) -> Figure:
     )
 
 
-def _examples(stages: Mapping[str, Any], predictions: Sequence[Mapping]) -> list[Plate]:
-    """Return greedy critiques of the first and the last stage of the same pictures, from low to high opinion."""
+def _examples(stages: Mapping[str, Any], predictions: Sequence[Mapping]) -> list[list[Plate]]:
+    """Return pairs of greedy critiques, of the first and the last stage, of pictures from low to high opinion."""
     by_stage: dict[str, dict[str, Mapping]] = {}
     first_set = next(iter(datasets(stages)), None)
     for row in predictions:
@@ -78,6 +78,6 @@ def _examples(stages: Mapping[str, Any], predictions: Sequence[Mapping]) -> list
     before = ends[0][1]
     shared = sorted(before.keys() & ends[1][1].keys(), key=lambda name: (before[name]["mos"], name))
     indices = {len(shared) * (2 * index + 1) // (2 * EXAMPLES) for index in range(EXAMPLES)} if shared else set()
-    return plates(
-        ({**rows[shared[index]], "run": stage} for index in sorted(indices) for stage, rows in ends), size=240
-    )
+    return [
+        plates(({**rows[shared[index]], "run": stage} for stage, rows in ends), size=240) for index in sorted(indices)
+    ]

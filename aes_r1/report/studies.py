@@ -9,7 +9,7 @@ from typing import Any
 from aes_r1.runs.folder import RunFolder, runs_below
 from aes_r1.runs.identity import differences
 from aes_r1.settings import InputError
-from aes_r1.tracking.headline import headline
+from aes_r1.tracking.headline import headline, headline_set
 
 # The curves of a view by section, for W&B and page alike; each name has a line in the glossary, and <dataset> stands
 # for every set that a study's runs validated on.
@@ -37,9 +37,10 @@ def axis_of(name: str) -> str:
 
 
 def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read {study: [{"name", "folder", "state", "settings", "metrics", "headline"}]} from runs/STUDY/HASH.
+    """Read {study: [{"name", "folder", "state", "settings", "metrics", "headline", "set"}]} from runs/STUDY/HASH.
 
-    state: done, failed with its reason, or not finished. InputError without any run, or for a file that is not JSON.
+    state: done, failed with its reason, or not finished. set: what the headline was measured on (headline_set).
+    InputError without any run, or for a file that is not JSON.
     """
     studies: dict[str, list[dict[str, Any]]] = {}
     for run in runs_below(runs, "*/*"):
@@ -51,6 +52,7 @@ def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
                 "settings": run.settings,
                 "metrics": run.metrics(),
                 "headline": headline(run.evaluation, run.last_stage),
+                "set": headline_set(run.evaluation, run.last_stage),
             }
         )
     if not studies:
@@ -82,7 +84,7 @@ def label(settings: Mapping[str, Any], keys: Sequence[str], differing: Sequence[
     differing: all settings in which the runs differ, among which a short name has to be clear; by default `keys`.
     """
     differing = keys if differing is None else differing
-    values = [_short(setting(settings, key)) for key in keys]
+    values = [value_text(setting(settings, key)) for key in keys]
     if len(differing) < 2:
         return "".join(values) or "all"
     return ", ".join(f"{short_name(key, differing)} {value}" for key, value in zip(keys, values, strict=True))
@@ -112,28 +114,31 @@ def _is_common(settings: Mapping[str, Any], key: str, runs: Sequence[Mapping[str
 def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name runs by the settings in which they differ, and by their seed. `runs` are the settings of each.
 
-    Where runs differ in more than _ALL_NAMED settings, as unlike runs in one folder do, a run's name has those of its
-    own that most others do not share.
     Two runs of the same settings, say the same run in two folders, are numbered.
+    """
+    seeds = {settings.get("seed") for settings in runs}
+    names: list[str] = []
+    for settings, condition in zip(runs, condition_names(runs), strict=True):
+        seed = [f"seed {settings['seed']}"] if "seed" in settings and (len(seeds) > 1 or not condition) else []
+        names.append(", ".join([*filter(None, [condition]), *seed]) or "run")
+    return numbered(names)
+
+
+def condition_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the condition of each run by the settings, other than the seed, in which `runs` differ; "" without any.
+
+    Where runs differ in more than _ALL_NAMED settings, as unlike runs in one folder do, a name has those of the run's
+    own that most others do not share.
     """
     differing = varied([{"settings": settings} for settings in runs])
     keys = [key for key in differing if key.partition(".")[0] not in _MEASURING] or differing
-    seeds = {settings.get("seed") for settings in runs}
-    names: list[str] = []
+    if len(keys) == 1:
+        return [f"{short_name(keys[0], keys)}={label(settings, keys)}" for settings in runs]
+    names = []
     for settings in runs:
         named = keys if len(keys) <= _ALL_NAMED else [key for key in keys if not _is_common(settings, key, runs)]
-        parts = (
-            [f"{short_name(keys[0], keys)}={label(settings, keys)}"]
-            if len(keys) == 1
-            else [label(settings, named, keys)]
-            if named
-            else ["settings of most"]
-            if keys
-            else []
-        )
-        seed = [f"seed {settings['seed']}"] if "seed" in settings and (len(seeds) > 1 or not keys) else []
-        names.append(", ".join([*parts, *seed]) or "run")
-    return numbered(names)
+        names.append(label(settings, named, keys) if named else "settings of most" if keys else "")
+    return names
 
 
 def numbered(names: Sequence[str]) -> list[str]:
@@ -144,8 +149,16 @@ def numbered(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _short(value: Any) -> str:
-    return "null" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+def value_text(value: Any) -> str:
+    """Return a setting's value in short, as the command line writes it; settings that have a name are named by it."""
+    if isinstance(value, Mapping):
+        pairs = [f"{key}: {value_text(part)}" for key, part in value.items()]
+        return str(value["name"]) if value.get("name") else f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(value_text, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _decides(first: Sequence[Any], second: Sequence[Any]) -> bool:

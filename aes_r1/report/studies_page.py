@@ -14,7 +14,18 @@ from aes_r1.report.charts import Figure, Line, line_chart, points_chart
 from aes_r1.report.coordinates import Axis, parallel_coordinates
 from aes_r1.report.gallery import Plate, plates
 from aes_r1.report.html import fill
-from aes_r1.report.studies import SECTIONS, analysis, label, setting, short_name, shown, stage_of, varied
+from aes_r1.report.studies import (
+    SECTIONS,
+    analysis,
+    condition_names,
+    numbered,
+    setting,
+    short_name,
+    shown,
+    stage_of,
+    value_text,
+    varied,
+)
 from aes_r1.runs.folder import RunFolder
 from aes_r1.tracking.glossary import definition
 from aes_r1.tracking.worst import worst_first
@@ -54,6 +65,7 @@ def _study(study: str, runs: Runs, table: str) -> dict[str, Any]:
         "done": sum(run["state"] == "done" for run in runs),
         "runs": len(runs),
         "ends": _ends(conditions),
+        "sets": len(_sets(runs)),
         "trouble": next((run["state"] for run in runs if run["state"] != "done"), "no evaluation"),
         "setting": keys[0] if len(keys) == 1 else "",
         "conditions": {name: [_row(run, signs) for run in members] for name, members in conditions.items()},
@@ -73,23 +85,65 @@ def _study(study: str, runs: Runs, table: str) -> dict[str, Any]:
 
 
 def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return {condition: its runs by seed}, the highest mean SRCC first, conditions without one last."""
-    conditions: dict[str, list[Mapping[str, Any]]] = {}
-    for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
-        conditions.setdefault(label(run["settings"], keys), []).append(run)
-    order = {name: -2.0 if (srcc := _mean_srcc(members)) is None else srcc for name, members in conditions.items()}
-    return {name: conditions[name] for name in sorted(conditions, key=order.__getitem__, reverse=True)}
+    """Return {condition: its runs by seed}.
+
+    Conditions stand by set, on each the highest mean SRCC first; those without one are last.
+    """
+    named = _named(runs, keys)
+    members: dict[str, list[Mapping[str, Any]]] = {}
+    for run, name in sorted(zip(runs, named, strict=True), key=lambda pair: pair[0]["settings"]["seed"]):
+        members.setdefault(name, []).append(run)
+    sets = _sets(runs)
+
+    def rank(name: str) -> tuple[int, float]:
+        measured = _measured_on(members[name])
+        srcc = _mean_srcc(members[name], measured)
+        return (len(sets), 0.0) if srcc is None else (sets.index(measured), -srcc)
+
+    return {name: members[name] for name in sorted(members, key=rank)}
 
 
-def _mean_srcc(runs: Runs) -> float | None:
-    known = [run["headline"]["srcc"] for run in runs if "srcc" in run["headline"]]
+def _named(runs: Runs, keys: Sequence[str]) -> list[str]:
+    """Name the condition of every run as `aes-r1 runs` does; of one setting, which heads the table, by its value."""
+    if len(keys) == 1:
+        names = [value_text(setting(run["settings"], keys[0])) for run in runs]
+    else:
+        names = [name or "all" for name in condition_names([run["settings"] for run in runs])]
+    # Runs that differ only in how they were measured have one name, but are different conditions.
+    values = [tuple(str(setting(run["settings"], key)) for key in keys) for run in runs]
+    name_of = dict(zip(values, names, strict=True))
+    told_apart = dict(zip(name_of, numbered(list(name_of.values())), strict=True))
+    return [told_apart[value] for value in values]
+
+
+def _sets(runs: Runs) -> list[str]:
+    """Return what the headline SRCCs of `runs` were measured on, in order of appearance."""
+    return list(dict.fromkeys(run["set"] for run in runs if "srcc" in run["headline"]))
+
+
+def _measured_on(runs: Runs) -> str:
+    """Return what the headline SRCC of a condition was measured on: what most of its runs were; "" without any."""
+    sets = [run["set"] for run in runs if "srcc" in run["headline"]]
+    return max(sets, key=sets.count, default="")
+
+
+def _mean_srcc(runs: Runs, measured_on: str) -> float | None:
+    known = [run["headline"]["srcc"] for run in runs if "srcc" in run["headline"] and run["set"] == measured_on]
     return fmean(known) if known else None
 
 
-def _ends(conditions: Mapping[str, Runs]) -> list[tuple[float | None, str]]:
-    """Return the highest and the lowest mean SRCC with their conditions. Empty without any."""
-    known = [(srcc, name) for name, runs in conditions.items() if (srcc := _mean_srcc(runs)) is not None]
-    return [known[0], known[-1] if len(known) > 1 else (None, "")] if known else []
+def _ends(conditions: Mapping[str, Runs]) -> dict[str, list[tuple[float | None, str]]]:
+    """Return {set: the highest and the lowest mean SRCC on it with their conditions}. Empty without any."""
+    ends: dict[str, list[tuple[float | None, str]]] = {}
+    for measured_on in dict.fromkeys(map(_measured_on, conditions.values())):
+        known = [
+            (srcc, name)
+            for name, runs in conditions.items()
+            if _measured_on(runs) == measured_on and (srcc := _mean_srcc(runs, measured_on)) is not None
+        ]
+        if known:
+            ends[measured_on] = [known[0], known[-1] if len(known) > 1 else (None, "")]
+    return ends
 
 
 def _signs(run: RunFolder) -> dict[str, str]:
@@ -110,6 +164,7 @@ def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, str]]) -> dict
     return {
         "name": run["name"],
         "seed": run["settings"]["seed"],
+        "set": run["set"],
         **cells,
         "mae": values.get("mae"),
         "unanswered": values.get("parse_failure_rate"),
@@ -124,18 +179,26 @@ def _results(
     drawn = [(run, colors.get(name, "")) for name, members in conditions.items() for run in members]
     drawn = [(run, color) for run, color in drawn if "srcc" in run["headline"]]
     names = list(colors.items()) if len(conditions) <= len(COLORS) else []
+    own = ", on the set that the table names" if len(_sets([run for run, _ in drawn])) > 1 else ""
     figures = {}
     if drawn and keys:
-        axes = [Axis(short_name(key, keys), [setting(run["settings"], key) for run, _ in drawn]) for key in keys]
+        axes = [
+            Axis(short_name(key, keys), [_drawable(setting(run["settings"], key)) for run, _ in drawn]) for key in keys
+        ]
         axes.append(Axis("SRCC", [run["headline"]["srcc"] for run, _ in drawn]))
         chart = parallel_coordinates(f"Settings and SRCC of {study}", axes, [color for _, color in drawn])
-        figures["settings"] = Figure("Settings and SRCC", chart, "A line per run.", names)
+        figures["settings"] = Figure("Settings and SRCC", chart, f"A line per run{own}.", names)
     if drawn:
         headlines = [(run["headline"], color or "base") for run, color in drawn]
         points = [(values["srcc"], values["plcc"], color) for values, color in headlines if "plcc" in values]
         chart = points_chart(f"PLCC by SRCC of the runs of {study}", points, ("SRCC", "PLCC"))
-        figures["plcc"] = Figure("PLCC by SRCC", chart, "A dot per run.", names)
+        figures["plcc"] = Figure("PLCC by SRCC", chart, f"A dot per run{own}.", names)
     return figures
+
+
+def _drawable(value: Any) -> float | str:
+    """Return a setting as an axis has it: a number by its size, all else in words."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else value_text(value)
 
 
 def _curves(section: str, conditions: Mapping[str, Runs], colors: Mapping[str, str], runs: Runs) -> list[Figure]:

@@ -46,6 +46,18 @@ def _is_headed(stages: Stages, last_stage: str | None) -> bool:
     return model is not None and last_stage in (None, model)
 
 
+def headline_set(evaluation: Evaluation, last_stage: str | None = None) -> str:
+    """Say on which set and how the headline numbers were measured, "scenes/test, sample"; empty without a headline.
+
+    Numbers of other sets, or of other protocols, do not compare.
+    """
+    stages = evaluation.get("stages")
+    if not stages or not _is_headed(stages, last_stage):
+        return ""
+    _, dataset, protocol = headline_key(stages, last_stage)
+    return f"{dataset}, {protocol}"
+
+
 def headline_origin(evaluation: Evaluation, last_stage: str | None = None) -> str:
     """Say what the headline numbers were measured on: "sample, scenes/test, n 600"; empty without an evaluation.
 

@@ -3,7 +3,7 @@
 import pytest
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.calibration_section import calibration_section, opinion_by_score
+from aes_r1.report.calibration_section import _answered, calibration_section, opinion_by_score
 from aes_r1.report.html import fill
 from aes_r1.report.tables import evaluation_tables
 
@@ -42,12 +42,46 @@ EVALUATION = {
 
 
 def test_groups_are_equal_and_in_order():
-    points = opinion_by_score(rows())
+    points = opinion_by_score(_answered(rows()))
     assert len(points) == 8
     assert points[0] == (pytest.approx(0.045), pytest.approx(0.2225))  # the ten lowest: scores 0 .. .09
     assert points == sorted(points)
-    assert opinion_by_score(rows()[:4]) == []
-    assert len(opinion_by_score([*rows(), {"score": None, "mos": 0.5}, {"score": 0.5, "mos": None}])) == 8
+    assert opinion_by_score(_answered(rows()[:4])) == []
+    unanswered = [{"score": None, "mos": 0.5}, {"score": 0.5, "mos": None}]
+    assert _answered([*rows(), *unanswered]) == _answered(rows())
+
+
+@pytest.mark.parametrize(
+    ("pictures", "groups", "said"),
+    [
+        (80, 8, "score of 8 equal groups of pictures. Vertical axis: their mean opinion."),
+        (23, 4, "score of 4 equal groups of pictures. Vertical axis: their mean opinion."),
+        (15, 3, "score of 3 equal groups of pictures. Vertical axis: their mean opinion."),
+        (12, 0, "Too few answered pictures for 3 groups of 5: RAPO 12."),
+        (1, 0, "Too few answered pictures for 3 groups of 5: RAPO 1."),
+    ],
+)
+def test_as_many_groups_are_named_as_are_drawn(pictures, groups, said):
+    (section,) = calibration_section(EVALUATION, rows()[:pictures])
+    figure = section["charts"][0]
+    assert (figure.title, figure.chart.count("<circle")) == ("Opinion by score", groups)
+    assert figure.caption.endswith(said)
+    html = fill("calibration.html", calibration=[section])
+    assert said in html
+    assert '<p class="note"></p>' not in html
+
+
+def test_models_with_other_numbers_of_answers_are_told_apart():
+    cells = EVALUATION["stages"]["rapo"]
+    stages = {"stages": {"base": cells, "cold_start": cells, "rapo": cells}}
+    given = [*rows("base")[:7], *rows("cold_start")[:20], *rows()]
+    (section,) = calibration_section(stages, given)
+    assert section["charts"][0].caption == (
+        "Horizontal axis: score of 4 to 8 equal groups of pictures. Vertical axis: their mean opinion. "
+        "Too few answered pictures for 3 groups of 5: Base model 7."
+    )
+    (silent,) = calibration_section(EVALUATION, [{**row, "score": None} for row in rows()])
+    assert [figure.title for figure in silent["charts"]] == ["Intervals from the spread"], "no answer is no figure"
 
 
 def test_the_whole_part():

@@ -18,6 +18,8 @@ from aes_r1.report.charts import (
     scatter,
     signed,
     square_chart,
+    text_width,
+    tick_text,
     ticks,
 )
 
@@ -137,6 +139,35 @@ def test_points_lie_inside_their_axes():
     assert "SRCC" in svg
     assert points_chart("one", [(0.5, 0.5, "rapo")], ("SRCC", "PLCC")).count("<circle") == 1
     assert points_chart("none", [], ("SRCC", "PLCC")) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.25, "0.25"), (-5.0, "−5"), (2e-7, "2e−7"), (-2.5e-12, "−2.5e−12"), (1e6, "1e6"), (0.0, "0")]
+)
+def test_a_tick_is_short(value, text):
+    assert tick_text(value) == text
+
+
+@given(st.floats(-1, 1), st.integers(-12, 12), st.floats(0.001, 1))
+def test_no_tick_is_cut_at_the_left(start, power, span):
+    low, high = start * 10.0**power, (start + span) * 10.0**power
+    for svg in (
+        line_chart("a", [Line("a", [1, 2], [low, high], "rapo")]),
+        points_chart("b", [(0.1, low, "rapo"), (0.2, high, "rapo")], ("SRCC", "PLCC")),
+        interval_chart("c", [("x", [Estimate("a", low, None, None, "rapo")])]) if power <= 0 else "<svg/>",
+    ):
+        texts = re.findall(r'<text x="([\d.-]+)" y="[\d.-]+" text-anchor="(end|middle)"[^>]*>([^<]*)<', svg)
+        for x, anchor, text in texts:
+            assert float(x) - text_width(text) / (1 if anchor == "end" else 2) >= 0, text
+
+
+@pytest.mark.parametrize("value", [0.0, 2e-7, 0.001, 0.25, 0.375, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("points", [1, 3])
+def test_the_axis_of_an_even_share_stays_within_0_and_1(value, points):
+    root = drawing(line_chart("share", [Line("a", list(range(points)), [value] * points, "rapo")]))
+    marks = [float(e.text.replace("−", "-")) for e in root.iter() if e.tag == "text" and e.get("text-anchor") == "end"]
+    assert min(marks) >= 0
+    assert max(marks) <= 1
 
 
 def test_labels_are_escaped():

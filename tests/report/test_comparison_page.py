@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.comparison_page import write_comparison
+from aes_r1.report.comparison_page import chart_labels, write_comparison
 from aes_r1.report.studies import read_studies
 from aes_r1.runs.__main__ import row_of
 from aes_r1.runs.folder import RunFolder
@@ -52,6 +52,74 @@ def test_the_whole_page(runs, tmp_path):
         assert f"{cell['srcc']['value']:.3f}" in text
     # Shrinking keeps ranks but moves scores off: SRCC +0.000, MAE up with an interval that leaves 0 out.
     assert "+0.000" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["sigma=0.1", "sigma=0.2"], ["sigma=0.1", "sigma=0.2"]),
+        (["trainer.lr=0.0002", "trainer.lr=0.00025"], ["…lr=0.0002", "…lr=0.00025"]),
+        (["trainer.max_steps=300", "trainer.max_steps=1200"], ["…max_steps=300", "…max_steps=1200"]),
+        (["long_name_of_a_key=0.25", "long_name_of_a_key=0.26"], ["…0.25", "…0.26"]),
+        (["advantage=a, seed 0", "advantage=a, seed 1"], ["…a, seed 0", "…a, seed 1"]),
+        (["data scenes, expert scenes, max_steps 3", "data folder, expert pixels, max_steps 3"], ["run 1", "run 2"]),
+        (["short", "lr 0.1, temperature 0.25, credit all"], ["run 1", "run 2"]),
+    ],
+)
+def test_labels_of_charts_keep_what_distinguishes_the_runs(names, labels):
+    assert chart_labels(names) == labels
+
+
+def change_settings(folder, **changes):
+    """Change settings of a recorded run, given by group: {key: value}."""
+    settings = json.loads((folder / "settings.json").read_text())
+    for group, values in changes.items():
+        settings[group] = {**settings.get(group, {}), **values}
+    (folder / "settings.json").write_text(json.dumps(settings))
+
+
+def test_long_names_stand_once_and_their_numbers_in_charts_legends_and_heads(runs, tmp_path):
+    words = {"lr": 0.5, "temperature": 0.123, "credit": "answer", "max_steps": 1234}
+    change_settings(runs[1], trainer=words, data={"root": 40 * "pictures/"})
+    html = write_comparison(runs, tmp_path / "c.html", n_bootstrap=5).read_text()
+    top, _, rest = html.partition("<h2>Results</h2>")
+    name = re.search(r"run 2: ([^<]*)<", top)[1]
+    assert all(part in name for part in ("temperature 0.123", "credit answer", "max_steps 1234"))
+    charts = re.findall(r"<figure>.*?</figure>", rest, re.DOTALL)
+    assert charts
+    assert not any("credit answer" in chart for chart in charts)
+    assert all("run 1" in chart or "run 2" in chart for chart in charts)
+    settings = rest[rest.index("<h2>Settings</h2>") :]
+    assert re.findall("<th>([^<]*)</th>", settings) == ["", "run 1", "run 2"]
+    values = re.findall(r'<td(?: class="(\w+)")?>', settings.partition("<tbody>")[2])
+    assert values == ["", "wide", "wide"] * (len(values) // 3), "values are broken into lines within the table"
+
+
+def without_sets(folder, kept):
+    """Leave of a recorded run's evaluation only the set that `kept` names as a new one, or the old sets."""
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation["stages"] = {stage: {kept: next(iter(sets.values()))} for stage, sets in evaluation["stages"].items()}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+
+
+def test_runs_without_a_shared_set_are_told_above_the_numbers(runs, tmp_path):
+    def above_numbers(*folders):
+        html = write_comparison(folders, tmp_path / "c.html", n_bootstrap=5).read_text()
+        return " ".join(html.partition("<h2>Results</h2>")[0].split())
+
+    assert "no test set" not in above_numbers(*runs)
+    third = runs[0].parent / "third"
+    shutil.copytree(runs[1], third)
+    change_settings(third, trainer={"lr": 0.25})
+    without_sets(third, "para/test")
+    assert "trainer.lr=0.25 shares no test set with another run" in above_numbers(*runs, third)
+    without_sets(runs[1], "ava/test")
+    assert "These runs share no test set: none of the numbers below compares them." in above_numbers(*runs, third)
+
+
+def test_other_lists_of_one_set_are_told_above_its_numbers(runs, tmp_path):
+    html = write_comparison(runs, tmp_path / "c.html", n_bootstrap=5).read_text()
+    assert html.index("different lists") < html.index("<svg")
 
 
 @pytest.mark.parametrize("protocol", ["sample", "mean", "greedy"])

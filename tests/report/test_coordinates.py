@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from aes_r1.report.charts import text_width
 from aes_r1.report.coordinates import BOTTOM, TOP, Axis, parallel_coordinates
 
 
@@ -35,6 +36,15 @@ def test_many_numbers_are_named_by_their_ends_and_the_background_lies_below():
     svg = parallel_coordinates("x", [Axis("lr", [0.1 * one for one in range(1, 11)])], ["rapo", *[""] * 9])
     assert re.findall(r">([\d.]+)</text>", svg) == ["1", "0.1"]
     assert heights(svg)[-1] == [BOTTOM], "the run in colour is drawn last"
+
+
+def test_long_words_of_the_first_axis_are_not_cut():
+    words = ["/pictures/of/a/long/name", "null"]
+    svg = parallel_coordinates("x", [Axis("a_long_name_of_a_setting", words), Axis("seed", [1, 2])], ["rapo"] * 2)
+    texts = re.findall(r'<text x="([\d.-]+)" y="[\d.]+" text-anchor="(end|middle)"[^>]*>([^<]*)<', svg)
+    assert {*words, "a_long_name_of_a_setting"} <= {text for *_, text in texts}
+    for x, anchor, text in texts:
+        assert float(x) >= text_width(text) / (1 if anchor == "end" else 2)
 
 
 def test_one_value_and_no_run():

@@ -75,5 +75,9 @@ def test_before_and_after_of_the_same_pictures():
         assert f"rich harmony {place} &lt;b&gt;." in html
         assert f"a picture {place} &lt;b&gt;." in html
     assert html.count('<article class="plate">') == 6
+    pairs = html.split('<div class="gallery">')[1:]
+    assert [re.findall(r"(?:rich harmony|a picture) \d", pair) for pair in pairs] == [
+        [f"rich harmony {place}", f"a picture {place}"] for place in (1, 4, 7)
+    ], "a pair has a gallery, and so a row, of its own"
     alone = shown(evaluation(), [], predictions("rapo", "a picture"))
     assert "Before and after" not in alone

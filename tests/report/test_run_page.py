@@ -15,7 +15,7 @@ from aes_r1.report.run_page import _answer_figure, _gallery, _headline, write_re
 from aes_r1.report.side_by_side_page import _start
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build
-from aes_r1.tracking.headline import headline, headline_origin
+from aes_r1.tracking.headline import headline, headline_origin, headline_set
 from tests.report.browser import CHROMIUM, FLAGS
 
 CRITIQUE = (
@@ -316,6 +316,7 @@ def test_a_metric_that_was_asked_last_does_not_stand_for_the_model(beside_a_metr
     run = RunFolder(beside_a_metric)
     assert headline(run.evaluation, run.last_stage)["srcc"] == pytest.approx(1)
     assert headline_origin(run.evaluation, run.last_stage) == "sample, para/test, n 40"
+    assert headline_set(run.evaluation, run.last_stage) == "para/test, sample"
     assert _headline(run.evaluation, {}, run.last_stage)["protocol"] == "sample"
     assert _gallery(list(run.predictions()), {}, run.last_stage)["model"] == "mine"
     html = write_report(beside_a_metric).read_text()
@@ -338,6 +339,7 @@ def test_a_metric_alone_is_no_model(beside_a_metric, path):
     run = RunFolder(beside_a_metric)
     assert headline(run.evaluation, run.last_stage) == {}
     assert headline_origin(run.evaluation, run.last_stage) == "pyiqa-nima alone"
+    assert headline_set(run.evaluation, run.last_stage) == ""
     html = write_report(beside_a_metric).read_text()
     assert 'id="gallery"' not in html
     assert "pyiqa-nima" in html

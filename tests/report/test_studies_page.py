@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1.report.studies import read_studies, varied
+from aes_r1.report.studies import condition_names, read_studies, varied
 from aes_r1.report.studies_page import COLORS, _mean_by_step, static_page
 from aes_r1.runs.files import write_rows
 from tests.experiments.runs import BASE, write_run, write_study
@@ -52,6 +52,66 @@ def test_the_summary_leads_to_every_study_and_says_why_one_has_no_results(runs):
     assert (best[1], worst[1]) == ("rapo", "rank")
     assert float(best[0]) > float(worst[0])
     assert "failed: no such folder" in summary
+
+
+def test_unlike_runs_are_named_as_the_list_of_runs_names_them(tmp_path):
+    """A setting that is a list of sets is named by them; runs that are only measured otherwise are told apart."""
+    also = [{"attributes": None, "name": "scenes_shifted", "limit": None}]
+    changes = [
+        {},
+        {"trainer": {"lr": 0.5, "temperature": 0.5, "max_steps": 7, "credit": "answer"}, "evaluation": {"also": also}},
+        {"evaluation": {"limit": 7}},
+    ]
+    for number, groups in enumerate(changes):
+        folder = write_run(tmp_path / "mixed" / f"run{number}", BASE, noise={"rapo": 0.1 * number + 0.1})
+        settings = json.loads((folder / "settings.json").read_text())
+        for group, values in groups.items():
+            settings[group] |= values
+        (folder / "settings.json").write_text(json.dumps(settings))
+    studies = read_studies(tmp_path)
+    html = static_page(studies, ANALYSES)
+    assert "attributes" not in html
+    assert "None" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
+    assert ">[scenes_shifted]</text>" in html
+    names = condition_names([run["settings"] for run in studies["mixed"]])
+    assert names[0] == names[2] == "settings of most"
+    table = html[html.index("<section") : html.index("<h3>Analysis")]
+    shown = re.findall(r"<tr><td>([^<]+)</td>", table)
+    assert sorted(shown) == sorted([names[1], "settings of most (1)", "settings of most (2)"])
+
+
+def test_the_highest_and_the_lowest_are_of_one_set(tmp_path):
+    """Two conditions on each of two sets: the best of one set does not stand beside the worst of the other."""
+    for number, (dataset, width) in enumerate([("easy", 0.01), ("hard", 0.5), ("easy", 0.05), ("hard", 0.9)]):
+        settings = replace(BASE, trainer=replace(BASE.trainer, lr=1e-4 * (number + 1)))
+        write_run(tmp_path / "tune" / f"point{number}", settings, noise={"rapo": width}, dataset=dataset)
+    html = static_page(read_studies(tmp_path), ANALYSES)
+    summary = html[: html.index("<nav")]
+    rows = [
+        (set_name, re.findall(r"(?:−?[\d.]+)<small>([\d.]+)</small>", row))
+        for row in re.findall(r"<tr>.*?</tr>", summary, re.DOTALL)
+        for set_name in re.findall(r"<small>(\w+/test, sample)</small>", row)
+    ]
+    assert rows == [("easy/test, sample", ["0.0001", "0.0003"]), ("hard/test, sample", ["0.0002", "0.0004"])]
+    assert "Highest and lowest are of one set and protocol" in " ".join(summary.split())
+    table = html[html.index("<section") : html.index("<h3>Analysis")]
+    assert re.findall(r"<small>(\w+)/test, sample</small>", table) == ["easy", "easy", "hard", "hard"]
+    assert "on the set that the table names" in html
+
+
+def test_one_set_is_not_named(runs):
+    html = static_page(read_studies(runs), ANALYSES)
+    assert "<small>scenes/test, sample</small>" not in html
+    assert "one set and protocol" not in html
+
+
+def test_the_axes_of_shares_stay_within_0_and_1(runs):
+    html = static_page(read_studies(runs), ANALYSES)
+    charts = re.findall(r'<svg[^>]*aria-label="([^"]*_rate)">(.*?)</svg>', html)
+    assert charts
+    for _, chart in charts:
+        marks = [float(mark.replace("−", "-")) for mark in re.findall(r'text-anchor="end"[^>]*>([^<]*)<', chart)]
+        assert 0 <= min(marks) <= max(marks) <= 1
 
 
 def test_a_run_without_results_is_no_error(runs):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from aes_r1.report.html import fill
 from aes_r1.report.training_section import training_section
 from aes_r1.settings.model import SUB_SCORES
 from aes_r1.tracking.glossary import GLOSSARY
@@ -31,6 +34,27 @@ def test_rewards_of_the_critique_have_a_chart_where_there_are_some():
 
 def test_the_gap_between_sampler_and_trainer_has_a_chart():
     assert "Sampler against trainer, nats" in titles(rows())
+
+
+@pytest.mark.parametrize(
+    ("checked", "shown", "unchecked", "said"),
+    [
+        (8, 0, 0, "None of the 8 signs that could be checked showed."),
+        (8, 1, 0, "1 of the 8 signs that could be checked showed."),
+        (8, 2, 3, "2 of the 8 signs that could be checked showed. 3 could not be checked: the last column says what "
+         "each needs."),
+        (1, 0, 0, "The one sign that could be checked did not show."),
+        (1, 1, 1, "The one sign that could be checked showed. 1 could not be checked: the last column says what it "
+         "needs."),
+        (0, 0, 2, "No sign could be checked. 2 could not be checked: the last column says what each needs."),
+    ],
+)  # fmt: skip
+def test_one_sign_and_many_read_well(checked, shown, unchecked, said):
+    row = {"sign": "s", "meaning": "m", "value": 0.1, "sense": "above", "threshold": 1, "remedy": "r", "needs": "n"}
+    states = [(True, "step 1" if index < shown else None) for index in range(checked)] + [(False, None)] * unchecked
+    html = fill("health.html", health=[{**row, "checked": known, "shown": step} for known, step in states])
+    words = " ".join(html.split("</p>")[0].split()).partition(">")[2]
+    assert words == said
 
 
 def test_nothing_measured_is_no_section():
