@@ -267,11 +267,16 @@ def test_the_manifest_of_another_set_is_not_replaced(second, report, tmp_path):
     for name in ("mine", "other"):
         rated_folder(tmp_path / name, [0.2, 0.8, 0.5, 0.4])
     out = tmp_path / "prepared"
-    avt, mine, other = settings("avt_ai", tmp_path / "avt"), *(settings("folder", tmp_path / n) for n in ("mine", "other"))
+    avt, mine, other = (
+        settings("avt_ai", tmp_path / "avt"),
+        *(settings("folder", tmp_path / n) for n in ("mine", "other")),
+    )
     first = prepared(out, mine)[0]
     path = out / "prepare_report.json"
     if report == "without folders":
-        path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "roots"}))
+        path.write_text(
+            json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "roots"})
+        )
     elif report == "lost":
         path.unlink()
     before = {file.name: file.read_bytes() for file in out.iterdir()}
