@@ -27,7 +27,7 @@ def too_wide(name: str, opinions: Sequence[float | None], scale: Sequence[float]
     low, high = scale or (0.0, 1.0)
     lowest, highest = (f"{low + (high - low) * value:.4g}" for value in (min(known), max(known)))
     return (
-        f"{name}: the opinions of {len(known)} pictures lie between {lowest} and {highest}, which is less than a quarter "
-        f"of the scale [{low:g}, {high:g}]; if they were given on another one, prepare or train again with its ends as "
-        "data.scale"
+        f"{name}: the opinions of {len(known)} pictures lie between {lowest} and {highest}, which is less than a "
+        f"quarter of the scale [{low:g}, {high:g}]; if they were given on another one, prepare or train again with its "
+        "ends as data.scale"
     )
