@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def short_name(key: str, keys: Sequence[str]) -> str:
 
 
 _MEASURING = ("evaluation", "judge")  # groups of settings that change how a run is measured, not what it computes
+_COUNTING = ("evaluation.limit",)  # those of them that decide on how many pictures, which are named all the same
 
 
 _ALL_NAMED = 3  # settings that differ; where more do, a name leaves out what most runs have in common
@@ -113,27 +115,34 @@ def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name runs by the settings in which they differ, and by their seed. `runs` are the settings of each.
 
     Where runs differ in more than _ALL_NAMED settings, as unlike runs in one folder do, a run's name has those of its
-    own that most others do not share.
+    own that most others do not share. How runs were measured is named where it decides how many pictures they were
+    measured on, and where nothing else tells two runs apart.
     Two runs of the same settings, say the same run in two folders, are numbered.
     """
     differing = varied([{"settings": settings} for settings in runs])
     keys = [key for key in differing if key.partition(".")[0] not in _MEASURING] or differing
     seeds = {settings.get("seed") for settings in runs}
-    names: list[str] = []
-    for settings in runs:
-        named = keys if len(keys) <= _ALL_NAMED else [key for key in keys if not _is_common(settings, key, runs)]
-        parts = (
-            [f"{short_name(keys[0], keys)}={label(settings, keys)}"]
-            if len(keys) == 1
-            else [label(settings, named, keys)]
-            if named
-            else ["settings of most"]
-            if keys
-            else []
-        )
-        seed = [f"seed {settings['seed']}"] if "seed" in settings and (len(seeds) > 1 or not keys) else []
-        names.append(", ".join([*parts, *seed]) or "run")
-    return numbered(names)
+    own = [_own_settings(settings, keys, runs) for settings in runs]
+    seed = [
+        [f"seed {settings['seed']}"] if "seed" in settings and (len(seeds) > 1 or not keys) else [] for settings in runs
+    ]
+    also = [key for key in _COUNTING if key not in keys and len({str(setting(one, key)) for one in runs}) > 1]
+    measured: list[list[str]] = [[] for _ in runs]
+    for index, settings in enumerate(runs):
+        twins = [other for other, *name in zip(runs, own, seed, strict=True) if name == [own[index], seed[index]]]
+        unlike = varied([{"settings": twin} for twin in twins])
+        named = [*also, *(key for key in unlike if key not in (*keys, *also))]
+        measured[index] = [f"{short_name(key, differing)} {_short(setting(settings, key))}" for key in named]
+    parts = zip(own, measured, seed, strict=True)
+    return numbered([", ".join(chain.from_iterable(part)) or "run" for part in parts])
+
+
+def _own_settings(settings: Mapping[str, Any], keys: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the part of a run's name that says which of the settings `keys` it has, in which `runs` differ."""
+    if len(keys) == 1:
+        return [f"{short_name(keys[0], keys)}={label(settings, keys)}"]
+    named = keys if len(keys) <= _ALL_NAMED else [key for key in keys if not _is_common(settings, key, runs)]
+    return [label(settings, named, keys)] if named else ["settings of most"] if keys else []
 
 
 def numbered(names: Sequence[str]) -> list[str]:
