@@ -1,4 +1,4 @@
-"""Say what a folder's model supports: `python -m aes_r1.check_model DIR`.
+"""Say what a folder's model supports: `python -m aes_r1.check_model DIR`, where DIR may be a run.
 
 It loads the model as training does and checks prompt, sampling, training, adapter and saving with made pictures.
 """
@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.inference.asking import find_model
 from aes_r1.inference.conformance import FAIL, PASS, TOLERANCE, examine
 from aes_r1.model import files
-from aes_r1.settings import InputError, require
+from aes_r1.runs.folder import RunFolder, is_model, model_in, run_of, runs_below
+from aes_r1.settings import InputError, place, require
 
 
 def run(given: argparse.Namespace) -> int:
@@ -24,17 +26,31 @@ def run(given: argparse.Namespace) -> int:
     if given.scratch is not None and not Path(given.scratch).is_dir():
         raise InputError(f"--scratch {given.scratch}: no such folder; make it, or give another")
     require(given.max_pixels >= 256, "--max-pixels", given.max_pixels, "must be at least 256, a picture of 16 x 16")
-    files.find(given.model, "DIR")
+    model = _model(given.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    table = Table("check", "result", "measured, or why not", title=str(given.model))
+    table = Table("check", "result", "measured, or why not", title=model)
     findings = []
     with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
         draft = Path(scratch) / "copy"
-        for found in examine(given.model, dtype=given.dtype, max_pixels=given.max_pixels, device=device, draft=draft):
+        for found in examine(model, dtype=given.dtype, max_pixels=given.max_pixels, device=device, draft=draft):
             findings.append(found)
             table.add_row(found.check, found.result, found.reason)
     Console(markup=False, emoji=False).print(table)
     return int(findings[0].result != PASS or any(found.result == FAIL for found in findings))
+
+
+def _model(path: str) -> str:
+    """Return the model folder or hub name that `path` means; InputError for what is neither, nor a run with a model."""
+    folder = place(path)
+    model = model_in(folder)
+    if is_model(model):
+        return str(model)
+    is_of_run = RunFolder(folder).exists or run_of(folder) is not None
+    if is_of_run or any(runs_below(folder, pattern) for pattern in ("*", "*/*")):
+        return find_model(path)[0]  # which says what the run lacks, or which run to give
+    path = str(folder) if folder.is_dir() else path  # a hub name is no path
+    files.find(path, None)
+    return path
 
 
 def arguments() -> OneLineParser:
@@ -42,10 +58,10 @@ def arguments() -> OneLineParser:
     parser = OneLineParser(
         prog="aes-r1 check-model",
         description="Check what a vision-language model supports, with made pictures. Exit code 1 if a check fails.",
-        examples="aes-r1 check-model DIR\naes-r1 check-model OWNER/NAME --dtype bfloat16",
+        examples="aes-r1 check-model DIR\naes-r1 check-model RUN\naes-r1 check-model OWNER/NAME --dtype bfloat16",
     )
     add = parser.add_argument
-    add("model", metavar="DIR", help="a model folder, or a hub name (OWNER/NAME)")
+    add("model", metavar="DIR", help="a run's folder, a model folder or a hub name (OWNER/NAME)")
     add("--dtype", choices=sorted(TOLERANCE), default="float32", help="of weights and activations (default: float32)")
     add("--max-pixels", type=int, default=9216, metavar="N", help="largest area of a picture (default: 9216)")
     add("--scratch", metavar="DIR", help="folder for a copy of the model (default: the system's temporary folder)")

@@ -31,10 +31,11 @@ from aes_r1.data.labels import Label
 from aes_r1.data.loader import root_of, sample_of
 from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import mixed_sets
-from aes_r1.data.names import is_hidden
+from aes_r1.data.names import is_hidden, way_to_picture
 from aes_r1.data.sample import SUFFIXES, Sample
+from aes_r1.data.scale import too_wide
 from aes_r1.data.splits import stratified_indices
-from aes_r1.runs.files import write_json
+from aes_r1.runs.files import iter_rows, read_json, write_json
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import DataSettings, InputError, PrepareSettings, printable
 
@@ -44,11 +45,13 @@ def run(settings: PrepareSettings) -> None:
     if settings.data is None:
         _show_sets()
         return
-    out = Path(settings.out)
+    out, sets = Path(settings.out), _sets([settings.data, *settings.also])
+    roots = {data.name: _portable_path(root_of(data), out) for data in sets}
+    _refuse_another_set(out, roots)
     samples: list[Sample] = []
     dropped: list[dict[str, Any]] = []
     unlabelled: dict[str, list[str]] = {}
-    for data in _sets([settings.data, *settings.also]):
+    for data in sets:
         labelled_samples, faults, unlabelled[data.name] = _labelled_samples(data)
         samples += labelled_samples
         dropped += [_drop(data.name, label.image, label.split, label.fault or "") for label in faults]
@@ -69,23 +72,60 @@ def run(settings: PrepareSettings) -> None:
     report = {
         **_counts(samples),
         "labels": labelled,
-        "split_by": {data.name: data.split_by for data in _sets([settings.data, *settings.also])},
+        "roots": roots,
+        "split_by": {data.name: data.split_by for data in sets},
         "lists": list_hashes(samples),
         "dropped_by_reason": dict(Counter(row["kind"] for row in [*dropped, *broken]).most_common()),
         "identical": _groups_report(copies),
         "same_picture_across_sets": _groups_report(near_copies),
         "training_pictures_also_tested": len(leaks),
+        "warnings": _scale_warnings(sets, samples),
         "pictures_without_label": {name: len(paths) for name, paths in unlabelled.items()},
         "dropped": [*dropped, *broken],
         "without_label": unlabelled,
     }
     write_json(out / "prepare_report.json", report)
     if not samples:
-        raise InputError(
-            f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"
-        )
+        raise InputError(_nothing_readable(sets, report["dropped"], out))
     write_manifest([_portable(sample, out) for sample in samples], out / "manifest.jsonl")
-    _show_report(report, out)
+    _show_report(report, out, dropping=settings.copies == "drop")
+
+
+def _refuse_another_set(out: Path, roots: dict[str, str]) -> None:
+    """Raise InputError where `out` holds the manifest of other sets, or of sets in other folders than `roots`."""
+    manifest = out / "manifest.jsonl"
+    if not manifest.exists():
+        return
+    report = out / "prepare_report.json"
+    theirs: dict[str, str | None] = read_json(report).get("roots", {}) if report.exists() else {}
+    if not theirs:  # a report without folders, or a manifest without a report
+        theirs = dict.fromkeys(str(row.get("dataset")) for row in iter_rows(manifest))
+    if set(theirs) == set(roots) and all(root in (None, roots[name]) for name, root in theirs.items()):
+        return
+    held = ", ".join(f"data={name}" + (f" data.root={root}" if root else "") for name, root in theirs.items())
+    raise InputError(f"{manifest}: holds {held}, which would be replaced; give out=DIR of another folder, or delete it")
+
+
+def _scale_warnings(sets: Sequence[DataSettings], samples: Sequence[Sample]) -> list[str]:
+    """Return a line for every set whose opinions lie in a small part of its scale."""
+    opinions: dict[str, list[float | None]] = {data.name: [] for data in sets}
+    for sample in samples:
+        opinions[sample.dataset].append(sample.mos)
+    lines = (too_wide(data.name, opinions[data.name], data.scale) for data in sets)
+    return [line for line in lines if line is not None]
+
+
+def _nothing_readable(sets: Sequence[DataSettings], dropped: Sequence[dict[str, Any]], out: Path) -> str:
+    """Say that no picture of the sets is left, with the first that was left out and the nearest way out."""
+    names = ",".join(data.name for data in sets)
+    if not dropped:
+        return f"data={names}: no label names a picture; check data.root"
+    first = dropped[0]
+    root = next(root_of(data) for data in sets if data.name == first["dataset"])
+    return (
+        f"data={names}: no label has a readable picture, such as {first['id']}: {first['reason']}; "
+        f"{way_to_picture(root, first['id'])}; {out}/prepare_report.json lists all"
+    )
 
 
 def _grouped(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> list[list[Sample]]:
@@ -195,8 +235,12 @@ def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
 
 def _portable(sample: Sample, out: Path) -> Sample:
     """Write paths below the manifest's folder relative to it, so that the folder can be moved."""
-    path, folder = Path(sample.image), out.absolute()
-    return replace(sample, image=path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else sample
+    return replace(sample, image=_portable_path(Path(sample.image), out))
+
+
+def _portable_path(path: Path, out: Path) -> str:
+    folder = out.absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -239,7 +283,8 @@ def _show_sets() -> None:
     console.print("aes_15k mixes ava, tad66k and flickr_aes: data.root=PARENT, or data.roots.ava=DIR and so on")
 
 
-def _show_report(report: dict[str, Any], out: Path) -> None:
+def _show_report(report: dict[str, Any], out: Path, *, dropping: bool) -> None:
+    """Print the report in short; dropping: whether training pictures that are also tested were left out."""
     console = Console(markup=False, emoji=False)
     table = Table("set", "train", "validation", "test", "mean MOS of train")
     for name, counts in report["counts"].items():
@@ -255,11 +300,15 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
         console.print(f"left out: {count} ({kind}; such as {printable(such_as)})", soft_wrap=True)
     for name, count in report["pictures_without_label"].items():
         if count:
-            console.print(f"{name}: {count} pictures without a label")
+            console.print(f"{name}: {count} picture{'s' * (count != 1)} without a label")
     for key, kind in (("identical", "byte for byte"), ("same_picture_across_sets", "in more than one set")):
-        row = report[key]
-        console.print(f"same picture {kind}: {row['groups']} groups, {row['across_splits']} of them across splits")
-    console.print(f"training pictures that are also tested: {report['training_pictures_also_tested']}")
+        groups, across = report[key]["groups"], report[key]["across_splits"]
+        console.print(f"same picture {kind}: {groups} group{'s' * (groups != 1)}, {across} of them across splits")
+    leaks = report["training_pictures_also_tested"]
+    way_out = "" if dropping or not leaks else "; copies=drop leaves them out of train"
+    console.print(f"training pictures that are also tested: {leaks}{way_out}", soft_wrap=True)
+    for line in report["warnings"]:
+        console.print(f"warning: {line}", soft_wrap=True)
     for name in ("manifest.jsonl", "prepare_report.json"):
         print(out / name)
 

@@ -264,3 +264,99 @@ def test_hidden_pictures_lack_no_label_and_may_have_one(tmp_path):
     manifest, report = prepared(tmp_path / "out", settings("folder", root))
     assert {row["id"] for row in manifest} == {"p/good.jpg", ".kept/e.jpg"}
     assert report["without_label"]["folder"] == ["p/nobody.jpg"]
+
+
+def rated_folder(root, opinions) -> None:
+    """A folder with a picture for every opinion."""
+    rows = [(f"{index:02d}.png", mos, "test" if index % 3 == 0 else "train") for index, mos in enumerate(opinions)]
+    text = "".join(f"{name},{mos},{split}\n" for name, mos, split in rows)
+    put(root, "labels.csv", f"image,mos,split\n{text}".encode())
+    draw(root, *(name for name, _, _ in rows))
+
+
+@pytest.mark.parametrize("second", ["another set", "another folder", "a set more"])
+@pytest.mark.parametrize("report", ["as it is", "without folders", "lost"])
+def test_the_manifest_of_another_set_is_not_replaced(second, report, tmp_path):
+    LAYOUTS["avt_ai"](tmp_path / "avt")
+    for name in ("mine", "other"):
+        rated_folder(tmp_path / name, [0.2, 0.8, 0.5, 0.4])
+    out = tmp_path / "prepared"
+    avt, mine, other = (
+        settings("avt_ai", tmp_path / "avt"),
+        *(settings("folder", tmp_path / n) for n in ("mine", "other")),
+    )
+    first = prepared(out, mine)[0]
+    path = out / "prepare_report.json"
+    if report == "without folders":
+        path.write_text(
+            json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "roots"})
+        )
+    elif report == "lost":
+        path.unlink()
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    given = {"another set": (avt,), "another folder": (other,), "a set more": (mine, avt)}[second]
+    if second == "another folder" and report != "as it is":
+        prepared(out, *given)  # nothing says of which folder it is
+        return
+    with pytest.raises(InputError, match=r"prepared/manifest\.jsonl: holds data=folder.*; give out=DIR"):
+        prepared(out, *given)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert prepared(out, mine)[0] == first, "the same set may be prepared again"
+    assert prepared(tmp_path / "elsewhere", *given)[0]
+
+
+def test_a_set_that_was_moved_with_its_manifest_is_prepared_again(tmp_path):
+    rated_folder(tmp_path / "mine", [0.2, 0.8, 0.5])
+    prepared(tmp_path / "mine", settings("folder", tmp_path / "mine"))
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    prepared(tmp_path / "moved", settings("folder", tmp_path / "moved"))
+
+
+@pytest.mark.parametrize(("scale", "warns"), [([1, 100], True), ([1, 10], False)])
+def test_a_scale_that_is_far_too_wide_is_warned_of(scale, warns, tmp_path, capsys):
+    rated_folder(tmp_path / "set", [1 + index % 10 for index in range(30)])
+    _, report = prepared(tmp_path / "out", settings("folder", tmp_path / "set", scale=scale))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert lines == [f"warning: {line}" for line in report["warnings"]]
+    assert bool(lines) is warns
+    if warns:
+        assert "folder: the opinions of 30 pictures lie between 1 and 10, " in lines[0]
+        assert "of the scale [1, 100]; " in lines[0]
+        assert "data.scale" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        ("photos/a b.png", r"a b\.png: No such file or directory; .*set has photos/a b\.png; write this path into"),
+        ("photos/other.png", r"a b\.png: No such file or directory; a label names its picture by the path below"),
+        (".trash/a b.png", r"a b\.png: No such file or directory; a label names its picture by the path below"),
+    ],
+)
+def test_where_no_picture_is_found_the_first_is_named_with_the_nearest_way_out(there, says, tmp_path):
+    put(tmp_path / "set", "labels.csv", b"image,mos\na b.png,0.5\nc.png,0.7\n")
+    draw(tmp_path / "set", there)
+    with pytest.raises(InputError, match=says):
+        prepared(tmp_path / "out", settings("folder", tmp_path / "set"))
+
+
+def test_where_no_picture_can_be_read_the_first_is_named(tmp_path):
+    put(tmp_path / "set", "labels.csv", b"image,mos\na.png,0.5\n")
+    put(tmp_path / "set", "a.png", b"")
+    with pytest.raises(InputError, match=r"such as a\.png: .*; mend it, or take its row out; .*prepare_report\.json"):
+        prepared(tmp_path / "out", settings("folder", tmp_path / "set"))
+
+
+@pytest.mark.parametrize("copies", ["keep", "drop"])
+def test_tested_training_pictures_have_a_way_out_and_one_group_is_singular(copies, tmp_path, capsys):
+    root = tmp_path / "set"
+    rated_folder(root, [0.2, 0.8, 0.5])
+    (root / "01.png").write_bytes((root / "00.png").read_bytes())
+    draw(root, "nobody.png")
+    prepared(tmp_path / "out", settings("folder", root), copies=copies)
+    said = capsys.readouterr().out
+    assert "same picture byte for byte: 1 group, 1 of them across splits\n" in said
+    assert "same picture in more than one set: 0 groups, 0 of them" in said
+    assert "folder: 1 picture without a label\n" in said
+    way_out = "; copies=drop leaves them out of train" if copies == "keep" else ""
+    assert f"training pictures that are also tested: 1{way_out}\n" in said

@@ -67,6 +67,25 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
+def way_to_picture(root: Path, name: str) -> str:
+    """Say what to do about the picture `name` of a label, which cannot be read below `root`."""
+    if exists(root / name):
+        return "mend it, or take its row out"
+    found = _same_name_below(root, posixpath.basename(name.replace("\\", "/")))
+    if found is None:
+        return f"a label names its picture by the path below {root}"
+    return f"{root} has {found}; write this path into the label"
+
+
+def _same_name_below(root: Path, wanted: str) -> str | None:
+    """Return the path below `root` of a file named `wanted` that is not hidden; None where there is none."""
+    for parent, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
+        if wanted in names and exists(Path(parent, wanted)):
+            return Path(parent, wanted).relative_to(root).as_posix()
+    return None
+
+
 def exists(path: Path) -> bool:
     """Return whether there is a file at `path`; a name that no file can have is none."""
     try:

@@ -22,7 +22,7 @@ from aes_r1.model.files import hub_file
 from aes_r1.prompts import RATING_PROMPT, Order, order_of, question_of, sub_scores_of, unasked
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
-from aes_r1.runs.folder import RunFolder, is_model, model_in, no_final_model, run_of, runs_inside
+from aes_r1.runs.folder import RunFolder, is_model, model_file, model_in, no_final_model, run_of, runs_inside
 from aes_r1.settings import PAPER_PIXELS, InputError, place
 
 _NEVER_SAW_ONE = (
@@ -136,7 +136,7 @@ def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
         exported = hub_file(str(path), FACTS_FILE, key)
         return str(path), Facts() if exported is None else read_facts(exported)
     if not is_model(model):
-        inside = runs_inside(folder, "a final model", lambda one: is_model(one.model))
+        inside = runs_inside(folder, "a final model", lambda one: model_file(one.model))
         raise InputError(f"{path}: neither a model's folder (config.json is missing) nor a run's; {inside}")
     if run is not None:
         return str(model), run_facts(run, model)

@@ -77,7 +77,7 @@ class Examined:
 
 
 def examine(
-    path: str | Path, *, dtype: str, max_pixels: int, device: torch.device, draft: Path, key: str = "DIR"
+    path: str | Path, *, dtype: str, max_pixels: int, device: torch.device, draft: Path, key: str | None = None
 ) -> Iterator[Finding]:
     """Yield the finding of each check of the model at `path`, in turn; the first that loads it decides about the rest.
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from aes_r1.model import families, files, kernels, quantize, shared_prefix, template
+from aes_r1.model import accelerator, families, files, kernels, quantize, shared_prefix, template
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.model.weights import whole
 from aes_r1.prompts import order_of
@@ -215,7 +216,7 @@ def load(
     max_pixels: int,
     gradient_checkpointing: bool = False,
     fused_kernels: bool = False,
-    key: str = "model.path",
+    key: str | None = "model.path",
     weights: bool = True,
 ) -> Backbone:
     """Load a model of families.FAMILIES from a folder or hub name; a PIL processor reads its pictures on every machine.
@@ -228,6 +229,7 @@ def load(
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run shows its own progress
+    accelerator.settle()
     files.check(path, key)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -235,15 +237,17 @@ def load(
         image_processor = families.load_image_processor(config.model_type, path)
         model = _load_weights(path, config, dtype=dtype, device=None if weights else "meta")
     except InputError as error:  # its message begins with the path
-        raise InputError(f"{key}={error}") from error
+        raise InputError(f"{files.prefix(key)}{error}") from error
     except UnpicklingError as error:
         cure = "it is not run; give a repository with safetensors"
         raise InputError(
-            f"{key}={path}: pytorch_model.bin is a pickle of more than tensors, or damaged; {cure}"
+            f"{files.prefix(key)}{path}: pytorch_model.bin is a pickle of more than tensors, or damaged; {cure}"
         ) from error
     except (StrictDataclassError, *_LOADING_FAILS) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{key}={path}: cannot be loaded ({reason}); give a whole model folder or hub name") from error
+        raise InputError(
+            f"{files.prefix(key)}{path}: cannot be loaded ({reason}); give a whole model folder or hub name"
+        ) from error
     shared_prefix.install(model)
     if not families.can_share_prefix(model.config):
         text = model.config.get_text_config().model_type
@@ -255,7 +259,7 @@ def load(
     return Backbone(model, tokenizer, image_processor).with_max_pixels(max_pixels)
 
 
-def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model.path") -> Backbone:
+def check(path: str | Path, *, question: str, max_pixels: int, key: str | None = "model.path") -> Backbone:
     """Load the model at `path` without its weights' values and check that it can be asked `question` about a picture.
 
     Raises InputError, naming `key`, if it cannot. The weights are checked by name and shape alone.
@@ -264,11 +268,11 @@ def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model
     try:
         backbone.encode(Image.new("RGB", (64, 64)), question)
     except InputError as error:  # begins with the path
-        raise InputError(f"{key}={error}") from error
+        raise InputError(f"{files.prefix(key)}{error}") from error
     if backbone.answer_prefix and order_of(question) == "score_first":
         raise InputError(
-            f"{key}={path}: its chat template opens <think> in the prompt, so no answer can begin with the score; "
-            "give model.prompt=critique"
+            f"{files.prefix(key)}{path}: its chat template opens <think> in the prompt, so no answer can begin with "
+            "the score; give model.prompt=critique"
         )
     return backbone
 
@@ -321,8 +325,11 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0, quanti
     )
     if quantized:
         quantize.quantise(backbone.model)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.manual_seed(seed)
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+        )  # peft asks for it
         # Give the adapter the dtype of the weights, as DeepSpeed does: in float32 its products would not run on tensor
         # cores and its inputs would have to be cast. The engines update float32 copies of 16-bit weights.
         backbone.model = get_peft_model(backbone.model, config, autocast_adapter_dtype=False)

@@ -26,7 +26,12 @@ _WAY_OUT = "give a model folder or hub name (OWNER/NAME)"
 _NOT_ASKED, _NOT_THERE = "the hub could not be asked", "the hub has no such model"
 
 
-def check(path: str | Path, key: str) -> None:
+def prefix(key: str | None) -> str:
+    """Return what precedes a path in a message: `key=`, the setting or option it is from; nothing for an argument."""
+    return "" if key is None else f"{key}="
+
+
+def check(path: str | Path, key: str | None) -> None:
     """Raise InputError, naming `key`, unless `path` is a hub name or a folder with a whole model of families.FAMILIES.
 
     For a hub name only config.json is fetched, because files from the hub are complete.
@@ -37,26 +42,26 @@ def check(path: str | Path, key: str) -> None:
         _check_kind(config, path, key)
         return
     if not (folder / "config.json").exists():
-        raise InputError(f"{key}={path}: holds no config.json; {_near(folder)}")
+        raise InputError(f"{prefix(key)}{path}: holds no config.json; {_near(folder)}")
     for file in sorted(folder.glob("*.json")):
         fault = _json_fault(file)
         if fault:
-            raise InputError(f"{key}={path}: {file.name} {fault}; download it again")
+            raise InputError(f"{prefix(key)}{path}: {file.name} {fault}; download it again")
     _check_kind(json.loads((folder / "config.json").read_text(encoding="utf-8")), path, key)
     _check_weights(folder, key)
     tokenizers = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
     if not any(all((folder / name).exists() for name in names) for names in tokenizers):
         raise InputError(
-            f"{key}={path}: holds no tokenizer (tokenizer.json, or vocab.json and merges.txt); "
+            f"{prefix(key)}{path}: holds no tokenizer (tokenizer.json, or vocab.json and merges.txt); "
             "copy the files of the model's own repository into it"
         )
     if not any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json")):
         raise InputError(
-            f"{key}={path}: holds no preprocessor_config.json; copy that of the model's own repository into it"
+            f"{prefix(key)}{path}: holds no preprocessor_config.json; copy that of the model's own repository into it"
         )
 
 
-def find(path: str | Path, key: str) -> dict[str, Any] | None:
+def find(path: str | Path, key: str | None) -> dict[str, Any] | None:
     """Return the config.json of a hub name, None for a folder; InputError, naming `key`, for what is neither.
 
     The hub is not asked about a name whose first part is a folder here, such as runs/, unless it was downloaded before.
@@ -65,11 +70,11 @@ def find(path: str | Path, key: str) -> dict[str, Any] | None:
     if folder.is_dir():
         return None
     if folder.exists():
-        raise InputError(f"{key}={path}: is a file; {_WAY_OUT}")
+        raise InputError(f"{prefix(key)}{path}: is a file; {_WAY_OUT}")
     if not _HUB_NAME.fullmatch(name):
-        raise InputError(f"{key}={path}: no such folder; {_WAY_OUT}")
+        raise InputError(f"{prefix(key)}{path}: no such folder; {_WAY_OUT}")
     if folder.parent.is_dir() and not _is_downloaded(name):
-        raise InputError(f"{key}={path}: no such folder in {folder.parent}/, which is here; {_WAY_OUT}")
+        raise InputError(f"{prefix(key)}{path}: no such folder in {folder.parent}/, which is here; {_WAY_OUT}")
     return _hub_config(name, key)
 
 
@@ -112,7 +117,7 @@ def _no_model(name: str, error: Exception, key: str | None) -> InputError:
     """Return the error that says why the hub gave no file of the model `name`."""
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
-    given = name if key is None else f"{key}={name}"
+    given = f"{prefix(key)}{name}"
     if isinstance(error, GatedRepoError):
         return InputError(
             f"{given}: its owner must grant you access; ask for it on the model's page of the hub, then hf auth login"
@@ -139,7 +144,7 @@ def _is_downloaded(name: str) -> bool:
         return False
 
 
-def _hub_config(name: str, key: str) -> Any:
+def _hub_config(name: str, key: str | None) -> Any:
     from httpx import HTTPError
     from huggingface_hub import constants, get_session, hf_hub_download
     from transformers.utils.hub import cached_file
@@ -153,7 +158,7 @@ def _hub_config(name: str, key: str) -> Any:
         raise _no_model(name, error, key) from error
     fault = _json_fault(file)
     if fault:
-        raise InputError(f"{key}={name}: {file.name} {fault}; download it again")
+        raise InputError(f"{prefix(key)}{name}: {file.name} {fault}; download it again")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -161,45 +166,45 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _check_kind(config: dict[str, Any], path: str | Path, key: str) -> None:
+def _check_kind(config: dict[str, Any], path: str | Path, key: str | None) -> None:
     kind = config.get("model_type")
     if kind not in families.FAMILIES:
         names = ", ".join(families.FAMILIES)
         if "auto_map" in config:
             raise InputError(
-                f"{key}={path}: a {kind} model that brings its own code, which is never run; give the repository in "
-                f"transformers' own format (for InternVL the one whose name ends in -hf), one of {names}"
+                f"{prefix(key)}{path}: a {kind} model that brings its own code, which is never run; give the "
+                f"repository in transformers' own format (for InternVL the one whose name ends in -hf), one of {names}"
             )
         reason = "config.json names no model_type" if kind is None else f"a {kind} model"
-        raise InputError(f"{key}={path}: {reason}; give one of {names}")
+        raise InputError(f"{prefix(key)}{path}: {reason}; give one of {names}")
     quantised = config.get("quantization_config")
     if quantised:
         method = quantised.get("quant_method", "?") if isinstance(quantised, dict) else quantised
         raise InputError(
-            f"{key}={path}: its weights are quantised ({method}) and cannot be trained; give the 16-bit model"
+            f"{prefix(key)}{path}: its weights are quantised ({method}) and cannot be trained; give the 16-bit model"
         )
 
 
-def _check_weights(folder: Path, key: str) -> None:
+def _check_weights(folder: Path, key: str | None) -> None:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            raise InputError(f"{key}={folder}: {index.name} names no weight files; download it again")
+            raise InputError(f"{prefix(key)}{folder}: {index.name} names no weight files; download it again")
         names = sorted(set(shards.values()))
         missing = [name for name in names if not (folder / name).exists()]
         if missing:
             raise InputError(
-                f"{key}={folder}: {len(missing)} of {len(names)} weight files are missing ({missing[0]}, ..); "
+                f"{prefix(key)}{folder}: {len(missing)} of {len(names)} weight files are missing ({missing[0]}, ..); "
                 "download them again"
             )
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise InputError(f"{key}={folder}: holds no weights (*.safetensors); download them")
+        raise InputError(f"{prefix(key)}{folder}: holds no weights (*.safetensors); download them")
     for file in files:
         fault = _safetensors_fault(file) if file.suffix == ".safetensors" else _torch_fault(file)
         if fault:
-            raise InputError(f"{key}={folder}: {file.name} {fault}; download it again")
+            raise InputError(f"{prefix(key)}{folder}: {file.name} {fault}; download it again")
 
 
 def _json_fault(file: Path) -> str | None:

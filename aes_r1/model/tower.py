@@ -58,6 +58,9 @@ def load(folder: Path, *, family: str, max_pixels: int, device: torch.device) ->
 
     InputError where the weights are not whole.
     """
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # a tower is loaded in a moment
     tower = whole(partial(_class_of(family).from_pretrained, dtype=torch.float32), folder).to(device).eval()
     core = SimpleNamespace(config=SimpleNamespace(model_type=family), model=SimpleNamespace(visual=tower))
     families.attend_to_windows_at_once(core)

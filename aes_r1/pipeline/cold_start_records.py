@@ -18,11 +18,12 @@ from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import stratified_draw
 from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.left_out import say_left_out
 from aes_r1.pipeline.picture_contents import contents_of
 from aes_r1.runs.files import read_json, read_rows, sha256_of, write_rows
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
-from aes_r1.settings import InputError, place, printable
+from aes_r1.settings import InputError, place
 from aes_r1.trainer.taught import comparisons, rated_records
 
 log = logging.getLogger("aes_r1")
@@ -143,8 +144,6 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
     if every and not records:
         raise InputError(_ALL_HELD_OUT.format(given))
     _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
-    for row in dropped:
-        log.warning("left out %s: %s", printable(row["path"]), row["reason"])
     unreadable = {row["path"] for row in dropped}
     readable = [
         {key: row[key] for key in (*_TRAINED, "dataset") if key in row}
@@ -152,9 +151,11 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
         if row["image"] not in unreadable
     ]
     if not readable:
-        raise InputError(_NO_RECORD.format(given))
+        such_as = f", such as {dropped[0]['path']}: {dropped[0]['reason']}" if dropped else ""
+        raise InputError(f"{_NO_RECORD.format(given)}{such_as}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, readable)
+    say_left_out(dropped, path)
 
 
 def _not_held_out(job: Job, records: list[dict]) -> list[dict]:

@@ -13,12 +13,15 @@ from aes_r1.data import scene_sets
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import first_unrated, load_samples
 from aes_r1.data.manifest import read_run_manifest, write_manifest
+from aes_r1.data.pairs import opinions_of
 from aes_r1.data.sample import Sample
+from aes_r1.data.scale import too_wide
 from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
 from aes_r1.inference.predictions import Sets
 from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.left_out import none_readable, say_left_out
 from aes_r1.runs.files import sha256_of
-from aes_r1.settings import DataSettings, InputError, printable
+from aes_r1.settings import DataSettings, InputError
 from aes_r1.trainer.step_images import rapo_steps
 
 log = logging.getLogger("aes_r1")
@@ -58,6 +61,7 @@ def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
         shown = f"pairs of {len(job.train)}" if job.settings.reward.pair.weight > 0 else f"{len(job.train)}"
         steps = rapo_steps(len(job.pairs or job.train), trainer)
         log.info("RAPO will take %d steps over %s training pictures", steps, shown)
+    _warn_of_scale(data, job.train)
     planned = min(data.size, data.limit or data.size)
     if data.mix and len(job.train) != planned:
         log.warning(
@@ -65,6 +69,15 @@ def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
             "leaves such pictures out before the mix is drawn, so give data.root=OUT/manifest.jsonl of it",
             *(data.name, len(job.train), planned),
         )
+
+
+def _warn_of_scale(data: DataSettings, train: Sequence[Sample]) -> None:
+    """Warn of every set whose opinions lie in a small part of its scale; those of a manifest are on one from 0 to 1."""
+    opinions, names = opinions_of(train), datasets_of(train)
+    for name in dict.fromkeys(names.tolist()):
+        scale = data.scale if name == data.name else None
+        if (line := too_wide(name, opinions[names == name].tolist(), scale)) is not None:
+            log.warning("%s", line)
 
 
 def _counted(samples: Sequence[Sample]) -> str:
@@ -98,11 +111,13 @@ def list_pictures(
         _draw_lost_scenes(path, data, store, waiting)
         return False
     samples = load_samples(data, split, seed=seed, store=store, waiting=waiting)
-    readable = _readable(samples, data)
+    dropped: list[dict[str, str]] = []
+    readable = _readable(samples, data, dropped)
     first = next(readable, None)
     if first is None:
-        raise InputError(f"data={data.name}: no picture of the {split} split can be read")
+        raise InputError(none_readable(data, split, samples, dropped[0]))
     write_manifest(chain([first], readable), path)
+    say_left_out(dropped, path)
     return True
 
 
@@ -115,13 +130,12 @@ def _draw_lost_scenes(path: Path, data: DataSettings, store: Path, waiting: Call
         scene_sets.make_scenes(data.name, store=store, waiting=waiting)
 
 
-def _readable(samples: Sequence[Sample], data: DataSettings) -> Iterator[Sample]:
-    """Return those of `samples` whose pictures can be read, checked a part at a time."""
+def _readable(samples: Sequence[Sample], data: DataSettings, dropped: list[dict[str, str]]) -> Iterator[Sample]:
+    """Return those of `samples` whose pictures can be read, checked a part at a time; the others go to `dropped`."""
     for start in range(0, len(samples), _CHECKED_AT_ONCE):
         part = samples[start : start + _CHECKED_AT_ONCE]
-        kept, dropped = check_pictures(part, workers=data.workers, strict=data.strict)
-        for row in dropped:
-            log.warning("left out %s: %s", printable(row["path"]), row["reason"])
+        kept, unreadable = check_pictures(part, workers=data.workers, strict=data.strict)
+        dropped += unreadable
         yield from kept
 
 

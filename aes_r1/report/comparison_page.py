@@ -102,7 +102,9 @@ def _read_run(folder: Path, name: str, label: str, color: str) -> ComparedRun:
     if not evaluation.get("stages"):
         if run.exists and run.state != "done":
             raise InputError(f"{folder}: {run.state_in_words} and has no evaluation yet; let it end, or leave it out")
-        inside = runs_inside(folder, "an evaluation", lambda one: bool(one.evaluation.get("stages")))
+        inside = runs_inside(
+            folder, "an evaluation", lambda one: one.evaluation_file if one.evaluation.get("stages") else None
+        )
         raise InputError(f"{folder}: {run.evaluation_file.name} is missing; {inside}")
     return ComparedRun(
         name,

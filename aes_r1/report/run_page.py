@@ -47,7 +47,9 @@ def write_report(run_dir: Path | str) -> Path:
             raise InputError(f"{run}: {run.state_in_words} and has logged no step yet; let it go on")
         missing = f"neither {run.evaluation_file.name} nor {run.metrics_file.name} is there"
         inside = runs_inside(
-            run.path, "a logged step", lambda one: one.evaluation_file.exists() or one.metrics_file.exists()
+            run.path,
+            "a logged step",
+            lambda one: one.metrics_file if one.metrics_file.exists() else one.evaluation_file,
         )
         raise InputError(f"{run}: {missing}; {inside}")
     names = protocol_names(settings)

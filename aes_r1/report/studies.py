@@ -100,6 +100,7 @@ def short_name(key: str, keys: Sequence[str]) -> str:
 
 
 _MEASURING = ("evaluation", "judge")  # groups of settings that change how a run is measured, not what it computes
+_COUNTING = ("evaluation.limit",)  # those of them that decide on how many pictures, which are named all the same
 
 
 _ALL_NAMED = 3  # settings that differ; where more do, a name leaves out what most runs have in common
@@ -114,13 +115,22 @@ def _is_common(settings: Mapping[str, Any], key: str, runs: Sequence[Mapping[str
 def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name runs by the settings in which they differ, and by their seed. `runs` are the settings of each.
 
-    Two runs of the same settings, say the same run in two folders, are numbered.
+    How runs were measured is named where it decides how many pictures they were measured on, and where nothing else
+    tells two runs apart. Two runs of the same settings, say the same run in two folders, are numbered.
     """
+    differing, keys = _differing(runs)
+    also = [key for key in _COUNTING if key not in keys and len({str(setting(one, key)) for one in runs}) > 1]
     seeds = {settings.get("seed") for settings in runs}
-    names: list[str] = []
+    own: list[list[str]] = []
     for settings, condition in zip(runs, condition_names(runs), strict=True):
         seed = [f"seed {settings['seed']}"] if "seed" in settings and (len(seeds) > 1 or not condition) else []
-        names.append(", ".join([*filter(None, [condition]), *seed]) or "run")
+        own.append([*filter(None, [condition]), *seed])
+    names = []
+    for settings, name in zip(runs, own, strict=True):
+        twins = [{"settings": other} for other, its in zip(runs, own, strict=True) if its == name]
+        named = [*also, *(key for key in varied(twins) if key not in (*keys, *also))]
+        measured = [f"{short_name(key, differing)} {value_text(setting(settings, key))}" for key in named]
+        names.append(", ".join([*name, *measured]) or "run")
     return numbered(names)
 
 
@@ -130,8 +140,7 @@ def condition_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     Where runs differ in more than _ALL_NAMED settings, as unlike runs in one folder do, a name has those of the run's
     own that most others do not share.
     """
-    differing = varied([{"settings": settings} for settings in runs])
-    keys = [key for key in differing if key.partition(".")[0] not in _MEASURING] or differing
+    _, keys = _differing(runs)
     if len(keys) == 1:
         return [f"{short_name(keys[0], keys)}={label(settings, keys)}" for settings in runs]
     names = []
@@ -139,6 +148,12 @@ def condition_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         named = keys if len(keys) <= _ALL_NAMED else [key for key in keys if not _is_common(settings, key, runs)]
         names.append(label(settings, named, keys) if named else "settings of most" if keys else "")
     return names
+
+
+def _differing(runs: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the keys, other than the seed, in which `runs` differ, and those of them that name a condition."""
+    differing = varied([{"settings": settings} for settings in runs])
+    return differing, [key for key in differing if key.partition(".")[0] not in _MEASURING] or differing
 
 
 def numbered(names: Sequence[str]) -> list[str]:

@@ -19,12 +19,18 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 from aes_r1.tracking.headline import headline, headline_origin
 
+_DEFAULT = "runs"  # the folder in which training writes its runs
 _STATE_WIDTH = 60  # characters of the column of states
 
 
 def run(given: argparse.Namespace) -> int:
     """List or clean; return the exit code."""
     root = Path(given.folder)
+    if given.folder == _DEFAULT and not root.exists():
+        raise InputError(
+            f"{root}/: not here, so nothing was trained from this folder yet; aes-r1 train +experiment=.. starts a run "
+            "(aes-r1 train --help), and aes-r1 runs FOLDER lists those of another folder"
+        )
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the one that holds runs")
     if given.clean:
@@ -103,7 +109,7 @@ def clean(root: Path) -> None:
     for study in {folder.parent for folder in removed} - {root}:
         if not any(study.iterdir()):
             study.rmdir()
-    print(f"removed {len(removed)} folders" if removed else "nothing to remove")
+    print(f"removed {len(removed)} folder{'s' * (len(removed) != 1)}" if removed else "nothing to remove")
 
 
 def _folders(root: Path) -> Sequence[Path]:
@@ -144,7 +150,9 @@ def arguments() -> OneLineParser:
         description="List runs with the settings in which those of a study differ, their state, SRCC and folder.",
         examples="aes-r1 runs\naes-r1 runs runs/reward_ablation\naes-r1 runs --clean",
     )
-    parser.add_argument("folder", nargs="?", default="runs", metavar="FOLDER", help="that holds runs (default: runs)")
+    parser.add_argument(
+        "folder", nargs="?", default=_DEFAULT, metavar="FOLDER", help=f"that holds runs (default: {_DEFAULT})"
+    )
     parser.add_argument("--clean", action="store_true", help="remove folders without a result that false starts left")
     return parser
 

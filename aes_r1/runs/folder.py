@@ -3,7 +3,7 @@
 RUN/settings.json          the resolved, validated settings
 RUN/resumed.json           settings that later starts changed, which change no result (model.kernels, processes, ..)
 RUN/stages/NAME.json       the done-marker of a stage, with its results; origin.json: the commits and the base model
-RUN/manifests/             the lists of pictures, and of critiques that can be read
+RUN/manifests/             the lists of pictures, and of critiques that can be read; left_out-LIST: what LIST leaves out
 RUN/metrics.jsonl          one row per logged step; completions.jsonl: completions sampled in training
 RUN/entropy.jsonl          token entropy of validation answers during the cold start
 RUN/checkpoints/step_N/    everything needed to resume; best/: the best model by validation; model/: the final model
@@ -297,7 +297,12 @@ def model_in(folder: Path) -> Path:
 
 def is_model(folder: Path) -> bool:
     """Return whether `folder` holds a model in Hugging Face form."""
-    return (folder / "config.json").exists()
+    return model_file(folder).exists()
+
+
+def model_file(folder: Path) -> Path:
+    """Return the file that every model's folder holds."""
+    return folder / "config.json"
 
 
 def checkpoints_in(folder: Path) -> dict[int, Path]:
@@ -334,16 +339,22 @@ def no_final_model(run: RunFolder) -> str:
     return f"{run.state_in_words} and has no final model yet; the command that started it goes on{way}"
 
 
-def runs_inside(folder: Path, what: str = "", has: Callable[[RunFolder], bool] = lambda _: True) -> str:
-    """Say what to give in place of `folder`, which is not the folder of a run: a run in it that `has` `what`."""
+def runs_inside(
+    folder: Path, what: str = "", file: Callable[[RunFolder], Path | None] = lambda run: run.settings_file
+) -> str:
+    """Say what to give in place of `folder`, which is not the folder of a run: the run in it with the latest `what`.
+
+    file: returns the file of `what` in a run, by whose time the latest is found; None, or one that is not there, where
+    the run has none.
+    """
     inside = [run for pattern in ("*", "*/*") for run in runs_below(folder, pattern)]
     if not inside:
         return "give the folder of a run (aes-r1 runs lists them)"
     here = f"it is the folder of {len(inside)} run{'s' * (len(inside) != 1)}"
-    fit = [run for run in inside if has(run)]
-    if not fit:
+    times = {run: path.stat().st_mtime for run in inside if (path := file(run)) is not None and path.exists()}
+    if not times:
         return f"{here}, none of which has {what} yet"
-    latest = max(fit, key=lambda run: run.settings_file.stat().st_mtime)
+    latest = max(times, key=lambda run: times[run])
     return f"{here}; give one of them, the latest{f' with {what}' if what else ''} is {latest}"
 
 

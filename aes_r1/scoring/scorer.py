@@ -122,7 +122,7 @@ def make_scorer(
     name = run.settings["data"]["name"]
     tests = _test_rows(run)
     train, copies = to_fit_on(_train(run, name, pictures), [_tested(run)])
-    backbone = backbones.load(model, dtype="float32", max_pixels=facts.max_pixels, key="RUN")
+    backbone = backbones.load(model, dtype="float32", max_pixels=facts.max_pixels, key=None)
     towers.require_tower(backbone.core.config.model_type)
     backbone.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     look = partial(eyes_features, backbone)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from aes_r1.model import accelerator
 from aes_r1.settings import EngineSettings, InputError
 from aes_r1.trainer.compiled_ops import before_compiling
 
@@ -42,10 +43,9 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
     rank, size = world()
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", launched("LOCAL_RANK", 0)) if cuda else torch.device("cpu")
+    accelerator.settle()
     if cuda:
         torch.cuda.set_device(device)
-    else:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from probing for other devices
     if engine.name != "single" and not dist.is_initialized():
         if size > 1 and "MASTER_PORT" not in os.environ:
             raise InputError(f"MASTER_PORT: not set for {size} processes; start them with torchrun, or set it for all")
@@ -71,8 +71,7 @@ def _free_port() -> int:
 
 def require_deepspeed(engine: str) -> None:
     """Raise InputError where DeepSpeed, which `engine` needs, is not installed or does not load."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    accelerator.settle()
     try:
         import deepspeed  # noqa: F401
     except ImportError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import sys
 
@@ -13,6 +15,7 @@ from aes_r1.inference import conformance
 from aes_r1.inference.conformance import FAIL, NOT_SUPPORTED, PASS, examine
 from aes_r1.model import families, tiny
 from aes_r1.settings import InputError
+from tests import processes
 from tests.model.siblings import save_sibling
 
 # Families whose language layers are plain attention, so that completions share their prompt.
@@ -141,4 +144,37 @@ def test_the_command_prints_no_table_of_a_model_that_is_not_there(given, tmp_pat
     output = capsys.readouterr()
     assert (leaving.value.code, output.out) == (2, "")
     (said,) = output.err.splitlines()
-    assert said.startswith(f"aes_r1: DIR={given}: ")
+    assert said.startswith(f"aes_r1: {given}: "), "nobody typed a key"
+
+
+def test_the_command_takes_what_the_other_commands_take(tmp_path, monkeypatch, capsys):
+    """A run, a model in it, and with the same refusal what holds none."""
+    monkeypatch.setattr(conformance, "CHECKS", {})
+    monkeypatch.chdir(tmp_path)
+    for name in ("finished", "unfinished"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "settings.json").write_text(json.dumps({"trainer": {}}))
+    shutil.copytree(tiny.shipped(), tmp_path / "runs" / "finished" / "model")
+    shutil.copytree(tiny.shipped(), tmp_path / "runs" / "finished" / "checkpoints" / "step_3" / "model")
+    for given in ("runs/finished", "runs/finished/model", f"{tmp_path}/runs/finished/checkpoints/step_3"):
+        assert check_model.run(check_model.arguments().parse_args([given])) == 0, given
+        assert "pass" in capsys.readouterr().out
+    for given, says in (
+        (
+            "runs",
+            "^runs: .* it is the folder of 2 runs; give one of them, the latest with a final model is runs/f",
+        ),
+        ("runs/unfinished", "^runs/unfinished: the run is not finished and has no final model yet"),
+        ("runs/unfinished/model", "^runs/unfinished/model: the run is not finished and has no final model yet"),
+    ):
+        with pytest.raises(InputError, match=says):
+            check_model.run(check_model.arguments().parse_args([given]))
+
+
+@pytest.mark.slow
+def test_the_command_prints_no_warnings_of_libraries(tmp_path):
+    command = [sys.executable, "-m", "aes_r1.check_model", str(tiny.shipped()), "--scratch", str(tmp_path)]
+    variables = {key: value for key, value in os.environ.items() if key not in ("DS_ACCELERATOR", "PYTHONWARNINGS")}
+    done = processes.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "WARNING" not in done.stdout

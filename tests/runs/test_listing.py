@@ -347,6 +347,62 @@ def test_a_folder_that_is_not_there_is_named(tmp_path, runs):
     assert said.startswith("aes_r1: nowhere: no such folder; ")
 
 
+@pytest.mark.parametrize("arguments", [(), ("--clean",)])
+def test_where_nothing_was_trained_yet_the_list_says_so(arguments, tmp_path, runs):
+    code, said = runs(*arguments, folder=tmp_path)
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith("aes_r1: runs/: not here, so nothing was trained from this folder yet; aes-r1 train ")
+    (tmp_path / "runs").touch()
+    assert runs(*arguments, folder=tmp_path)[1].startswith("aes_r1: runs: no such folder; give the one that holds runs")
+
+
+def test_one_removed_folder_is_singular(study, runs):
+    (study / "empty").mkdir()
+    _, said = runs("--clean", folder=study.parents[1])
+    assert said.splitlines()[-1] == "removed 1 folder"
+
+
+@pytest.mark.parametrize("unlike", [0, 1, 4])
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+@pytest.mark.parametrize(
+    ("key", "values", "named"),
+    [
+        ("limit", (None, 20), ("evaluation.limit", "null", "20")),
+        ("protocols", (["greedy"], ["mean"]), ("protocols", "[greedy]", "[mean]")),
+    ],
+)
+def test_runs_that_differ_in_how_they_were_measured_are_told_apart(key, values, named, seeds, unlike):
+    """Whatever else the list holds; `unlike`: runs of other settings beside the two."""
+    others = [
+        {"reward": replace(BASE.reward, name="rank")},
+        {"trainer": replace(BASE.trainer, lr=0.5, max_steps=3, kl_coef=0.5, temperature=0.5)},
+        {"trainer": replace(BASE.trainer, lr=0.25, max_steps=4)},
+        {"model": replace(BASE.model, max_pixels=4096)},
+    ]
+    pair = [
+        {"evaluation": replace(BASE.evaluation, **{key: value}), "seed": seed}
+        for value, seed in zip(values, seeds, strict=True)
+    ]
+    names = run_names([as_dict(replace(BASE, **change)) for change in [*pair, *others[:unlike]]])
+    assert len(set(names)) == len(names)
+    setting, *shown = named
+    if seeds[0] == seeds[1] or key == "limit" or unlike == 0:  # else their seeds tell them apart
+        for name, value in zip(names, shown, strict=False):
+            assert f"{setting} {value}" in name or f"{setting}={value}" in name
+            assert not name.endswith(")")
+
+
+def test_how_many_pictures_a_run_was_measured_on_is_named_beside_what_it_follows_from():
+    limits = {"rapo": 20, "rank": None, "error": None}
+    runs = [
+        replace(BASE, reward=replace(BASE.reward, name=name), evaluation=replace(BASE.evaluation, limit=limit))
+        for name, limit in limits.items()
+    ]
+    assert run_names([as_dict(one) for one in runs]) == [
+        f"reward={name}, evaluation.limit {'null' if limit is None else limit}" for name, limit in limits.items()
+    ]
+
+
 def test_names_are_settings():
     def named(*changes: dict) -> list[str]:
         return run_names([as_dict(replace(BASE, **change)) for change in changes])

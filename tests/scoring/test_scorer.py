@@ -1,6 +1,7 @@
 """A scorer without language: what is exported scores like the fit, and says how it compares."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -20,6 +21,7 @@ from aes_r1.model import tower as towers
 from aes_r1.runs.folder import RunFolder
 from aes_r1.scoring.scorer import Scorer, _compare, comparison_lines, make_scorer
 from aes_r1.settings import InputError
+from tests import processes
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
 
@@ -247,3 +249,15 @@ def test_a_pil_picture_has_the_rules_of_files(run, size, tmp_path):
     make_scorer(folder, folder.model, tmp_path / "OUT")
     with pytest.raises(PictureError, match=rf"^picture: {size[0]} x {size[1]}: "):
         Scorer.load(tmp_path / "OUT").scores([Image.new("RGB", size)])
+
+
+@pytest.mark.slow
+def test_neither_export_nor_a_scorer_prints_what_libraries_say(run, tmp_path):
+    """Each in a process of its own, where nothing before has silenced a library."""
+    variables = {key: value for key, value in os.environ.items() if key not in ("DS_ACCELERATOR", "PYTHONWARNINGS")}
+    export_it = [sys.executable, "-m", "aes_r1.export", str(run), str(tmp_path / "OUT"), "--scorer"]
+    load = "import sys; from aes_r1.scoring.scorer import Scorer; Scorer.load(sys.argv[1])"
+    for command in (export_it, [sys.executable, "-c", load, str(tmp_path / "OUT")]):
+        done = processes.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert "WARNING" not in done.stdout
