@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,10 @@ from aes_r1.pipeline.seen_sets import sets_seen
 from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
-from aes_r1.report.tables import evaluation_tables, format_value
+from aes_r1.report.tables import evaluation_tables
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy, served_policy
-from aes_r1.runs.cells import METRIC, Evaluation
+from aes_r1.runs.cells import METRIC, Evaluation, format_cell
 from aes_r1.runs.claim import claim_run_folder, run_lock, withdrawn_on_input_error
 from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder
@@ -300,9 +300,15 @@ def _show_runs(settings: EvaluateSettings) -> None:
     for stage, sets in summary["stages"].items():
         for name, protocols in sets.items():
             for protocol, metrics in protocols.items():
-                cells = (f"{metric} {format_value(cell).replace(chr(10), ' ')}" for metric, cell in metrics.items())
+                cells = (f"{metric} {_with_reason(cell)}" for metric, cell in metrics.items())
                 print(f"{stage} {name} {protocol}: {', '.join(cells)}")
     print(out / "across_runs.json")
+
+
+def _with_reason(cell: Mapping[str, Any]) -> str:
+    """Write a mean over runs and its interval, or why it has none."""
+    written = format_cell(cell, end_digits=2)
+    return f"{written} [– {cell['no_interval']}]" if cell["no_interval"] else written
 
 
 def main() -> None:
