@@ -185,8 +185,8 @@ def _critiques(critiques: Mapping) -> Iterator[Table]:
     table = titled_table("critiques", ["", "n", "length", "all five", "leak", "self-BLEU", "words–score SRCC"])
     table.caption = (
         "n: critiques; length: mean number of words; all five: share that mentions all dimensions; leak: share that "
-        "gives the score away; self-BLEU: 0 varied, 1 all alike; words–score SRCC: how favourable the words are against "
-        "the score that follows."
+        "gives the score away; self-BLEU: 0 varied, 1 all alike; words–score SRCC: how favourable the words are "
+        "against the score that follows."
     )
     followed = titled_table("scores after an exchange", ["", "other critique", "other picture", "negated critique"])
     followed.caption = (
