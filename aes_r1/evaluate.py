@@ -32,11 +32,10 @@ from aes_r1.inference.asking import Asking, find_model
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
 from aes_r1.inference.predictions import Sets, chosen_critiques, record_stage
-from aes_r1.inference.pretrained import require_pretrained
 from aes_r1.inference.stage import ask_model, finish, is_answered
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
-from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
+from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines, training_pictures
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.pipeline.evaluated_content import asked_models, asked_sets, claim_content
 from aes_r1.pipeline.seen_sets import sets_seen
@@ -72,11 +71,17 @@ def run(settings: EvaluateSettings) -> None:
         raise InputError("model.path=null: give a folder with a model, a run folder or a hub name")
     for metric in settings.pyiqa:
         require_pyiqa(metric)
-    if "pretrained" in settings.baselines:
-        require_pretrained()
     out = Path(settings.out)
     if rank == 0:
-        check_baselines(settings.baselines, asked_sets(settings), settings.data)
+        check_baselines(
+            RunFolder(out),
+            settings.baselines,
+            asked_sets(settings),
+            settings.data,
+            pictures=settings.baseline_pictures,
+            seed=settings.seed,
+            store=Path(settings.store),
+        )
         _check_models(RunFolder(out), settings)
     with run_lock(out, rank), withdrawn_on_input_error(out, rank):  # before the claim, after which the folder is ours
         if rank == 0:
@@ -141,6 +146,18 @@ def _evaluate(
     sets = drawn_sets(listed, settings.evaluation.limit)
     if settings.judge.name == "scenes":
         _check_scenes(sets)
+    fitted = None
+    if process.rank == 0:
+        fitted = training_pictures(  # before a model is asked, so that a baseline that cannot be had costs no answers
+            run,
+            settings.baselines,
+            data=settings.data,
+            sets=sets,
+            pictures=settings.baseline_pictures,
+            seed=settings.seed,
+            store=Path(settings.store),
+        )
+    process.wait()
     for name, path in asked_models(settings).items():
         if not is_answered(run, name):
             _ask_model(run, name, path, sets, settings, process, device, served)
@@ -153,10 +170,9 @@ def _evaluate(
             run,
             settings.baselines,
             data=settings.data,
+            fitted=fitted,
             sets=sets,
-            pictures=settings.baseline_pictures,
             seed=settings.seed,
-            store=Path(settings.store),
             backbone=lambda: _backbone(str(settings.model.path), settings, device)[0],
         )
         _measure(run, sets, settings)
