@@ -268,7 +268,7 @@ def test_a_baseline_that_cannot_be_had_is_refused_before_a_model_is_asked(
     baseline, folder, more, says, tmp_path, monkeypatch
 ):
     """And its folder is not kept, so that the corrected command may use it."""
-    monkeypatch.setattr(pretrained.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(pretrained, "util", types.SimpleNamespace(find_spec=lambda _: None))
     for load in ("_backbone", "_ask_model"):
         monkeypatch.setattr(evaluate, load, lambda *_: pytest.fail("a model was loaded"))
     if not folder.get("copies"):  # which no label tells
