@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +32,20 @@ from aes_r1.inference.asking import Asking, find_model
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
 from aes_r1.inference.predictions import Sets, chosen_critiques, record_stage
-from aes_r1.inference.pretrained import require_pretrained
 from aes_r1.inference.stage import ask_model, finish, is_answered
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
-from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
+from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines, training_pictures
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.pipeline.evaluated_content import asked_models, asked_sets, claim_content
 from aes_r1.pipeline.seen_sets import sets_seen
 from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
-from aes_r1.report.tables import evaluation_tables, format_value
+from aes_r1.report.tables import evaluation_tables
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy, served_policy
-from aes_r1.runs.cells import METRIC, Evaluation
+from aes_r1.runs.cells import METRIC, Evaluation, format_cell
 from aes_r1.runs.claim import claim_run_folder, run_lock, withdrawn_on_input_error
 from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder
@@ -72,11 +71,17 @@ def run(settings: EvaluateSettings) -> None:
         raise InputError("model.path=null: give a folder with a model, a run folder or a hub name")
     for metric in settings.pyiqa:
         require_pyiqa(metric)
-    if "pretrained" in settings.baselines:
-        require_pretrained()
     out = Path(settings.out)
     if rank == 0:
-        check_baselines(settings.baselines, asked_sets(settings), settings.data)
+        check_baselines(
+            RunFolder(out),
+            settings.baselines,
+            asked_sets(settings),
+            settings.data,
+            pictures=settings.baseline_pictures,
+            seed=settings.seed,
+            store=Path(settings.store),
+        )
         _check_models(RunFolder(out), settings)
     with run_lock(out, rank), withdrawn_on_input_error(out, rank):  # before the claim, after which the folder is ours
         if rank == 0:
@@ -141,6 +146,18 @@ def _evaluate(
     sets = drawn_sets(listed, settings.evaluation.limit)
     if settings.judge.name == "scenes":
         _check_scenes(sets)
+    fitted = None
+    if process.rank == 0:
+        fitted = training_pictures(  # before a model is asked, so that a baseline that cannot be had costs no answers
+            run,
+            settings.baselines,
+            data=settings.data,
+            sets=sets,
+            pictures=settings.baseline_pictures,
+            seed=settings.seed,
+            store=Path(settings.store),
+        )
+    process.wait()
     for name, path in asked_models(settings).items():
         if not is_answered(run, name):
             _ask_model(run, name, path, sets, settings, process, device, served)
@@ -153,10 +170,9 @@ def _evaluate(
             run,
             settings.baselines,
             data=settings.data,
+            fitted=fitted,
             sets=sets,
-            pictures=settings.baseline_pictures,
             seed=settings.seed,
-            store=Path(settings.store),
             backbone=lambda: _backbone(str(settings.model.path), settings, device)[0],
         )
         _measure(run, sets, settings)
@@ -300,9 +316,15 @@ def _show_runs(settings: EvaluateSettings) -> None:
     for stage, sets in summary["stages"].items():
         for name, protocols in sets.items():
             for protocol, metrics in protocols.items():
-                cells = (f"{metric} {format_value(cell).replace(chr(10), ' ')}" for metric, cell in metrics.items())
+                cells = (f"{metric} {_with_reason(cell)}" for metric, cell in metrics.items())
                 print(f"{stage} {name} {protocol}: {', '.join(cells)}")
     print(out / "across_runs.json")
+
+
+def _with_reason(cell: Mapping[str, Any]) -> str:
+    """Write a mean over runs and its interval, or why it has none."""
+    written = format_cell(cell, end_digits=2)
+    return f"{written} [– {cell['no_interval']}]" if cell["no_interval"] else written
 
 
 def main() -> None:

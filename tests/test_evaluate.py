@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from dataclasses import asdict
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from aes_r1 import evaluate
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.inference import pretrained
 from aes_r1.inference.asking import FACTS_FILE, Facts
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
@@ -153,7 +156,7 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
         (["baselines=[mean]"], "the train split is empty"),
         (["baselines=[people]"], "publish no votes"),
         (["baselines=[mean]", "baseline_pictures=0"], "baseline_pictures"),
-        (["baselines=[mean]", "judge=scenes"], "judge=scenes knows made scenes alone, not (para|made)/test"),
+        ([f"model.path={tiny.SHIPPED}", "judge=scenes"], "judge=scenes knows made scenes alone, not (para|made)/test"),
     ],
 )
 @pytest.mark.slow
@@ -225,6 +228,80 @@ def test_baselines_stand_beside_a_model(voted, tmp_path, capsys):
     assert set(written) == {"mean.jsonl", "handmade.jsonl", "eyes.jsonl", "people.jsonl"}
     evaluate.run(settings(*given))  # what has answered is kept
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "baselines").iterdir()} == written
+
+
+def folder_of(path: Path, trained: int, *, copies: int = 0, votes: bool = False) -> Path:
+    """Write five pictures to test on and `trained` others, `copies` of which are the tested ones again."""
+    path.mkdir()
+    lines = ["image,mos,split" + (",count_1,count_2" if votes else "")]
+    for place in range(trained + 5):
+        picture(56, 56, place).save(path / f"{place}.png")
+        if 5 <= place < 5 + copies:
+            shutil.copy(path / f"{place % 5}.png", path / f"{place}.png")
+        split = "test" if place < 5 else "train"
+        opinion = f"1.5,{split},2,2" if votes else f"{place / 100},{split}"
+        lines.append(f"{place}.png,{opinion}")
+    (path / "labels.csv").write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("baseline", "folder", "more", "says"),
+    [
+        ("people", {"trained": 20}, [], "publish no votes of single people; leave people out"),
+        ("mean", {"trained": 0}, [], "the train split is empty"),
+        ("mean", {"trained": 9}, [], r"\d pictures of the train split have an opinion .*; give a set with more"),
+        (
+            "handmade",
+            {"trained": 12, "votes": True},
+            ["baseline_pictures=9", "data.scale=[1,2]"],
+            "give baseline_pictures=10 or more, or",
+        ),
+        ("eyes", {"trained": 12}, ["data.limit=4"], "4 pictures of the train split have an opinion"),
+        ("mean", {"trained": 14, "copies": 4}, [], r"\d pictures of the train split have an opinion"),
+        ("pretrained", {"trained": 20}, [], "the network's packages are not installed"),
+        ("mean", {"trained": 20}, ["data.split=train"], "cannot be measured on it"),
+    ],
+)
+@pytest.mark.slow
+def test_a_baseline_that_cannot_be_had_is_refused_before_a_model_is_asked(
+    baseline, folder, more, says, tmp_path, monkeypatch
+):
+    """And its folder is not kept, so that the corrected command may use it."""
+    monkeypatch.setattr(pretrained, "util", types.SimpleNamespace(find_spec=lambda _: None))
+    for load in ("_backbone", "_ask_model"):
+        monkeypatch.setattr(evaluate, load, lambda *_: pytest.fail("a model was loaded"))
+    if not folder.get("copies"):  # which no label tells
+        monkeypatch.setattr(evaluate, "claim_run_folder", lambda *_: pytest.fail("the folder was written"))
+    root = folder_of(tmp_path / "pictures", **folder)
+    for names in (f"[{baseline}]", f"[handmade,{baseline}]" if baseline != "handmade" else "[people,handmade]"):
+        with pytest.raises(InputError, match=says) as raised:
+            evaluate.run(settings(f"model.path={tiny.SHIPPED}", "data=folder", f"data.root={root}", "data.workers=0",
+                                  f"out={tmp_path / 'out'}", f"baselines={names}", *more))  # fmt: skip
+        assert "\n" not in str(raised.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_of_another_name_is_refused_before_a_model_is_asked(manifest, tmp_path, monkeypatch):
+    package = types.ModuleType("pyiqa")
+    package.__spec__ = ModuleSpec("pyiqa", None)
+    package.list_models = lambda metric_mode: ["nima"]
+    monkeypatch.setitem(sys.modules, "pyiqa", package)
+    monkeypatch.setattr(evaluate, "_run", lambda *_: pytest.fail("the evaluation began"))
+    given = [f"model.path={tiny.SHIPPED}", "data=manifest", f"data.root={manifest}", f"out={tmp_path / 'out'}"]
+    with pytest.raises(InputError, match=r"^pyiqa=\[nmia\]: no such no-reference metric"):
+        evaluate.run(settings(*given, "pyiqa=[nmia]"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_baselines_that_have_answered_are_not_checked_again(tmp_path):
+    """Their pictures may have been moved away since."""
+    root = folder_of(tmp_path / "pictures", 12, votes=True)
+    given = ["data=folder", f"data.root={root}", "data.workers=0", f"out={tmp_path / 'out'}"]
+    given += ["data.scale=[1,2]", "baselines=[mean,people]"]
+    evaluate.run(settings(*given))
+    shutil.rmtree(root)
+    evaluate.run(settings(*given))
 
 
 @pytest.mark.parametrize("first", ["made", "other"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,16 @@ from aes_r1.runs.files import iter_rows, read_json, write_text_atomically
 from aes_r1.settings import InputError
 
 ALWAYS_SHOWN = ("leak", "align", "fact")  # filters that are shown for every picture; others only where they reject
+_OF_JUDGE = ("align", "fact")
+_NO_DECISION = {  # reasons for a rejection that no filter decided
+    "no_verdict": "the judge’s answer could not be read",
+    "no_answer": "no answer came",
+    "picture": "the picture could not be opened",
+    "unrated": "there are no ratings of the picture",
+    "empty": "the reply could not be read",
+    "invalid_json": "the reply could not be read",
+    "unusable": "the reply could not be used",
+}
 THUMBNAIL = 400  # pixels of the longest side
 _PAGE = Path(__file__).with_name("audit_page.html")
 
@@ -140,8 +150,15 @@ def _item(row: Mapping[str, Any], judged: bool, originals: Mapping[str, str]) ->
         "said": texts,
         "flags": {name: flags[name] for name in FILTERS if name in ALWAYS_SHOWN or flags[name]},
         "details": {name: details[name] for name in FILTERS if name in details},
+        "not_run": {name: _why_not_run(name, reasons, judged) for name in ALWAYS_SHOWN if flags[name] is None},
         "picture": _thumbnail(row["image"]),
     }
+
+
+def _why_not_run(name: str, reasons: Collection[str], judged: bool) -> str:
+    if name in _OF_JUDGE and not judged:
+        return "there was no judge"
+    return _NO_DECISION.get(next(iter(reasons), ""), "an earlier filter had already rejected")
 
 
 def _thumbnail(path: str) -> str:

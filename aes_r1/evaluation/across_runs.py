@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
 from aes_r1.settings import InputError
+
+_POSSIBLE = {**dict.fromkeys(("plcc", "srcc", "krcc"), (-1.0, 1.0)), **dict.fromkeys(("mae", "rmse"), (0.0, math.inf))}
+_TOO_FEW = "too few runs for an interval"
 
 
 def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
@@ -44,7 +48,9 @@ def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
                 largest = None if None in shares else max(share for share in shares if share is not None)
                 stages.setdefault(stage, {}).setdefault(name, {})[protocol] = {
                     metric: summarise_values(
-                        ((run["split"], cell[metric]["value"]) for run, cell in present), tested_per_trained=largest
+                        ((run["split"], cell[metric]["value"]) for run, cell in present),
+                        tested_per_trained=largest,
+                        possible=_POSSIBLE[metric],
                     )
                     for metric in METRICS
                 }
@@ -64,15 +70,20 @@ def _tested_per_trained(run: Mapping[str, Any], name: str, tested: int) -> float
 
 
 def summarise_values(
-    values: Iterable[tuple[int | None, float | None]], *, tested_per_trained: float | None
+    values: Iterable[tuple[int | None, float | None]],
+    *,
+    tested_per_trained: float | None,
+    possible: tuple[float, float] = (-math.inf, math.inf),
 ) -> dict[str, Any]:
-    """Return {"value", "low", "high", "std", "std_splits", "std_seeds", "n"} of (split, value) pairs.
+    """Return {"value", "low", "high", "no_interval", "std", "std_splits", "std_seeds", "n"} of (split, value) pairs.
 
     value: the mean; low, high: its 95% t-interval. With several splits the runs of one split, which share their test
     pictures, are averaged first; the interval is over split means. Splits of one set share pictures, so their means
     scatter less than those of new sets would: the half-width is multiplied by sqrt(1 + n_splits * tested_per_trained),
     with the test pictures per training picture (Nadeau and Bengio 2003, eq. 7). Where that is None, a mean over several
-    splits has no interval. std_seeds: pooled standard deviation within splits; std_splits: that of split means.
+    splits has no interval. Nor has a mean of two whose interval leaves `possible`, the least and the largest value of
+    the metric, because the t-distribution of one degree of freedom is then all that it tells. no_interval: why there is
+    none, null where there is one. std_seeds: pooled standard deviation within splits; std_splits: that of split means.
     """
     from scipy import stats
 
@@ -92,7 +103,12 @@ def summarise_values(
     if len(samples) > 1 and shared is not None:
         half_width = stats.t.ppf(0.975, len(samples) - 1) * np.std(samples, ddof=1) / np.sqrt(len(samples))
         half_width *= np.sqrt(1 + len(samples) * shared)
-        summary["low"], summary["high"] = float(summary["value"] - half_width), float(summary["value"] + half_width)
+        low, high = float(summary["value"] - half_width), float(summary["value"] + half_width)
+        if len(samples) > 2 or possible[0] <= low <= high <= possible[1]:
+            summary["low"], summary["high"] = low, high
+    unknown = len(samples) > 1 and shared is None
+    why = "a run recorded no number of training pictures" if unknown else _TOO_FEW
+    summary["no_interval"] = why if samples and summary["low"] is None else None
     summary["std"] = float(np.std(all_values, ddof=1)) if len(all_values) > 1 else None
     summary["std_splits"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
     summary["std_seeds"] = float(np.sqrt(squares / degrees_of_freedom)) if degrees_of_freedom else None

@@ -49,25 +49,46 @@ def logistic(x: Array, top: float, bottom: float, middle: float, width: float) -
 
 
 def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Return the PLCC of the fitted `logistic` against `mos`: {"value", "low", "high", "parameters"}.
+    """Return the PLCC of the fitted, increasing `logistic` against `mos`: {"value", "low", "high", "parameters"}.
 
     Missing answers count as the mean answer. The interval resamples pictures and keeps the fit. It is None where PLCC
-    is not defined, or where no fit is found.
+    is not defined, where no fit is found, and where SRCC is not positive: a falling logistic would turn the order of
+    scores round, and an increasing one follows the opinions of a few pictures against those of the others.
     """
-    from scipy import optimize, stats
+    from scipy import stats
 
     undefined: dict[str, Any] = {"value": None, "low": None, "high": None, "parameters": None}
     filled = filled_in(scores)
     if filled is None or len(filled) < 5 or filled.std() ** 2 < _ZERO_VARIANCE or mos.std() ** 2 < _ZERO_VARIANCE:
         return undefined
-    start = (float(mos.max()), float(mos.min()), float(filled.mean()), float(filled.std()))
-    fit = optimize.least_squares(lambda shape: logistic(filled, *shape) - mos, start, method="lm", max_nfev=2000)
-    if not fit.success:
+    parameters = _increasing_fit(filled, mos) if stats.spearmanr(filled, mos).statistic > 0 else None
+    if parameters is None:
         return undefined
-    parameters = fit.x
     mapped = logistic(filled, *parameters)
     if mapped.std() ** 2 < _ZERO_VARIANCE:
         return undefined
     drawn = bootstrap(mapped, mos, n_bootstrap, seed, only=("plcc",))["plcc"]
     value = float(stats.pearsonr(mapped, mos).statistic)
     return {**with_interval(value, drawn), "parameters": [*map(float, parameters[:3]), float(abs(parameters[3]))]}
+
+
+def _increasing_fit(scores: Array, mos: Array) -> Array | None:
+    """Return top, bottom, middle and width of the least-squares `logistic` that does not fall; None if not found.
+
+    The fit without bounds is the usual one. Only where it falls, the height above the bottom is bounded by 0.
+    """
+    from scipy import optimize
+
+    top, bottom, *steep = float(mos.max()), float(mos.min()), float(scores.mean()), float(scores.std())
+    fit = optimize.least_squares(
+        lambda shape: logistic(scores, *shape) - mos, (top, bottom, *steep), method="lm", max_nfev=2000
+    )
+    if fit.success and fit.x[0] < fit.x[1]:
+        fit = optimize.least_squares(
+            lambda shape: logistic(scores, shape[0] + shape[1], *shape[1:]) - mos,
+            (top - bottom, bottom, *steep),
+            bounds=((0, -np.inf, -np.inf, -np.inf), np.inf),
+            max_nfev=2000,
+        )
+        fit.x[0] += fit.x[1]
+    return fit.x if fit.success else None

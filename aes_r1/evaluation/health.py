@@ -29,6 +29,7 @@ MIN_SRCC = 0.3  # below it the difference between SRCC and PLCC is not judged
 MIN_CRITIQUES = 16  # where a step logged fewer, its critiques are not judged
 ALIKE = 0.60  # share of the start's different critiques below which critiques turn alike
 LOST = 0.50  # share of the start's information about the picture below which the words lose it
+MOST_UNREAD = 0.50  # share of pictures without a readable answer from which on the format is judged, not the words
 ALWAYS_FINITE = ("reward/", "policy/", "rollout/")
 _NOT_FINITE = "health/not_finite"  # whether a row has a skipped optimizer step, or a value that should be finite
 MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # null where no output of a step could be read
@@ -98,9 +99,17 @@ def diversity_share(_: Rows, completions: Rows) -> float | None:
 
 
 def share_of_first(metrics: Rows, name: str) -> float | None:
-    """Divide the last value of `name` by the first; None with one, or where the first is not positive."""
+    """Divide the last value of `name` by the first; None with one, or where the first is not positive.
+
+    Also where most answers of the last validation cannot be read: that loses the words, too, and is their own sign.
+    """
     first = list(islice(_values(metrics, name), 2))
-    return next(_values(reversed(metrics), name)) / first[0] if len(first) > 1 and first[0] > 0 else None
+    if len(first) < 2 or first[0] <= 0:
+        return None
+    last = next(row for row in reversed(metrics) if next(_values([row], name), None) is not None)
+    sets = [key for key in last if key.startswith("eval/") and key.endswith("/parse_failure_rate")]
+    unread = [share for key in sets for share in _values([last], key)]
+    return None if unread and np.mean(unread) >= MOST_UNREAD else last[name] / first[0]
 
 
 def leaking(_: Rows, completions: Rows) -> float | None:
@@ -183,14 +192,14 @@ SIGNS = (
         "pictures apart, though sampled ones may still vary",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/distinct"),
-        "two validations with critiques",
+        "two validations with critiques, where most answers of the last can be read",
     ),
     WarningSign(
         "words lose the picture", LOST, -1,
         "what the words know of the picture, nats, as a share of its start: the score is learned, its reasons are lost",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/information_nats"),
-        "two validations with critiques",
+        "two validations with critiques, where most answers of the last can be read",
     ),
     WarningSign(
         "leaking critiques", 0.05, +1,

@@ -50,9 +50,13 @@ def level_expectation(backbone: Backbone, prompts: Sequence[EncodedPrompt]) -> l
 
 
 def require_pyiqa(name: str) -> None:
-    """Raise InputError, in one line, where the package is not installed."""
+    """Raise InputError, in one line, where the package is not installed or has no such no-reference metric."""
     if util.find_spec("pyiqa") is None:
         raise InputError(f"pyiqa=[{name}]: the package is not installed; pip install pyiqa, or leave pyiqa out")
+    import pyiqa
+
+    if name not in pyiqa.list_models(metric_mode="NR"):
+        raise InputError(f"pyiqa=[{name}]: no such no-reference metric; pyiqa.list_models(metric_mode='NR') names them")
 
 
 def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]], Iterator[tuple[Sample, float]]]:
@@ -64,8 +68,6 @@ def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]]
     require_pyiqa(name)
     import pyiqa
 
-    if name not in pyiqa.list_models(metric_mode="NR"):
-        raise InputError(f"pyiqa=[{name}]: no such no-reference metric; pyiqa.list_models(metric_mode='NR') names them")
     metric = pyiqa.create_metric(name, device=device)
     sign = -1.0 if metric.lower_better else 1.0
 

@@ -96,12 +96,21 @@ def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]]) -> tup
     """
     known = [sample for sample in train if sample.mos is not None]
     kept = without_copies(known, tests)
-    if len(kept) < FEWEST:
-        raise InputError(
-            f"{len(kept)} pictures of the train split have an opinion and are not in a test list; a regression needs "
-            f"{FEWEST}; give a set with more of them, or baselines=[people], which needs none"
-        )
+    require_enough(kept)
     return kept, len(known) - len(kept)
+
+
+def require_enough(train: Sequence[Sample], limit: int | None = None) -> None:
+    """Raise InputError where fewer than FEWEST of `train` have an opinion; limit: baseline_pictures."""
+    count = sum(sample.mos is not None for sample in train)
+    if count < FEWEST:
+        way_out = "give a set with more of them, or baselines=[people], which needs none"
+        if limit is not None and limit < FEWEST:
+            way_out = f"give baseline_pictures={FEWEST} or more, or null"
+        raise InputError(
+            f"{count} pictures of the train split have an opinion and are not in a test list; a regression needs "
+            f"{FEWEST}; {way_out}"
+        )
 
 
 def without_copies(train: Sequence[Sample], others: Iterable[Sequence[Sample]]) -> list[Sample]:

@@ -23,7 +23,7 @@ class Agreement(NamedTuple):
 
 
 def agreement_of_people(samples: Sequence[Sample], *, seed: int = 0) -> Agreement | None:
-    """Return the agreement of people about the pictures of one set; None where no votes are published.
+    """Return the agreement of people about the pictures of one set; None where no votes show it.
 
     Where a second group of people rated the same pictures, its mean is the score and the set's MOS the opinion. Of
     several groups it is the one that rated most of the pictures. Otherwise the raters of each picture are divided at
@@ -35,7 +35,8 @@ def agreement_of_people(samples: Sequence[Sample], *, seed: int = 0) -> Agreemen
             groups[name] = groups.get(name, 0) + (votes is not None)
     if any(groups.values()):
         most = max(groups, key=lambda name: groups[name])
-        return Agreement("other_group", _against(most, samples), {"group": most})
+        against = _against(most, samples)
+        return Agreement("other_group", against, {"group": most}) if against else None
     rng = np.random.default_rng(seed)
     pairs = []
     raters = []
@@ -59,8 +60,9 @@ def whole_group(halves: Mapping[str, Any]) -> dict[str, Any]:
     """Return the agreement of two whole groups of raters, from that of two halves: 2 r / (1 + r).
 
     This is the formula of Spearman and Brown (1910), applied to the value and to both ends of its interval.
+    It has no value at -1, where the halves contradict each other.
     """
-    return {name: None if r is None else 2 * r / (1 + r) for name, r in halves.items()}
+    return {name: None if r is None or r <= -1 else 2 * r / (1 + r) for name, r in halves.items()}
 
 
 def _against(group: str, samples: Sequence[Sample]) -> list[tuple[Sample, float, float]]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.inference.eyes import eyes_features
@@ -29,12 +30,13 @@ from aes_r1.inference.fitted import (
     fit_ridge,
     fit_trees,
     number_rows,
+    require_enough,
     to_fit_on,
 )
 from aes_r1.inference.handmade import handmade
 from aes_r1.inference.people import agreement_of_people
 from aes_r1.inference.predictions import Sets
-from aes_r1.inference.pretrained import pretrained_features, pretrained_network
+from aes_r1.inference.pretrained import pretrained_features, pretrained_network, require_pretrained
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.data_stage import list_pictures
 from aes_r1.runs.folder import RunFolder
@@ -46,7 +48,43 @@ log = logging.getLogger("aes_r1")
 See = Callable[[Sequence[Sample], Callable[[int], object]], np.ndarray]  # samples, progress(done) to features [n, F]
 
 
+class Fitted(NamedTuple):
+    """The pictures that the regressions are fitted on, and how many more were left out as copies of tested ones."""
+
+    pictures: Sequence[Sample]
+    copies: int
+
+
 def answer_baselines(
+    run: RunFolder,
+    names: Sequence[str],
+    *,
+    data: DataSettings,
+    fitted: Fitted | None,
+    sets: Sets,
+    seed: int,
+    backbone: Callable[[], Backbone],
+) -> None:
+    """Write the rows of each baseline about every set of `sets` to the run's folder; those that are there are kept.
+
+    data, fitted: the set whose train split the regressions are fitted on, and what `training_pictures` returned.
+    """
+    for name in names:
+        if run.stage_done(_mark(name)):
+            continue
+        if name == "people":
+            rows, facts = _people(sets, seed)
+        else:
+            assert fitted is not None
+            rows, facts = _fitted(name, *fitted, sets, seed, backbone)
+            of = {one.dataset for one in fitted.pictures}
+            place = f"{data.name if len(of) > 1 else of.pop()}/train"  # a mix has pictures of several sets
+            facts = {tested: {"fitted_on": place, **fact} for tested, fact in facts.items()}
+        run.write_baseline(name, rows)
+        run.finish_stage(_mark(name), {"sets": facts})
+
+
+def training_pictures(
     run: RunFolder,
     names: Sequence[str],
     *,
@@ -55,28 +93,20 @@ def answer_baselines(
     pictures: int | None,
     seed: int,
     store: Path,
-    backbone: Callable[[], Backbone],
-) -> None:
-    """Write the rows of each baseline about every set of `sets` to the run's folder; those that are there are kept.
+) -> Fitted | None:
+    """Return what the regressions that have not answered are fitted on; None where there are none.
 
-    Regressions are fitted on the train split of `data`, at most `pictures` of it; pictures that are in a test list are
-    left out. Raises InputError where too few training pictures remain, or, for people, where no set publishes votes.
+    It is the train split of `data`, at most `pictures` of it, without those that are in a test list. Raises InputError
+    where too few can be read, or, for people, where no set publishes votes: a caller asks before a model answers.
     """
-    fitted: tuple[list[Sample], int] | None = None
-    for name in names:
-        if run.stage_done(_mark(name)):
-            continue
-        if name == "people":
-            rows, facts = _people(sets, seed)
-        else:
-            if fitted is None:
-                fitted = to_fit_on(_train(run, data, pictures, seed, store), list(sets.values()))
-            rows, facts = _fitted(name, *fitted, sets, seed, backbone)
-            of = {one.dataset for one in fitted[0]}
-            place = f"{data.name if len(of) > 1 else of.pop()}/train"  # a mix has pictures of several sets
-            facts = {tested: {"fitted_on": place, **fact} for tested, fact in facts.items()}
-        run.write_baseline(name, rows)
-        run.finish_stage(_mark(name), {"sets": facts})
+    names = [name for name in names if not run.stage_done(_mark(name))]
+    if "people" in names:
+        _require_votes(sets.values())
+    if not set(names) - {"people"}:
+        return None
+    path = run.manifest(f"{data.name}-fitted")
+    list_pictures(path, _limited(data, pictures), "train", seed=seed, store=store)
+    return Fitted(*to_fit_on(read_run_manifest(path), list(sets.values())))
 
 
 def baseline_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
@@ -85,22 +115,65 @@ def baseline_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
     return {name: run.stage_values(_mark(name)).get("sets", {}) for name in answered}
 
 
-def check_baselines(names: Sequence[str], tested: Sequence[DataSettings], data: DataSettings) -> None:
-    """Raise InputError where a regression would be fitted on the pictures on which it is measured."""
+def check_baselines(
+    run: RunFolder,
+    names: Sequence[str],
+    tested: Sequence[DataSettings],
+    data: DataSettings,
+    *,
+    pictures: int | None,
+    seed: int,
+    store: Path,
+) -> None:
+    """Raise InputError for a baseline that cannot be had of these sets, as their labels tell; no picture is opened.
+
+    A regression is fitted on no picture on which it is measured, and on at least FEWEST; people need votes. Baselines
+    that have answered are not checked.
+    """
     same = any((one.name, one.root, one.split) == (data.name, data.root, "train") for one in tested)
     if same and set(names) - {"people"}:
         raise InputError(
             f"baselines={list(names)}: they are fitted on the train split of data={data.name}, so they cannot be "
             "measured on it; give another split, or baselines=[people]"
         )
+    names = [name for name in names if not run.stage_done(_mark(name))]
+    if "pretrained" in names:
+        require_pretrained()
+    if "people" in names:
+        lists = ((run.manifest(f"{one.name}-{one.split}"), one, one.split) for one in tested)
+        _require_votes(_listed(path, one, split, seed, store) for path, one, split in lists)
+    if set(names) - {"people"}:
+        limited = _limited(data, pictures)
+        require_enough(_listed(run.manifest(f"{data.name}-fitted"), limited, "train", seed, store), pictures)
 
 
-def _train(run: RunFolder, data: DataSettings, pictures: int | None, seed: int, store: Path) -> Sequence[Sample]:
-    """List the training pictures of `data`, at most `pictures`; each is opened once."""
+def _listed(path: Path, data: DataSettings, split: str, seed: int, store: Path) -> Sequence[Sample]:
+    """Return the pictures of the list `path`, or, where it is not written yet, those of the set's labels."""
+    return read_run_manifest(path) if path.exists() else load_samples(data, split, seed=seed, store=store)
+
+
+def _limited(data: DataSettings, pictures: int | None) -> DataSettings:
     limits = [limit for limit in (data.limit, pictures) if limit is not None]
-    path = run.manifest(f"{data.name}-fitted")
-    list_pictures(path, dataclasses.replace(data, limit=min(limits, default=None)), "train", seed=seed, store=store)
-    return read_run_manifest(path)
+    return dataclasses.replace(data, limit=min(limits, default=None))
+
+
+def _by_set(lists: Iterable[Sequence[Sample]]) -> dict[str, list[Sample]]:
+    """Return {DATASET/SPLIT: its pictures} of lists, each of which may hold several sets."""
+    by_set: dict[str, list[Sample]] = {}
+    for samples in lists:
+        for one in samples:
+            by_set.setdefault(one.dataset_split, []).append(one)
+    return by_set
+
+
+def _require_votes(lists: Iterable[Sequence[Sample]]) -> None:
+    """Raise InputError where none of the sets in `lists` publishes votes that show how far people agree."""
+    by_set = _by_set(lists)
+    if all(agreement_of_people(samples) is None for samples in by_set.values()):
+        raise InputError(
+            f"baselines=[people]: {', '.join(by_set)} publish no votes of single people; leave people out, or add a "
+            "set that does: sophoappeal, para, ava, flickr_aes, or your own with count_1, count_2, .. in labels.csv"
+        )
 
 
 def _fitted(
@@ -138,11 +211,7 @@ def _reader(name: str, seed: int, backbone: Callable[[], Backbone]) -> tuple[See
 def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
     """Return the rows of people about those of `sets` that publish votes."""
     rows, facts = [], {}
-    by_set: dict[str, list[Sample]] = {}
-    for samples in sets.values():
-        for one in samples:
-            by_set.setdefault(one.dataset_split, []).append(one)
-    for name, samples in by_set.items():
+    for name, samples in _by_set(sets.values()).items():
         found = agreement_of_people(samples, seed=seed)
         if found is None:
             log.warning("people: %s publishes no votes of single people; it has no ceiling", name)
@@ -150,11 +219,6 @@ def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
         pictures, scores, opinions = zip(*found.pairs, strict=True)
         rows += number_rows(pictures, scores, found.how, mos=opinions)
         facts[name] = found.facts
-    if not rows:
-        raise InputError(
-            f"baselines=[people]: {', '.join(by_set)} publish no votes of single people; leave people out, or add a "
-            "set that does: sophoappeal, para, ava, flickr_aes, or your own with count_1, count_2, .. in labels.csv"
-        )
     return rows, facts
 
 

@@ -9,7 +9,7 @@ from aes_r1.aescot.record import DIMENSION_NAMES
 
 # {group: {line: path of its cell in evaluation.json}}. The numbers of _SHARES are shown in per cent.
 _GROUPS = {
-    "": {"Words": "words", "Give the score away": "leak_rate"},
+    "": {"Length in words": "words", "Give the score away": "leak_rate"},
     "Speak of": {name: f"coverage/{key}" for key, name in DIMENSION_NAMES.items()} | {"All five": "coverage/all_five"},
     "Variety": {
         "Distinct words": "diversity/distinct_1",

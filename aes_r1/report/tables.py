@@ -12,7 +12,7 @@ from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.html import made_from
 from aes_r1.report.pairs_section import pairs_tables
 from aes_r1.report.titled_table import titled_table
-from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages
+from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages, format_cell
 
 NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
 
@@ -56,13 +56,19 @@ def _agreement(
     for baseline, measured in baselines.items():
         metrics = [format_value(measured[metric]) for metric in METRICS]
         table.add_row(f"{baseline}\n{made_from(measured)}", str(measured["n"]), *metrics)
+    notes = []
+    if any((cell["srcc"]["value"] or 0) < 0 for *_, cell in rows):
+        notes.append(
+            "PLCC logistic: – where the pictures are ranked backwards, because the logistic keeps their order."
+        )
     dataset = name.rsplit("/", 1)[0]
     paper_rows = [(system, row[dataset]) for system, row in (paper or {}).get("systems", {}).items() if dataset in row]
     if paper_rows:
         table.add_section()
         for system, row in paper_rows:
             table.add_row(f"{system}\n(theirs)", "", f"{row['plcc']:.3f}", f"{row['srcc']:.3f}", style="dim")
-        table.caption = f"theirs: {paper['source']}; {paper['note']}" if paper else None
+        notes += [f"theirs: {paper['source']}; {paper['note']}"] if paper else []
+    table.caption = " ".join(notes) or None
     return table
 
 
@@ -176,17 +182,19 @@ def _comparisons(evaluation: Mapping) -> Iterator[Table]:
 
 
 def _critiques(critiques: Mapping) -> Iterator[Table]:
-    table = titled_table(
-        "critiques", ["", "n", "words", "all five", "leak", "self-BLEU", "words: SRCC", "swapped", "picture", "negated"]
+    table = titled_table("critiques", ["", "n", "length", "all five", "leak", "self-BLEU", "words–score SRCC"])
+    table.caption = (
+        "n: critiques; length: mean number of words; all five: share that mentions all dimensions; leak: share that "
+        "gives the score away; self-BLEU: 0 varied, 1 all alike; words–score SRCC: how favourable the words are "
+        "against the score that follows."
+    )
+    followed = titled_table("scores after an exchange", ["", "other critique", "other picture", "negated critique"])
+    followed.caption = (
+        "Share of the way that the score goes; 0: it does not follow, 1: wholly. other critique: after that of another "
+        "picture; other picture: with it under the same critique; negated critique: to the opposite side of the scale."
     )
     for stage, sets in critiques.items():
         for name, measures in sets.items():
-            exchanged = measures.get("interventions")
-            follows = (
-                [format_value(exchanged[kind]["follow"]) for kind in ("swapped_critique", "swapped_picture", "negated")]
-                if exchanged
-                else ["–"] * 3
-            )
             table.add_row(
                 f"{stage}\n{name}",
                 str(measures["n"]),
@@ -195,24 +203,16 @@ def _critiques(critiques: Mapping) -> Iterator[Table]:
                 format_value(measures["leak_rate"]),
                 format_value(measures["diversity"]["self_bleu"]),
                 format_value(measures["words_and_score"]["srcc"]),
-                *follows,
             )
-    table.caption = (
-        "The last three: share of the way that the score goes after another picture's critique, with another picture "
-        "under the same critique, and after the negated critique. 0: it does not follow; 1: wholly."
-    )
-    if table.row_count:
-        yield table
+            if exchanged := measures.get("interventions"):
+                follows = [exchanged[kind]["follow"] for kind in ("swapped_critique", "swapped_picture", "negated")]
+                followed.add_row(f"{stage}\n{name}", *map(format_value, follows))
+    yield from (one for one in (table, followed) if one.row_count)
 
 
 def format_value(cell: Interval | Mapping[str, Any], *, digits: int = 3, signed: bool = False) -> str:
     """Format a value, with its interval on a second line."""
-    if cell["value"] is None:
-        return "–"
-    sign = "+" if signed else ""
-    if cell["low"] is None:
-        return f"{cell['value']:{sign}.{digits}f}"
-    return f"{cell['value']:{sign}.{digits}f}\n{cell['low']:.{digits - 1}f}..{cell['high']:.{digits - 1}f}"
+    return format_cell(cell, digits=digits, end_digits=digits - 1, signed=signed).replace(" ", "\n", 1)
 
 
 def _percent(value: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aes_r1.evaluation.health import ALIKE, LOST
+from aes_r1.evaluation.health import ALIKE, LOST, MOST_UNREAD
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.inference.predictions import GROUNDED
 from aes_r1.report.html import STAGE_NAMES, number, percent
@@ -52,14 +52,18 @@ def critiques_line(evaluation: Evaluation) -> str | None:
     A start whose words judge comes before one whose words do not. The verdict applies the thresholds of the warning
     signs: critiques have become alike where fewer than ALIKE of the start's different ones are left, or one alone, and
     lost the picture where they tell less than LOST of what they told at the start. Where they tell pictures apart but
-    the interval of their agreement with the opinions reaches 0, it says that, too. None where no stage before the last
+    the interval of their agreement with the opinions reaches 0, it says that, too. Where most answers of the last stage
+    cannot be read it gives no verdict, because its words are lost with the format. None where no stage before the last
     wrote critiques.
     """
     stages: Mapping[str, Any] = evaluation["stages"]
     dataset = next((name for sets in stages.values() for name in sets), "")
     answered = [(stage, sets[dataset]["greedy"]) for stage, sets in stages.items() if "greedy" in sets.get(dataset, {})]
     wordless: dict[str, Any] = {"distinct": {"value": 0}, "words_srcc": None, "information_nats": None}
-    cells = [(stage, cell.get("critiques") or {**wordless, "n": cell["n"]}) for stage, cell in answered]
+    cells = [
+        (stage, {**(cell.get("critiques") or {**wordless, "n": cell["n"]}), "unread": cell.get("parse_failure_rate")})
+        for stage, cell in answered
+    ]
     # The first of equal starts; a base model that writes one critique for every picture is no start to lose.
     first_stage, first = max(
         cells[:-1],
@@ -75,7 +79,9 @@ def critiques_line(evaluation: Evaluation) -> str | None:
     words = " to ".join(number(_agreement(cell)["value"]) for cell in (first, last))
     different = " to ".join(str(cell["distinct"]["value"]) for cell in (first, last))
     low = _agreement(last)["low"]
-    if alike or lost:
+    if (last["unread"] or 0.0) >= MOST_UNREAD:
+        verdict = "Whether they still tell pictures apart is not checked, because most answers cannot be read."
+    elif alike or lost:
         verdict = "They no longer tell pictures apart: +experiment=grounded keeps them."
     elif low is not None and low <= 0:
         verdict = "They still tell pictures apart, but that they agree with the opinions is not shown."

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from aes_r1.evaluation.health import MOST_UNREAD
 from aes_r1.prompts import out_of_range, written_order
 from aes_r1.tracking.headline import headline_key
 
-_MAX_UNANSWERED = 0.5  # above this share an evaluation reflects the format more than the scores
 _MODELS = {"base": "the base model", "cold_start": "the model after its cold start", "rapo": "the model after RAPO"}
 
 
@@ -30,9 +30,9 @@ def trouble(
         return "This run has not been evaluated: it was stopped before, or is still going on."
     stage, dataset, protocol = headline_key(stages, last_stage)
     cell, model = stages[stage][dataset][protocol], _MODELS.get(stage, stage)
-    if cell["srcc"]["value"] is not None and cell["parse_failure_rate"] < _MAX_UNANSWERED:
+    if cell["srcc"]["value"] is not None and cell["parse_failure_rate"] < MOST_UNREAD:
         return ""
-    if cell["parse_failure_rate"] < _MAX_UNANSWERED:
+    if cell["parse_failure_rate"] < MOST_UNREAD:
         all_equal = "scores or opinions are the same for all pictures"
         explanation = "fewer than three pictures were answered" if cell["n_answered"] < 3 else all_equal
         return f"No correlation is defined on {dataset} for {model}: {explanation}."

@@ -88,6 +88,33 @@ def test_a_filter_that_was_not_run_has_no_decision(distilled, tmp_path):
     assert {item["flags"]["leak"] for item in unjudged} == {True, False}
 
 
+def test_the_page_says_why_a_filter_was_not_run(tmp_path, distilled):
+    """There was no judge, an earlier filter rejected, or there was nothing to decide on."""
+    (tmp_path / "unjudged").mkdir()
+    out = distilled_scenes(tmp_path / "unjudged", "none")
+    page = write_audit(out, items=40, seed=0, judged=False)
+    assert "an earlier" not in page.read_text()
+    assert any(item["decision"] == "kept" for item in items(page)["items"])
+    for item in items(page)["items"]:
+        assert item["not_run"] == dict.fromkeys(("align", "fact"), "there was no judge")
+    rejected = {
+        json.dumps(item["not_run"]) for item in items(write_audit(distilled, items=40, seed=0, judged=True))["items"]
+    }
+    earlier = "an earlier filter had already rejected"
+    assert rejected == {json.dumps(dict.fromkeys(names, earlier)) for names in ((), ("fact",), ("align", "fact"))}
+    rows = [json.loads(line) for line in (distilled / "rejected.jsonl").read_text().splitlines()]
+    for reasons, passed, said in (
+        (["no_verdict"], ["leak"], dict.fromkeys(("align", "fact"), "the judge’s answer could not be read")),
+        (["no_verdict"], ["leak", "align"], {"fact": "the judge’s answer could not be read"}),
+        (["invalid_json"], [], dict.fromkeys(("leak", "align", "fact"), "the reply could not be read")),
+        (["no_answer"], [], dict.fromkeys(("leak", "align", "fact"), "no answer came")),
+    ):
+        row = {**rows[0], "reasons": reasons, "details": dict.fromkeys(reasons, ""), "passed": passed}
+        (distilled / "rejected.jsonl").write_text(json.dumps(row) + "\n")
+        shown = items(write_audit(distilled, items=40, seed=0, judged=True))["items"]
+        assert [item["not_run"] for item in shown if item["decision"] != "kept"] == [said]
+
+
 def test_other_filters_are_asked_about_where_they_reject(tmp_path):
     attributes = {"factors": dict.fromkeys(DIMENSIONS, 0.5), "facts": {}}
     alike = [Sample(f"s{i}", "/p.png", 0.5, "scenes", "train", attributes=attributes) for i in range(60)]

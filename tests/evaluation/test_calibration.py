@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from aes_r1.evaluation.bootstrap import resamples
 from aes_r1.evaluation.calibration import _fits, calibration, logistic, plcc_after_logistic
@@ -64,3 +64,36 @@ def test_nothing_to_fit_is_null():
     nothing = {"value": None, "low": None, "high": None, "parameters": None}
     assert plcc_after_logistic(np.full(20, 0.5), np.linspace(0, 1, 20)) == nothing
     assert plcc_after_logistic(np.full(20, np.nan), np.linspace(0, 1, 20)) == nothing
+
+
+def test_a_model_that_ranks_backwards_is_not_straightened():
+    """A falling logistic would make a strong agreement of it, and a rising one fits a few pictures of it."""
+    nothing = {"value": None, "low": None, "high": None, "parameters": None}
+    rng = np.random.default_rng(2)
+    for noise in (0.0, 0.1, 0.3, 1.0):
+        mos = rng.random(40)
+        scores = -mos + rng.normal(0, noise, 40)
+        assert stats.spearmanr(scores, mos).statistic < 0
+        assert plcc_after_logistic(scores, mos, n_bootstrap=20) == nothing
+
+
+def test_the_fitted_logistic_never_falls():
+    """Of many small samples whose order is right by a little, some are fitted best by a falling logistic."""
+    falling = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        scores, mos = rng.random((2, 8))
+        if stats.spearmanr(scores, mos).statistic <= 0:
+            continue
+        start = (mos.max(), mos.min(), scores.mean(), scores.std())
+        free = optimize.least_squares(lambda x, s=scores, m=mos: logistic(s, *x) - m, start, method="lm", max_nfev=2000)
+        result = plcc_after_logistic(scores, mos, n_bootstrap=0)
+        if result["value"] is None:
+            continue
+        top, bottom, *_ = result["parameters"]
+        assert top > bottom
+        if free.x[0] < free.x[1]:
+            falling += 1
+        else:
+            assert result["parameters"] == pytest.approx([*free.x[:3], abs(free.x[3])])
+    assert falling

@@ -115,6 +115,23 @@ def test_critiques_are_compared_with_those_before_the_first_step(sign, name, val
     assert shown(rows([0.0, 0.0, 0.0, 0.0]), []) == {}, "a base model that says nothing has nothing to lose"
 
 
+@pytest.mark.parametrize("name", ["critique/distinct", "critique/information_nats"])
+@pytest.mark.parametrize(("unread", "is_checked"), [(1.0, False), (0.5, False), (0.49, True), (None, True)])
+def test_words_that_are_lost_with_the_format_are_not_judged(name, unread, is_checked):
+    """Where most answers cannot be read, few critiques are left, and the remedies for their content are beside it."""
+    sign = {"critique/distinct": "critiques turn alike", "critique/information_nats": "words lose the picture"}[name]
+    rows = [{"stage": "rapo", "step": 0, name: 50.0}, *metrics()]
+    rows[-1] |= {name: 1.0, "eval/scenes/parse_failure_rate": unread}
+    judged = next(row for row in health_rows(rows, []) if row["sign"] == sign)
+    assert (judged["shown"] is not None) == judged["checked"] == is_checked
+    assert "answers of the last can be read" in judged["needs"]
+    alerts = []
+    watch = HealthMonitor(lambda title, _: alerts.append(title))
+    for row in rows:
+        watch.step(row["step"], row)
+    assert (sign in alerts) == is_checked
+
+
 @pytest.mark.parametrize("order", ["critique_first", "score_first"])
 def test_a_critique_that_names_its_score_leaks(order):
     texts = completions(1, varied, order) + completions(20, lambda n: f"{varied(n)} so I give it 0.62.", order)
@@ -161,7 +178,10 @@ def test_the_report_names_step_and_remedy():
     assert "1 of the 8 signs that could be checked showed" in page
     assert "5 could not be checked" in page
     assert page.count("not checked<small>needs ") == 5
-    assert page.count("<small>needs two validations with critiques</small>") == 2
+    assert (
+        page.count("<small>needs two validations with critiques, where most answers of the last can be read</small>")
+        == 2
+    )
     assert "step 10" in page
     assert "max_new_tokens" in page
     assert health_section([{"stage": "sft", "step": 1}], [], {}, "rapo") == []

@@ -1,5 +1,7 @@
 """The ceiling: another group of people, or halves of the raters, with the right means and the right correction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,14 @@ def test_halves_agree_as_the_raters_do():
     assert whole_group({"value": 0.8, "low": None, "high": 1.0}) == {"value": 1.6 / 1.8, "low": None, "high": 1.0}
 
 
+def test_halves_that_contradict_each_other_have_no_whole_group():
+    """As those of a few pictures do, of which each person of a pair likes one."""
+    found = whole_group({"value": -0.5, "low": -1.0, "high": np.float64(-1)})
+    assert found == {"value": -2.0, "low": None, "high": None}
+
+
 def test_without_votes_there_is_no_ceiling():
     assert agreement_of_people([Sample("a", "a.png", 0.5, "made", "test")]) is None
     assert agreement_of_people([voted([1, 0])]) is None  # one rater has no other half
+    unrated = replace(voted([1, 0], lab=[0, 1]), mos=None)
+    assert agreement_of_people([unrated]) is None  # nor has another group an opinion to agree with

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.html import number
-from aes_r1.report.tables import evaluation_tables, format_value
+from aes_r1.report.tables import _critiques, evaluation_tables, format_value
+from aes_r1.report.terminal import _critiques as _words_beside_scores
 from aes_r1.runs.cells import format_cell
 from experiments.tables import short
 
@@ -64,7 +65,7 @@ def test_every_part_has_its_table():
 def test_values():
     assert format_value({"value": None, "low": None, "high": None}) == "–"
     assert format_value({"value": 0.5, "low": None, "high": None}) == "0.500"
-    assert format_value({"value": 0.1234, "low": -0.1, "high": 0.3}, signed=True) == "+0.123\n-0.10..0.30"
+    assert format_value({"value": 0.1234, "low": -0.1, "high": 0.3}, signed=True) == "+0.123\n[-0.10, +0.30]"
 
 
 def test_a_cell_is_written_with_its_interval():
@@ -75,6 +76,53 @@ def test_a_cell_is_written_with_its_interval():
     assert format_cell(one, write=number) == "0.000 [−0.250, 10.500]"
     assert format_cell({**one, "low": None, "high": None}) == "-0.000"
     assert format_cell({**one, "value": None}, missing="-") == "-"
+
+
+def test_a_model_that_ranks_backwards_has_no_plcc_after_a_logistic_and_the_reason_is_said():
+    mos = np.linspace(0, 1, 30).tolist()
+    for scores, backwards in ((mos, False), (mos[::-1], True)):
+        text = shown(summarise(rows("one", "greedy", scores, mos), n_bootstrap=10))
+        assert ("– where the pictures are ranked backwards" in text) == backwards
+
+
+def critiques_of(**more):
+    one = {"value": 0.5, "low": 0.25, "high": 0.75}
+    return {
+        "n": 30, "words": {"value": 36.5, "low": 35.1, "high": 38.2}, "coverage": {"all_five": one}, "leak_rate": one,
+        "diversity": {"self_bleu": one}, "words_and_score": {"srcc": one}, **more,
+    }  # fmt: skip
+
+
+def test_every_column_of_the_critiques_has_a_name_of_its_own_and_is_explained():
+    """`words` alone names the agreement of the words with the opinions in the table that a training ends with."""
+    follow = {"follow": {"value": -0.5, "low": -0.75, "high": -0.25}}
+    exchanged = {"interventions": dict.fromkeys(("swapped_critique", "swapped_picture", "negated"), follow)}
+    sets = {"scenes_shifted/test": critiques_of(**exchanged)}
+    tables = list(_critiques({"cold_start": sets}))
+    trained = {column.header.plain for column in _words_beside_scores("a/test", {}).columns}
+    for table in tables:
+        names = [column.header.plain for column in table.columns[1:]]
+        assert not {*names} & trained - {"critiques"}
+        for name in names:
+            assert f"{name}: " in table.caption, name
+    assert [column.header.plain for column in tables[0].columns][2] == "length"
+    console = Console(file=io.StringIO(), width=132)  # the width of a file
+    for table in tables:
+        console.print(table)
+    text = console.file.getvalue()
+    for interval in ("[35, 38]", "[0.25, 0.75]", "[-0.75, -0.25]"):
+        assert interval in text
+    assert len(list(_critiques({"cold_start": {"a/test": critiques_of()}}))) == 1
+
+
+def test_intervals_are_written_as_a_training_writes_them():
+    """In every table of an evaluation, and on one line where the terminal of a training has one."""
+    mos = np.linspace(0, 1, 30).tolist()
+    noisy = np.clip(mos + np.random.default_rng(0).normal(0, 0.2, 30), 0, 1).tolist()
+    made = [*rows("one", "greedy", noisy, mos), *rows("two", "greedy", mos, mos)]
+    text = shown(summarise(made, n_bootstrap=30, all_pairs=True) | {"critiques": {"two": {"a/test": critiques_of()}}})
+    assert ".." not in text
+    assert text.count("[") > 30
 
 
 def test_sub_scores_have_a_table_where_they_were_asked_for():

@@ -99,6 +99,25 @@ def test_words_that_contradict_the_opinions_are_not_praised():
         assert line.endswith("apart, but that they agree with the opinions is not shown.") != shown
 
 
+def test_words_that_are_lost_with_the_format_are_not_told_as_alike():
+    """The remedy against critiques that turn alike is none against answers that cannot be read."""
+    start = {
+        "n": 40,
+        "words_srcc": None,
+        "distinct": {"value": 36, "low": None, "high": None},
+        "information_nats": None,
+    }
+    for unread, is_checked in ((1.0, False), (0.5, False), (0.49, True)):
+        for end in ({}, {"critiques": {**start, "distinct": {"value": 1, "low": None, "high": None}}}):
+            stages = {
+                "cold_start": {"scenes/test": {"greedy": {"n": 40, "parse_failure_rate": 0.0, "critiques": start}}},
+                "rapo": {"scenes/test": {"greedy": {"n": 40, "parse_failure_rate": unread, **end}}},
+            }
+            line = critiques_line({"stages": stages})
+            assert ("+experiment=grounded" in line) == is_checked
+            assert ("not checked, because most answers cannot be read" in line) != is_checked
+
+
 def test_a_stage_that_says_the_same_of_every_picture_is_told_as_lost():
     def told(stage, different):
         critiques = {
