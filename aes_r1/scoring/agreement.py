@@ -7,8 +7,8 @@ from typing import NamedTuple
 from aes_r1.aescot.wording import stated_level, valence
 from aes_r1.prompts import level_of
 
-# On the 0..1 scale words and score this far apart contradict each other. A closing judgement counts as the centre of its
-# level, so beside "bad" a score from .55 is a contradiction, beside "good" one up to .5, beside "fair" the ends alone.
+# On the 0..1 scale words and score this far apart contradict each other. A closing judgement counts as the centre of
+# its level: beside "bad" a score from .55 is a contradiction, beside "good" one up to .5, beside "fair" the ends alone.
 APART = 0.35
 _LEVEL_CENTRES = {"bad": 0.2, "fair": 0.55, "good": 0.85}
 
