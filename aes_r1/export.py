@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.data.manifest import list_hash, read_run_manifest
 from aes_r1.inference.asking import FACTS_FILE, read_facts, run_facts
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import prompt_text
-from aes_r1.report.model_card import model_card
+from aes_r1.report.model_card import Made, model_card
 from aes_r1.rollout.served import ServedPolicy, probe_picture
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import draft_of, read_json, write_json
@@ -85,9 +87,10 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
     if evaluation:
         write_json(RunFolder(draft).evaluation_file, evaluation)
     counts = run.stage_values("data")
+    made = Made(counts, _list_digests(run, counts), run.stage_values("cold_start"))
     family, weights = read_json(draft / "config.json")["model_type"], _which(run, model)
     card = model_card(
-        *(run.settings, evaluation, counts, facts, out.name),
+        *(run.settings, evaluation, made, facts, out.name),
         family=family,
         weights=weights,
         resumed=run.resumed,
@@ -97,6 +100,12 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
     if out.exists():
         out.rmdir()
     return draft.replace(out)
+
+
+def _list_digests(run: RunFolder, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the run's lists of pictures by DATASET/SPLIT, of those that it still has."""
+    paths = {name: run.manifest(name.replace("/", "-")) for name in names}
+    return {name: list_hash(read_run_manifest(path)) for name, path in paths.items() if path.exists()}
 
 
 def _model(run: RunFolder, step: str) -> Path:

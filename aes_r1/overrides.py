@@ -69,6 +69,7 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
         if not argument.startswith("-"):
             _check_axis(argument, has_axes=chooses_sweeper or bool(config_folders(arguments)))
             _check_override(argument, texts)
+            _check_plan(argument, schema)
             continue
         name, equals, value = argument.partition("=")
         if name not in options:
@@ -146,6 +147,13 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
         for text, parsed in _alternatives(value, override):
             if isinstance(parsed, bool | int | float) and str(parsed) != text:
                 raise InputError(f"{argument}: {text} would be read as {parsed}; as text it is {quoted(key, text)}")
+
+
+def _check_plan(argument: str, schema: type) -> None:
+    """Raise InputError for a key of the plan where a run is started: its recipe may hold some, but it reads none."""
+    key = argument.partition("=")[0].lstrip("+~")
+    if schema is Settings and key.partition(".")[0] == "plan":
+        raise InputError(f"{argument}: `aes-r1 plan` alone reads {key}; leave it out")
 
 
 def check_used(arguments: Iterable[str], settings: Any) -> None:

@@ -192,6 +192,11 @@ def judging(settings: PlanSettings, steps: int) -> str:
     )
 
 
+def _usd(amount: float) -> str:
+    """Write a price, with its cents where they count."""
+    return f"{amount:,.2f} USD" if amount < 10 else f"{amount:,.0f} USD"
+
+
 def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
     """Write the setting, as it is typed, with which a pass holds `outputs` of the longest outputs."""
     if settings.trainer.micro_batch_tokens is None:
@@ -236,7 +241,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
         f"decoding is charged to the longest of a step's answers: {longest} tokens (the mean {mean} times "
         f"{assumed.longest_answer:g}, at most trainer.max_new_tokens={limit}){one if longest < limit else ''}"
     )
-    price = "" if estimate.usd is None else f", {estimate.usd:,.0f} USD"
+    price = "" if estimate.usd is None else f", {_usd(estimate.usd)}"
     stages = ", ".join(f"{stage} {hours:.1f}" for stage, hours in estimate.stage_hours.items())
     if "rapo" not in settings.models:
         say("memory on the GPU and seconds per step are those of RAPO, which this run does not have")
@@ -246,6 +251,10 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     )
     if settings.reward.judge.weight > 0 and estimate.steps > 0:
         say(judging(settings, estimate.steps))
+    say(
+        f"assumed card (plan.card): {assumed.card}, {assumed.memory_gb:g} GB, {assumed.peak_tflops:g} TFLOP/s, "
+        f"{assumed.bandwidth_gb_s:g} GB/s"
+    )
     say(
         f"assumed (plan.*): {assumed.pictures} pictures, {assumed.critiques} critiques, {assumed.test_pictures} test "
         f"pictures; MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of {assumed.bandwidth_gb_s:g} GB/s, "

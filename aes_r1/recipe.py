@@ -14,6 +14,8 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
     from omegaconf import OmegaConf
 
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    if schema is Settings:
+        values.pop("plan", None)  # recipes for one kind of card hold what aes_r1.plan assumes of it
     _expand_sets(values)  # first, because it moves the short key `also` to its place
     overrides.check_keys(values, schema, CONF)
     return build(schema, values)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from aes_r1.data.sample import open_picture
+from aes_r1.data.manifest import list_hashes, write_manifest
+from aes_r1.data.sample import Sample, open_picture
 from aes_r1.export import compare_with_vllm, export, main
 from aes_r1.inference.asking import FACTS_FILE, find_model
 from aes_r1.model import backbone as backbones
@@ -49,6 +50,26 @@ def test_the_card_says_what_was_measured(exported, talking_run):
     assert f"{cell['srcc']['value']:.3f} [{cell['srcc']['low']:.3f}, {cell['srcc']['high']:.3f}]" in text
     for expected in ("ab" * 32, "| `reward.error.sigma` | 0.1 |", "0.125 (mean)", "not measured of this model"):
         assert expected in text
+
+
+def test_the_card_has_the_digest_of_every_list_of_the_run_and_what_the_cold_start_did(talking_run, tmp_path):
+    shutil.copytree(talking_run, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    lists = {
+        split: [Sample(f"{split}{one}", f"{one}.png", one / 9, "folder", split) for one in range(9)]
+        for split in ("train", "validation", "test")
+    }
+    for split, samples in lists.items():
+        write_manifest(samples, run.manifest(f"folder-{split}"))
+    run.finish_stage("data", {f"folder/{split}": len(samples) for split, samples in lists.items()})
+    done = {"model": "lost", "records": 42, "epochs": 61, "steps": 80, "min_steps": 80}
+    run.finish_stage("cold_start", done)
+    write_json(run.evaluation_file, {**run.evaluation, "manifests": list_hashes(lists["test"])})
+    card = (export(run.path, tmp_path / "OUT") / "README.md").read_text()
+    for split, samples in lists.items():
+        assert f"| folder/{split} | 9 | `{list_hashes(samples)[f'folder/{split}']}` |" in card
+    assert "The cold start took 80 steps: 61 passes over 42 critiques." in card
+    assert "| `cold_start.min_steps` | 80 |" in card
 
 
 def test_sub_scores_are_in_the_card_and_asked_for_by_the_exported_model(talking_run, tmp_path):

@@ -7,17 +7,21 @@ import os
 import re
 import shlex
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from rich.console import Console
 
+from aes_r1 import overrides
 from aes_r1.model import cost
 from aes_r1.pipeline import run as pipeline_run
 from aes_r1.plan import advice, cheapest, judging, plan, show
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.plan_seconds import decode_seconds, step_flops, step_traffic
 from aes_r1.prompts import rating_prompt
+from aes_r1.runs.identity import run_fingerprint
 from aes_r1.settings import (
     CONF,
     CostSettings,
@@ -27,12 +31,14 @@ from aes_r1.settings import (
     InputError,
     LoraSettings,
     PairSettings,
+    PlanSettings,
     RankSettings,
     RewardSettings,
     RolloutSettings,
 )
 from tests import processes
 from tests.paper_plan import paper_plan, paper_shape
+from tests.recipes import composed as run_settings
 from tests.recipes import composed_plan as composed
 
 
@@ -408,11 +414,50 @@ def test_what_a_judge_is_asked_and_costs():
     assert judging(priced, 1000) == f"{said}, {usd:,.2f} USD; at 8 seconds a call 4.3 minutes a step, not counted above"
 
 
-CARDS = {  # the cards that each recipe for one's own pictures is for
-    "one_24gb": ("plan.memory_gb=22", "plan.peak_tflops=165", "plan.bandwidth_gb_s=1008"),  # RTX 4090
-    "one_80gb": (),
-    "eight_80gb": (),
+CARDS = {  # the card that each recipe for one's own pictures is for: name, memory, peak, bandwidth
+    "one_24gb": ("RTX 4090", 22, 165, 1008),
+    "one_80gb": ("H100", 80, 989, 3350),
+    "eight_80gb": ("H100", 80, 989, 3350),
 }
+OF_A_CARD = re.compile(r"\w+_\d+gb")
+
+
+def test_a_recipe_for_one_kind_of_card_has_its_values():
+    """Every recipe that is named by a card says what the plan assumes of it, in its own file."""
+    recipes = {path.stem: path for path in (CONF / "experiment").glob("*.yaml") if OF_A_CARD.fullmatch(path.stem)}
+    assert set(recipes) == set(CARDS)
+    for name, path in recipes.items():
+        assert {"card", "memory_gb", "peak_tflops", "bandwidth_gb_s"} <= set(yaml.safe_load(path.read_text())["plan"])
+        found = composed(f"+experiment={name}").plan
+        assert (found.card, found.memory_gb, found.peak_tflops, found.bandwidth_gb_s) == CARDS[name]
+        assert composed(f"+experiment={name}", "plan.memory_gb=24").plan == dataclasses.replace(found, memory_gb=24)
+
+
+def printed(settings, shape):
+    show(plan(settings, shape), settings, console := Console(file=io.StringIO(), width=400))
+    return console.file.getvalue()
+
+
+def test_the_output_names_the_card_that_is_assumed(shape):
+    assert "assumed card (plan.card): H100, 80 GB, 989 TFLOP/s, 3350 GB/s\n" in printed(settings(), shape)
+    other = assume(settings(), card="L4", memory_gb=22.0, peak_tflops=121.0, bandwidth_gb_s=300.0)
+    assert "assumed card (plan.card): L4, 22 GB, 121 TFLOP/s, 300 GB/s\n" in printed(other, shape)
+
+
+def test_a_run_is_not_changed_by_the_plans_values_and_takes_none():
+    own = run_settings("+experiment=one_24gb")
+    assert not hasattr(own, "plan")
+    assert Path(own.out).name == run_fingerprint(own)
+    for given in ("plan.memory_gb=24", "+plan.memory_gb=24", "~plan", "plan={}"):
+        with pytest.raises(InputError, match="`aes-r1 plan` alone reads plan"):
+            overrides.check(["+experiment=one_24gb", given])
+        overrides.check(["+experiment=one_24gb", given], PlanSettings)
+
+
+@pytest.mark.parametrize(("pictures", "said"), [(1, r"0\.\d\d"), (100, r"\d\.\d\d"), (15_000, r"\d{2,3}")])
+def test_small_prices_have_cents(shape, pictures, said):
+    small = assume(settings(), pictures=pictures, critiques=pictures, test_pictures=pictures)
+    assert re.search(rf"together \d+\.\d, {said} USD\n", printed(small, shape))
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -420,7 +465,7 @@ CARDS = {  # the cards that each recipe for one's own pictures is for
 def test_a_recipe_for_a_card_fits_it_and_the_guide_shows_what_the_plan_says(name):
     """docs/own_pictures.md has memory, seconds a step, hours and disk for 200 photographs; README names the recipe."""
     counts = ("plan.pictures=140", "plan.critiques=140", "plan.test_pictures=40")
-    found = composed(f"+experiment={name}", *CARDS[name], *counts)
+    found = composed(f"+experiment={name}", *counts)
     assert found.plan.gpus == (8 if name == "eight_80gb" else 1)
     planned = plan(found, cost.shape_of(cost.load_config(found.model.path, found.model.name, CONF / "shapes")))
     assert planned.largest_micro_batch >= outputs_per_pass(found)

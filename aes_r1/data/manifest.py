@@ -275,7 +275,20 @@ class Samples(Sequence[Sample]):
 
 def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
     """Hash each "DATASET/SPLIT" by the ids and opinions of its pictures; the folder they lie in does not count."""
-    rows: dict[str, list[str]] = defaultdict(list)
+    lines: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
-        rows[sample.dataset_split].append(json.dumps([sample.id, sample.mos, sample.sha256]))
-    return {name: hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() for name, lines in rows.items()}
+        lines[sample.dataset_split].append(_hashed(sample))
+    return {name: _hash_of(of_one) for name, of_one in lines.items()}
+
+
+def list_hash(samples: Iterable[Sample]) -> str:
+    """Hash a list, in any order, by the ids and opinions of its pictures; the folder they lie in does not count."""
+    return _hash_of(map(_hashed, samples))
+
+
+def _hashed(sample: Sample) -> str:
+    return json.dumps([sample.id, sample.mos, sample.sha256])
+
+
+def _hash_of(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

@@ -79,6 +79,26 @@ def predictive_half_width(std: Array, count: NDArray[np.int64], level: float) ->
     return stats.t.ppf((1 + level) / 2, count - 1) * std * np.sqrt(1 + 1 / count)
 
 
+def answers_needed(level: float) -> int:
+    """Return how many answers it takes to hold the next one with probability `level`, whatever their distribution."""
+    return math.ceil((1 + level) / (1 - level) - 1e-9)  # rounding must not ask for one more
+
+
+def next_answer_interval(answers: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
+    """Return (low, high), which hold the next answer with probability `level`; None with fewer than answers_needed.
+
+    Of n + 1 answers each is equally likely to have any rank, so the k-th smallest and the k-th largest of n hold the
+    next one with probability (n + 1 - 2 k) / (n + 1) at least, whatever the distribution (Wilks 1941). Their mean is
+    always within: skewed answers would otherwise leave it outside.
+    """
+    if len(answers) < answers_needed(level):
+        return None
+    ordered = sorted(answers)
+    rank = max(1, math.floor((len(ordered) + 1) * (1 - level) / 2 + 1e-9))
+    mean = sum(ordered) / len(ordered)
+    return min(ordered[rank - 1], mean), max(ordered[-rank], mean)
+
+
 def probability_highest(answers: Sequence[Array], *, draws: int = 20_000, seed: int = 0) -> Array | None:
     """Return for each picture the probability that its mean over endless answers is the highest of all; ties share it.
 

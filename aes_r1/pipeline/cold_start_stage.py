@@ -74,7 +74,7 @@ def cold_start(job: Job, base: str) -> str:
         if not noted and final.entropy_file.exists():
             shutil.copy(final.entropy_file, job.run.entropy_file)
         done = {"model": str(final.model), "records": count, "epochs": recipe.epochs, "steps": total}
-        job.run.finish_stage("cold_start", done)
+        job.run.finish_stage("cold_start", {**done, "min_steps": least_steps(job.settings)})
     return str(final.model)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
@@ -63,10 +63,22 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _PAPER = "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)"
 
 
+class Made(NamedTuple):
+    """Hold what a run recorded of its making.
+
+    counts: pictures by set and split; digests: SHA-256 of these lists, of those that are known; cold_start: the values
+    of RUN/stages/cold_start.json, empty where the run took none.
+    """
+
+    counts: Mapping[str, int] = {}
+    digests: Mapping[str, str] = {}
+    cold_start: Mapping[str, Any] = {}
+
+
 def model_card(
     settings: Mapping[str, Any],
     evaluation: Mapping[str, Any],
-    counts: Mapping[str, int],
+    made: Made,
     facts: Facts,
     folder: str,
     *,
@@ -75,7 +87,7 @@ def model_card(
     resumed: Sequence[Mapping[str, Any]] = (),
     base: str | None = None,
 ) -> str:
-    """Write the card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
+    """Write the card's Markdown from a run's settings.json, evaluation.json and what it recorded of its making.
 
     Of the evaluation, only what is about the run's last model is told. family: model_type of the exported config.json;
     weights: says which weights these are, where the run evaluated others; resumed: RunFolder.resumed; base: the content
@@ -92,12 +104,13 @@ def model_card(
         _header(name, settings, cells, base),
         f"# {name}\n\nA vision-language model that {does}: `{example}`. {_MADE[models].format(paper=_PAPER)}",
         "## Use\n\n" + _use(folder, family, facts),
-        "## Data\n\n" + "\n".join(_data(settings, evaluation, counts, models)),
+        "## Data\n\n" + "\n".join(_data(settings, evaluation, made, models)),
         "## Recipe\n\n| setting | value |\n|---|---|\n"
         + "\n".join(
             f"| `{key}` | {_cell(_named(key, value, settings['model']['path'], base))} |"
-            for key, value in main_settings(without_secrets(settings), without_secrets(resumed))
-        ),
+            for key, value in main_settings(without_secrets(_in_force(settings, made)), without_secrets(resumed))
+        )
+        + "".join(f"\n\n{line}" for line in _taken(made.cold_start, settings["cold_start"])),
         "## Measured\n\n" + (_measured(evaluation, stage, cells) if weights is None else f"{weights} {_NOT_EVALUATED}"),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, facts, stage, cells)),
     ]
@@ -147,14 +160,34 @@ def _header(name: str, settings: Mapping[str, Any], cells: Cells, recorded: str 
     return f"---\n{card.to_yaml()}\n---"
 
 
+def _in_force(settings: Mapping[str, Any], made: Made) -> Mapping[str, Any]:
+    """Return the settings with what cold_start.min_steps stood for, where it is null."""
+    least, cold_start = made.cold_start.get("min_steps"), settings["cold_start"]
+    if not least or cold_start.get("min_steps") is not None:
+        return settings
+    return {**settings, "cold_start": {**cold_start, "min_steps": least}}
+
+
+def _taken(done: Mapping[str, Any], cold_start: Mapping[str, Any]) -> Iterator[str]:
+    """Say what was `done` in the cold start, which its settings only bound: it passes over few critiques more often."""
+    if {"records", "epochs", "steps"} <= set(done):
+        passes, steps = done["epochs"], done["steps"]
+        taught = "critiques and comparisons" if cold_start.get("pairs") else "critiques"
+        yield (
+            f"The cold start took {steps} step{'s' * (steps != 1)}: {passes} pass{'es' * (passes != 1)} over "
+            f"{done['records']} {taught}."
+        )
+
+
 def _data(
-    settings: Mapping[str, Any], evaluation: Mapping[str, Any], counts: Mapping[str, int], models: Sequence[str]
+    settings: Mapping[str, Any], evaluation: Mapping[str, Any], made: Made, models: Sequence[str]
 ) -> Iterator[str]:
-    yield "| set and split | pictures | SHA-256 of the list |\n|---|---|---|"
-    manifests = evaluation.get("manifests", {})
-    for name in [*counts, *(name for name in manifests if name not in counts)]:
-        digest = f"`{manifests[name]}`" if name in manifests else ""
-        yield f"| {name} | {counts.get(name, '')} | {digest} |"
+    digests = {**made.digests, **evaluation.get("manifests", {})}
+    yield "| set and split | pictures |" + " SHA-256 of the list |" * bool(digests)
+    yield "|---|---|" + "---|" * bool(digests)
+    for name in dict.fromkeys([*made.counts, *digests]):
+        digest = f"`{digests[name]}`" if name in digests else "not known"
+        yield f"| {name} | {made.counts.get(name, 'not known')} |" + f" {digest} |" * bool(digests)
     if "cold_start" in models:
         yield ""
         yield f"Critiques of the cold start: {_critiques_from(settings)}."

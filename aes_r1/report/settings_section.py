@@ -16,6 +16,7 @@ _SHOWN = (
     "model.name",
     "model.path",
     "cold_start.epochs",
+    "cold_start.min_steps",
     "cold_start.pictures",
     "cold_start.lr",
     "cold_start.batch_size",

@@ -18,7 +18,7 @@ from PIL import Image
 
 from aes_r1.aescot.wording import split_dimensions
 from aes_r1.data.sample import open_picture
-from aes_r1.evaluation.uncertainty import predictive_half_width
+from aes_r1.evaluation.uncertainty import next_answer_interval
 from aes_r1.inference.asking import Facts, find_model
 from aes_r1.inference.predict import mean_sub_scores
 from aes_r1.model import backbone as backbones
@@ -32,8 +32,6 @@ from aes_r1.runs.identity import fingerprint
 from aes_r1.scoring.agreement import agreement_of
 from aes_r1.settings import RolloutSettings, require
 
-COVERAGE = 0.9  # nominal coverage of every interval
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -41,8 +39,9 @@ class Verdict:
 
     score: mean of the answered `scores`, None when no output could be read. low, high: an interval of the kind named by
     `interval`. "conformal" holds the mean opinion of 9 in 10 pictures of the kind that was evaluated, "samples" 9 in 10
-    further answers of the model. "not_calibrated": there is none, because the model was measured on made scenes alone,
-    which says nothing about photographs. None: there is nothing to make one from. critique: the one whose own score
+    further answers of the model. "too_few_answers": there is none, because the readable answers are too few to say
+    where further ones lie. "not_calibrated": there is none, because the model was measured on made scenes alone, which
+    says nothing about photographs. None: no answer could be read. critique: the one whose own score
     lies nearest to `score`; dimensions: its parts by name. words, agreement, contradiction: whether critique and score
     say the same (agreement.Agreement). sub_scores: {dimension: mean of the answered ones} of those that were asked for.
     """
@@ -197,20 +196,15 @@ def verdict(
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
     critique = parse_critique(texts[nearest], order)
-    kind, reach = None, None
+    low, high = None, None
     if not calibrated:
         kind = "not_calibrated"
     elif half_width is not None:
-        kind, reach = "conformal", half_width
-    elif len(answered) > 1:
-        kind, reach = "samples", spread_half_width(answered)
-    low, high = (None, None) if reach is None else (max(0.0, mean - reach), min(1.0, mean + reach))
+        kind, low, high = "conformal", max(0.0, mean - half_width), min(1.0, mean + half_width)
+    elif (held := next_answer_interval(answered)) is not None:
+        kind, (low, high) = "samples", held
+    else:
+        kind = "too_few_answers"
     compared = agreement_of(critique, mean)._asdict() | {"sub_scores": means}
     dimensions, judgement = split_dimensions(critique or "")
     return Verdict(mean, low, high, kind, scores, critique or None, dimensions, judgement or None, **compared)
-
-
-def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> float:
-    """Return the half-width of the normal predictive interval of one more answer: t s sqrt(1 + 1/n), s unbiased."""
-    std, count = np.std([scores], axis=1, ddof=1), np.array([len(scores)])
-    return float(predictive_half_width(std, count, coverage)[0])

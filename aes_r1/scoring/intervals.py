@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from aes_r1.evaluation.uncertainty import LEVEL, answers_needed
+
 NOT_CALIBRATED = "no interval: not calibrated for photographs, because the model was measured on made scenes"
+TOO_FEW_ANSWERS = f"no interval: only {answers_needed(LEVEL)} answers or more show where 9 in 10 further answers lie"
+HOLDING = ("conformal", "samples")  # the kinds with low and high
 HELD = "the mean opinion of 9 in 10 pictures like those of"  # followed by the set of the evaluation
 
 
@@ -12,4 +16,6 @@ def meaning(kind: str | None, measured_on: str | None = None) -> str:
         return f"holds {HELD} {measured_on or 'the evaluation'}"
     if kind == "samples":
         return "holds 9 in 10 further answers of the model, not people's opinions"
+    if kind == "too_few_answers":
+        return TOO_FEW_ANSWERS
     return NOT_CALIBRATED if kind == "not_calibrated" else ""

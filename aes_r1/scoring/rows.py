@@ -16,7 +16,7 @@ from rich.text import Text
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.files import row_line
 from aes_r1.scoring.critic import Verdict
-from aes_r1.scoring.intervals import meaning
+from aes_r1.scoring.intervals import HOLDING, meaning
 from aes_r1.settings import printable
 
 COLUMNS = ("path", "score", "low", "high", "critique")
@@ -137,7 +137,7 @@ def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: b
     console.print(table)
     for kind in dict.fromkeys(row["interval"] for row in rows):
         if said := meaning(kind, measured_on):
-            console.print(f"low to high {said}" if bounds and kind != "not_calibrated" else said)
+            console.print(f"low to high {said}" if kind in HOLDING else said)
     if any(row["agreement"] is not None for row in rows):
         console.print("words: how favourable the critique is, 0 to 1; agreement: 1 less its distance to the score")
 

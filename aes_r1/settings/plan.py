@@ -15,6 +15,7 @@ class CostSettings:
     """Assumptions of `python -m aes_r1.plan` about devices, prices and texts."""
 
     gpus: int = IN_YAML  # 0: one with engine=single, else eight
+    card: str = IN_YAML  # name of the card that the next values describe
     memory_gb: float = IN_YAML  # memory of one GPU, 10^9 bytes
     peak_tflops: float = IN_YAML  # dense 16-bit, 10^12 operations per second
     bandwidth_gb_s: float = IN_YAML  # memory bandwidth of a GPU, 10^9 bytes per second

@@ -14,6 +14,7 @@ from PIL import Image
 from aes_r1.app.cards import ORDERS, Judged, cards, comparison, ordered, preference, thumbnail
 from aes_r1.app.visits import Visits
 from aes_r1.scoring.critic import verdict
+from aes_r1.scoring.intervals import TOO_FEW_ANSWERS
 from aes_r1.scoring.rows import row_of, write_rows
 
 WORDS = (
@@ -30,12 +31,15 @@ def test_a_card_shows_the_verdict_and_carries_its_json():
     photograph = judged("a.jpg", "0.40", "0.50", "x")
     html = cards([photograph], "scenes/test")
     assert ">0.45</b>" in html
-    assert "holds 9 in 10 further answers of the model, not people&#39;s opinions" in html
+    assert TOO_FEW_ANSWERS in html
+    assert "holds" not in html
     assert html.count('class="answer"') == 2
     for word in ("Light and shadow", "soft.", "A fine one."):
         assert word in html
     link = re.search(r'href="data:application/json;charset=utf-8,([^"]*)"', html)[1]
     assert json.loads(unquote(link)) == {"name": "a.jpg", **photograph.verdict.as_dict()}
+    held = cards([judged("a", *["0.40", "0.50"] * 10)], "scenes/test")
+    assert "0.40 to 0.50<br>holds 9 in 10 further answers of the model, not people&#39;s opinions" in held
     measured = cards([judged("a", "0.4", half_width=0.1)], "folder/test")
     assert "0.30 to 0.50<br>holds the mean opinion of 9 in 10 pictures like those of folder/test" in measured
     unknown = Judged("a", "data:,", replace(judged("a", "0.4").verdict, low=None, high=None, interval="not_calibrated"))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from aes_r1.data.loader import load_samples
-from aes_r1.data.manifest import list_hashes, read_manifest, read_run_manifest, write_manifest
+from aes_r1.data.manifest import list_hash, list_hashes, read_manifest, read_run_manifest, write_manifest
 from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample
 from aes_r1.inference.people import agreement_of_people
@@ -279,6 +279,7 @@ def test_validation_is_carved_for_every_set_that_has_none(tmp_path):
 def test_a_list_is_known_by_its_content_not_its_place():
     rows = samples()
     hashes = list_hashes(rows)
+    assert {name: list_hash([row for row in rows if row.dataset_split == name]) for name in hashes} == hashes
     assert hashes == list_hashes([replace(sample, image=f"/else{sample.image}") for sample in reversed(rows)])
     assert hashes.keys() == {"mine/train"}
     for change in ({"mos": 0.99}, {"id": "other"}, {"sha256": "f" * 64}):

@@ -10,8 +10,10 @@ from aes_r1.data.sample import open_picture
 from aes_r1.data.scene_sets import make_scenes
 from aes_r1.evaluation.columns import columns_of
 from aes_r1.evaluation.uncertainty import (
+    answers_needed,
     conformal,
     conformal_quantile,
+    next_answer_interval,
     predictive_half_width,
     probability_highest,
     spread,
@@ -179,3 +181,31 @@ def test_the_probability_of_the_highest_holds_as_often_as_it_says():
         right.append(probabilities.argmax() == means.argmax())
     sure = (np.array(stated) > 0.7) & (np.array(stated) < 0.95)
     assert np.mean(np.array(right)[sure]) == pytest.approx(np.mean(np.array(stated)[sure]), abs=0.05)
+
+
+def test_how_many_answers_hold_the_next_one():
+    """The range of n answers holds the next with probability (n - 1) / (n + 1)."""
+    assert [answers_needed(level) for level in (0.5, 0.8, 0.9, 0.95)] == [3, 9, 19, 39]
+
+
+def test_the_interval_of_the_next_answer_by_hand():
+    assert next_answer_interval([0.5] * 18) is None
+    assert next_answer_interval([*np.linspace(0.1, 0.9, 19)]) == (0.1, pytest.approx(0.9))
+    assert next_answer_interval([*np.linspace(0.9, 0.1, 39)]) == pytest.approx((0.1 + 0.8 / 38, 0.9 - 0.8 / 38))
+    assert next_answer_interval([0.5] * 39 + [1.0]) == (0.5, pytest.approx(0.5125))  # the mean is within
+
+
+@pytest.mark.parametrize("n", [19, 24, 39, 50])
+@pytest.mark.parametrize("shape", ["normal", "two scores", "skewed"])
+def test_nine_in_ten_further_answers_are_held_whatever_their_distribution(n, shape):
+    generator = np.random.default_rng([n])
+    drawn = {
+        "normal": lambda size: generator.normal(0.5, 0.1, size),
+        "two scores": lambda size: np.where(generator.random(size) < 0.5, 0.2, 0.88),
+        "skewed": lambda size: generator.exponential(0.1, size),
+    }[shape]((3000, n + 1))
+    held = 0
+    for row in drawn:
+        low, high = next_answer_interval(row[:n])
+        held += low <= row[n] <= high
+    assert held / 3000 >= 0.885

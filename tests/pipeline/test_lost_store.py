@@ -78,6 +78,7 @@ def test_rapo_goes_on_with_its_whole_record(base, root, tmp_path, monkeypatch, l
     assert record_of(out) == record_of(whole)
     assert [row for row in before if row in record_of(out)] == before
     assert RunFolder(out).stage_values("cold_start")["steps"] == 2
+    assert RunFolder(out).stage_values("cold_start")["min_steps"] == cold_start_stage.least_steps(given)
     assert Path(RunFolder(out).stage_values("cold_start")["model"]).exists()
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (whole, out)]
     assert weights[0] == weights[1]

@@ -16,7 +16,7 @@ from aes_r1.inference.asking import Facts, asking_of, conformal_half_widths, fin
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.model.families import FAMILIES
-from aes_r1.report.model_card import model_card
+from aes_r1.report.model_card import Made, model_card
 from aes_r1.settings import Settings, as_dict, build
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
@@ -31,8 +31,8 @@ def facts_of(settings: dict[str, Any]) -> Facts:
 
 
 def card_of(settings: dict[str, Any], evaluation: Any = None, **changes: Any) -> str:
-    given = {"family": "qwen2_5_vl", **changes}
-    return model_card(settings, evaluation or {}, {"train": 12}, facts_of(settings), "OUT", **given)
+    given = {"made": Made({"train": 12}), "family": "qwen2_5_vl", **changes}
+    return model_card(settings, evaluation or {}, facts=facts_of(settings), folder="OUT", **given)
 
 
 def evaluated(*stages: str) -> Any:
@@ -78,6 +78,38 @@ def test_what_was_measured_of_other_models_is_not_told_of_this_one(stage):
     assert "bootstrap" in card
     assert "0.21 of the way" in card
     assert "This model was not evaluated.\n" in card_of(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "done", "row", "said"),
+    [
+        (None, (42, 61, 80, 80), "80", "80 steps: 61 passes over 42 critiques"),
+        (20, (42, 15, 20, 20), "20", "20 steps: 15 passes over 42 critiques"),
+        (None, (3000, 1, 94, 0), None, "94 steps: 1 pass over 3000 critiques"),
+    ],
+)
+def test_the_card_says_what_the_cold_start_did(given, done, row, said):
+    """Its settings alone (one epoch, 3000 pictures) do not: few critiques are passed over until min_steps are taken."""
+    stage = dict(zip(("records", "epochs", "steps", "min_steps"), done, strict=True))
+    settings = settings_of(cold_start={"min_steps": given})
+    card = card_of(settings, made=Made({"train": 60}, {}, stage))
+    assert f"| `cold_start.epochs` | {settings['cold_start']['epochs']} |" in card
+    assert re.findall(r"\| `cold_start.min_steps` \| (.*) \|", card) == ([] if row is None else [row])
+    assert f"The cold start took {said}.\n" in card
+    assert "The cold start took" not in card_of(settings)
+
+
+def test_every_list_has_its_digest_or_none_has_a_column():
+    names = ("folder/train", "folder/validation", "folder/test")
+    counts, digests = dict.fromkeys(names, 4), {name: f"{place}" * 64 for place, name in enumerate(names)}
+    card = card_of(settings_of(), made=Made(counts, digests))
+    for name in names:
+        assert f"| {name} | 4 | `{digests[name]}` |\n" in card
+    assert "SHA-256" not in card_of(settings_of(), made=Made(counts))
+    some = card_of(settings_of(), {"manifests": {"folder/test": "ab" * 32}}, made=Made(counts))
+    assert "| folder/train | 4 | not known |\n" in some
+    for one in (card, some, card_of(settings_of(), made=Made(counts))):
+        assert not re.search(r"\| *\|", one), "a cell is empty"
 
 
 FOLDER = {"data": {"name": "folder", "root": "photos"}}

@@ -14,6 +14,14 @@ def said(step, grade):
     return Reply({name: fill(steps[step][0], {}) + "." for name, steps in BOOK.items()}, JUDGEMENTS[grade][0]).critique
 
 
+def leaning(mean, grade):
+    """A critique of the phrase book whose dimensions' steps have the mean `mean`, with a judgement."""
+    upper = round((mean - int(mean)) * len(BOOK))
+    steps = [int(mean) + (index < upper) for index in range(len(BOOK))]
+    texts = {name: fill(BOOK[name][step][0], {}) + "." for name, step in zip(BOOK, steps, strict=True)}
+    return Reply(texts, JUDGEMENTS[grade][0]).critique
+
+
 def test_by_hand():
     assert agreement_of(said(4, 4), 0.75) == (0.8, pytest.approx(0.95), None)
     assert agreement_of(said(4, 4), 0.34) == (0.8, pytest.approx(0.54), "words say good, number says 0.34")
@@ -26,6 +34,23 @@ def test_a_closing_judgement_counts_by_itself():
     assert words.endswith("A strong picture.")
     assert agreement_of(words, 0.34) == (0.2, pytest.approx(0.86), "closing words say good, number says 0.34")
     assert agreement_of(words, 0.6).contradiction == "words say bad, number says 0.60"  # .4 off, the closing .25
+
+
+@pytest.mark.parametrize(
+    ("step", "grade", "score", "claim"),
+    [
+        (2, 0, 0.66, "closing words say bad, number says 0.66"),  # all words .4 are .26 off
+        (1.8, 0, 0.59, "closing words say bad, number says 0.59"),  # all words .36 are bad as well, but .23 off
+        (1.8, 0, 0.54, None),
+        (3.8, 5, 0.45, "closing words say good, number says 0.45"),  # all words .76 are good as well, but .31 off
+        (3.8, 5, 0.51, None),
+        (0, 0, 0.9, "words say bad, number says 0.90"),  # both are apart and say the same: one is named
+    ],
+)
+def test_a_closing_judgement_counts_also_where_all_words_are_of_its_level(step, grade, score, claim):
+    words = leaning(step, grade)
+    assert agreement_of(words, score).words == pytest.approx(step / 5)
+    assert agreement_of(words, score).contradiction == claim
 
 
 def test_any_other_prose_by_its_words():

@@ -15,7 +15,7 @@ from aes_r1.inference.asking import Asking, Facts
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import SCORE_ONLY_PROMPT
-from aes_r1.scoring.critic import Critic, find_model, identity_of, spread_half_width, verdict
+from aes_r1.scoring.critic import Critic, find_model, identity_of, verdict
 from aes_r1.settings import InputError
 
 
@@ -40,24 +40,20 @@ def test_a_verdict_of_answers_that_begin_with_the_score():
 
 
 def test_the_interval_of_samples_by_hand():
-    # Two answers .4 and .5: s = .1 / sqrt(2), t(1 degree of freedom, .95) = 6.3138, so 6.3138 * .0707 * sqrt(1.5).
-    assert spread_half_width([0.4, 0.5]) == pytest.approx(6.313752 * 0.0707107 * 1.2247449, rel=1e-6)
-    one = verdict([said("0.40"), said("0.42")], half_width=None)
-    assert (one.low, one.high) == (pytest.approx(0.41 - 0.109357, abs=1e-5), pytest.approx(0.41 + 0.109357, abs=1e-5))
-    assert one.interval == "samples"
+    spread = [f"{score / 100:.2f}" for score in range(30, 49)]
+    one = verdict([said(score) for score in spread], half_width=None)
+    assert (one.low, one.high, one.interval) == (0.3, 0.48, "samples")
 
 
-@pytest.mark.slow
-def test_the_interval_of_samples_holds_another_answer_nine_times_in_ten():
-    answers = np.random.default_rng(0).normal(0.5, 0.1, (4000, 6))
-    inside = [abs(row[5] - row[:5].mean()) <= spread_half_width(row[:5]) for row in answers]
-    assert np.mean(inside) == pytest.approx(0.9, abs=0.015)
+@pytest.mark.parametrize("answers", [["0.68"], ["0.68", "0.68"], ["0.20", "0.88"], ["0.68"] * 18, ["0.5"] * 18 + ["x"]])
+def test_few_answers_do_not_say_where_further_ones_lie(answers):
+    one = verdict([said(score) for score in answers], half_width=None)
+    assert (one.low, one.high, one.interval) == (None, None, "too_few_answers")
 
 
 def test_a_conformal_half_width_goes_before_the_spread_and_stays_on_the_scale():
     one = verdict([said("0.95"), said("0.90")], half_width=0.125)
     assert (one.low, one.high, one.interval) == (pytest.approx(0.8), 1.0, "conformal")
-    assert verdict([said("0.50")], half_width=None).low is None
 
 
 def test_scenes_say_nothing_of_the_error_on_a_photograph():
@@ -124,7 +120,7 @@ def test_one_sample_is_the_greedy_answer_of_an_evaluation(talking_run):
 def test_fewer_answers_than_were_evaluated_get_no_conformal_interval(talking_run):
     critic = Critic.load(talking_run, samples=3)
     path = talking_run / "pictures" / "04.png"
-    assert critic.score(path).interval in ("samples", None)
+    assert critic.score(path).interval == "too_few_answers"
     assert Critic(critic.backbone, critic.facts, samples=5).score(path).interval == "conformal"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from aes_r1.runs import files
 from aes_r1.scoring.critic import verdict
-from aes_r1.scoring.rows import row_of, write_rows
+from aes_r1.scoring.rows import FORMATS, row_of, write_rows
 
 NAMES = ("composition", "color")
 
@@ -68,3 +68,20 @@ def test_jsonl_is_the_same_utf_8_on_stdout_and_in_shards(name, tmp_path):
     ]  # fmt: skip
     files.write_rows(tmp_path / "part.jsonl", rows)
     assert buffer.getvalue() == (tmp_path / "part.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("answers", "has_interval"), [(1, False), (2, False), (18, False), (19, True), (24, True)])
+def test_too_few_answers_have_no_interval_in_any_format(answers, has_interval):
+    """18 equal answers say nothing of where 9 in 10 further ones lie, in table, CSV and JSON lines alike."""
+    row = row_of("a.jpg", verdict(["<think>w</think><answer>0.68</answer>"] * answers, half_width=None))
+    shown = {}
+    for form in FORMATS:
+        write_rows([row], form, out := io.StringIO())
+        shown[form] = out.getvalue()
+    one, other = json.loads(shown["jsonl"]), next(csv.DictReader(io.StringIO(shown["csv"])))
+    kind, bounds = ("samples", 0.68) if has_interval else ("too_few_answers", None)
+    assert (one["low"], one["high"], one["interval"]) == (bounds, bounds, kind)
+    assert (other["low"], other["high"], other["interval"]) == (*[str(bounds or "")] * 2, kind)
+    words = "low to high holds 9 in 10 further answers" if has_interval else "no interval: only 19 answers or more show"
+    assert words in shown["table"]
+    assert ("holds" in shown["table"]) is has_interval
