@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
@@ -411,3 +412,14 @@ def test_what_is_no_address_is_refused_in_one_line(holder, url):
 )
 def test_a_bare_address_is_accepted(holder, url):
     holder(url)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_no_number_is_endless(value):
+    for config, key in (
+        ({"trainer": {"lr": value}}, "trainer.lr"),
+        ({"data": {"scale": [1.0, value]}}, "data.scale"),
+        ({"seed": 1, "reward": {"error": {"sigma": value}}}, "reward.error.sigma"),
+    ):
+        with pytest.raises(InputError, match=rf"^{key}={value}: must be a finite number$"):
+            build(Settings, config)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import typing
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,9 @@ def build(schema: type, config: Any) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    for key, number in _numbers(config):
+        if not math.isfinite(number):
+            raise InputError(f"{key}={number}: must be a finite number")
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
     except OmegaConfBaseException as error:
@@ -76,6 +81,18 @@ def build(schema: type, config: Any) -> Any:
         if "is not a ListConfig" in reason:
             raise InputError(f"{key}: must be a list, as {key}=[..,..]") from error
         raise InputError(f"config key {key}: {reason}") from error
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Yield (key, number) of every floating number in `value`."""
+    if isinstance(value, float):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _numbers(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _numbers(part, key)
 
 
 def _group_without_keys(schema: type, config: Any, prefix: str = "") -> str:
