@@ -24,11 +24,9 @@ STUDY = Study(
     label=share,
     order=tuple(f"rank {one:.2f}" for one in SHARES),
     baseline="rank 0.50",
-    protocol="mean",
     claims=(
-        Claim("all rank is worse than half and half in SRCC", "rank 1.00", "rank 0.50", "srcc", -1),
         Claim("all error is worse than half and half in SRCC", "rank 0.00", "rank 0.50", "srcc", -1),
-        Claim("all error is not worse by .02", "rank 0.00", "rank 0.50", "srcc", 1, margin=0.02),
+        Claim("all rank is worse than half and half in PLCC", "rank 1.00", "rank 0.50", "plcc", -1),
     ),
     paper=None,
 )
