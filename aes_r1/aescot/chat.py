@@ -86,7 +86,8 @@ class ChatModel:
         The model is asked again, up to `retries` times, for an answer that `read` cannot use, until UNREADABLE_IN_A_ROW
         such answers show that it cannot do better; the last answer is returned. The journal notes that the question was
         given up, so that a later start does not go on buying. The journal's key holds everything that decides the
-        answer, so that nothing is bought twice. What the picture's file holds decides, and where it lies does not.
+        answer, so that nothing is bought twice. What the picture's file holds decides, and where it lies does not;
+        an answer in the journal of an older version counts whatever the file holds now.
         Raises NoAnswer, PictureError, CeilingReached, ServerGone or InputError.
         """
         settings = self.settings

@@ -43,7 +43,7 @@ _KEYS = {  # every way in which models have spelled a key, without case and punc
 }
 # A text without a letter says nothing of a picture either.
 _PLACEHOLDER = re.compile(
-    r"[\W\d_]*(?:n/?a|nan|none|null|nil|todo|tbd|unknown|not applicable|string|text)?[\W\d_]*", re.IGNORECASE
+    r"[\W\d_]*+(?:n/?a|nan|none|null|nil|todo|tbd|unknown|not applicable|string|text)?[\W\d_]*+", re.IGNORECASE
 )
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH = frozenset(

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import json_repair
@@ -32,11 +33,16 @@ class Reading:
 
 
 class _Found(NamedTuple):
-    """An object that holds any of the names. top: the place of the outermost object around it in the text."""
+    """An object that holds any of the names. top, end: where the outermost object around it begins and ends.
+
+    repeated: one of the names has two different values, and either could be meant.
+    """
 
     values: dict[str, Any]
     mended: tuple[str, ...]
+    repeated: bool
     top: int
+    end: int
     depth: int
 
 
@@ -52,6 +58,7 @@ def read_object(
     names: every spelling of a name, as `plain` leaves it, and the name that it stands for. decides: a name; the last
     object that has it is returned where it is complete, and None where it is not, because an earlier one, or one inside
     it, speaks of something else. What a model thought before `</think>` decides nothing.
+    An object in which one of the names has two different values is not read, and no earlier one in its place.
     """
     text = text[-MAX_CHARACTERS:]
     if decides is not None:
@@ -60,23 +67,29 @@ def read_object(
     objects, broken = _objects(text)
     found = _named(objects, names)
     if decides is None:
-        complete = _outermost([one for one in found if is_complete(one.values)])
+        complete = _outermost([one for one in found if one.repeated or is_complete(one.values)])
         if not complete:
-            complete = _outermost([one for one in _named(_repaired(text), names) if is_complete(one.values)])
+            again = _named(_repaired(text), names)
+            complete = _outermost([one for one in again if one.repeated or is_complete(one.values)])
         if not complete:
             return Reading(found[-1].values, found[-1].mended) if found else None
     else:
         starts = [start for start, part in broken if _has_key(part, names, decides)]
-        complete = _outermost([one for one in found if decides in one.values])
+        complete = _outermost([one for one in found if one.repeated or decides in one.values])
         if starts and (not complete or any(_reaches(start, complete[-1].top, text) for start in starts)):
             return None
         if not complete:
-            complete = _outermost([one for one in _named(_repaired(text), names) if decides in one.values])
+            again = _named(_repaired(text), names)
+            complete = _outermost([one for one in again if one.repeated or decides in one.values])
         if not complete or not is_complete(complete[-1].values):
             return None
     chosen = complete[-1]
-    if decides is not None and "repaired" in chosen.mended and _cuts_number(text, names):
+    if chosen.repeated:
         return None
+    if "repaired" in chosen.mended:
+        written = text[chosen.top : chosen.end]
+        if _repeats(written, names) or (decides is not None and _cuts_number(written, names)):
+            return None
     drafts = any(one.values != chosen.values and is_complete(one.values) for one in complete)
     return Reading(chosen.values, (*chosen.mended, "draft") if drafts else chosen.mended)
 
@@ -90,7 +103,7 @@ def _named(objects: Iterable[_Object], names: Mapping[str, str]) -> list[_Found]
     """Return the objects that hold any of `names`; when none does, the last object, with no values."""
     found: list[_Found] = []
     unrelated: list[_Found] = []
-    for top, outer, repaired in objects:
+    for top, end, outer, repaired in objects:
         for value_of_key, depth in _inside(outer):
             values: dict[str, Any] = {}
             renamed = False
@@ -106,7 +119,8 @@ def _named(objects: Iterable[_Object], names: Mapping[str, str]) -> list[_Found]
                 *(("keys",) if renamed else ()),
                 *(("repaired",) if repaired else ()),
             )
-            (found if values else unrelated).append(_Found(values, mended, top, depth))
+            repeated = _is_repeated(value_of_key, names)
+            (found if values or repeated else unrelated).append(_Found(values, mended, repeated, top, end, depth))
     return found or unrelated[-1:]
 
 
@@ -150,8 +164,52 @@ def _cuts_number(text: str, names: Mapping[str, str]) -> bool:
     return any(number is not None and not _ENDS_VALUE.match(number["rest"]) for number in numbers)
 
 
-# An outermost object: its place in the text, its value, and whether json_repair had to read it.
-_Object = tuple[int, Any, bool]
+class _Members(dict[str, Any]):
+    """The members of an object. repeated: the values of each key that stands in it with different ones."""
+
+    repeated: Mapping[str, Sequence[Any]] = {}
+
+
+_NUMBERED = re.compile(r"zq[0-9]+qz")
+
+
+def _is_repeated(members: dict[str, Any], names: Mapping[str, str]) -> bool:
+    """Return whether any of `names`, or a key around one, has two different values in an object."""
+    repeated = members.repeated if isinstance(members, _Members) else {}
+    for key, values in repeated.items():
+        inner = (inner for value in values for one, _ in _inside(value) for inner in one)
+        if plain(key) in names or any(plain(_NUMBERED.sub("", one)) in names for one in inner):
+            return True
+    return False
+
+
+def _repeats(text: str, names: Mapping[str, str]) -> bool:
+    """Return whether json_repair, which keeps the last value of a repeated key, left out another one in `text`.
+
+    It is asked to read the object again with a number behind every key, so that it keeps all values.
+    """
+    keys = [plain(key) for key in _KEY.findall(text)]
+    if len(set(keys)) == len(keys):
+        return False
+    place = count()
+    numbered = _repair(_KEY.sub(lambda key: _with_number(key, next(place)), text))
+    for members, _ in _inside(numbered):
+        pairs = [(_NUMBERED.sub("", key).strip(), value) for key, value in members.items()]
+        try:
+            if _is_repeated(_without_repeated(pairs), names):
+                return True
+        except RecursionError:
+            return True  # values that are nested too deeply to be compared
+    return False
+
+
+def _with_number(key: re.Match[str], number: int) -> str:
+    end = key.start(1) + len(key[1].rstrip()) - key.start()
+    return f"{key[0][:end]}zq{number}qz{key[0][end:]}"
+
+
+# An outermost object: where it begins and ends in the text, its value, and whether json_repair had to read it.
+_Object = tuple[int, int, Any, bool]
 
 
 def _objects(text: str) -> tuple[list[_Object], list[tuple[int, str]]]:
@@ -170,7 +228,7 @@ def _objects(text: str) -> tuple[list[_Object], list[tuple[int, str]]]:
             break
         try:
             value, end = decoder.raw_decode(text, start)
-            objects.append((start, value, False))
+            objects.append((start, end, value, False))
         except (json.JSONDecodeError, RecursionError):
             end = closed.get(start, start) + 1
             value = None
@@ -178,7 +236,7 @@ def _objects(text: str) -> tuple[list[_Object], list[tuple[int, str]]]:
                 left -= end - start
                 value = _repair(text[start:end])
             if isinstance(value, dict):
-                objects.append((start, value, True))
+                objects.append((start, end, value, True))
             else:
                 end = start + 1
                 following = text.find("{", end)
@@ -231,7 +289,7 @@ def _repaired(text: str) -> Iterator[_Object]:
     """Yield what json_repair makes of a text whose braces close; a text that was cut short is not read."""
     start, end = text.find("{"), text.rfind("}")
     if 0 <= start < end < start + REPAIRED_CHARACTERS:
-        yield start, _repair(text[start : end + 1]), True
+        yield start, end + 1, _repair(text[start : end + 1]), True
 
 
 def _repair(text: str) -> Any:
@@ -241,12 +299,24 @@ def _repair(text: str) -> Any:
         return None
 
 
-def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeated(pairs: list[tuple[str, Any]]) -> _Members:
     """Build an object in which a key with two different values has none, because either could be meant."""
-    values: dict[str, Any] = {}
+    values, repeated = _Members(), dict[str, list[Any]]()
     for key, value in pairs:
-        values[key] = value if key not in values or values[key] == value else None
+        if key in repeated:
+            repeated[key].append(value)
+        elif key in values and not _is_same(values[key], value):
+            repeated[key] = [values[key], value]
+            values[key] = None
+        else:
+            values[key] = value
+    values.repeated = repeated
     return values
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal but for the numbers behind keys, which may also stand in texts."""
+    return bool(one == other) or _NUMBERED.sub("", repr(one)) == _NUMBERED.sub("", repr(other))
 
 
 def _integer(digits: str) -> int | float:

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -115,3 +116,10 @@ def test_a_filter_that_was_not_run_decided_nothing():
     assert {name for name, decided in result.items() if decided} == {"leak"}
     assert {name for name, decided in result.items() if decided is False} == {"length", "language"}
     assert list(result) == list(FILTERS)
+
+
+@pytest.mark.parametrize("said", ["1" * 20_000 + "x", "1" * 10_000 + "none" + "1" * 10_000 + "x"])
+def test_a_text_of_many_digits_takes_bounded_time(said):
+    started = time.process_time()
+    assert read_reply(json.dumps({**dict.fromkeys(DIMENSIONS, "Soft."), "judgement": said}))[0] is not None
+    assert time.process_time() - started < 1

@@ -49,6 +49,12 @@ def test_a_verdict_is_read_strictly(text, verdict):
         ('{"rating": 7 # of 10\n}', 7.0),
         # json_repair drops what follows a number, which decides what the number means.
         *((f'{{"rating": {said}}}', None) for said in ("7%", "4 / 5", "4/5", "4 out of 5", "7 8", "1_0", "7,5", "6-7")),
+        ("Rating: 7 of 10\n{rating: 7}", 7.0),
+        ("{rating: 7}\nThat is rating: 7 of 10", 7.0),
+        ('{"rating": 3, "rating": 8}', None),
+        ('{"rating": 3, "rating": 8,}', None),
+        ("{rating: 3, rating: 8}", None),
+        ('{"rating": 8, "rating": 8,}', 8.0),
         ('{"score": 7}', None),
         ("7", None),
         ("", None),

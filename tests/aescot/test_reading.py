@@ -187,3 +187,55 @@ def test_ordinary_text_is_usable(text):
 )
 def test_a_verdict_is_read_by_the_same_rules(text, verdict, mended):
     assert read_verdict(text) == (verdict, mended)
+
+
+@pytest.mark.parametrize(
+    "prose", ["Score: 7 out of 10.\n", "score: 0 to 1\n", "score: 0.7.\n```json\n", "level: 1 of 3, score: 50%\n"]
+)
+def test_a_number_outside_the_object_does_not_spoil_a_repaired_verdict(prose):
+    for text in (f"{prose}{VERDICT[:-1]},}}", f"{prose}{VERDICT[:-1]},}}\n{prose}"):
+        assert read_verdict(text) == (JudgeVerdict("fair", 0.5, ()), ("repaired",))
+    assert read_verdict(f"{prose}{VERDICT.replace('0.5', '1 / 2')[:-1]},}}") == (None, ())
+
+
+@pytest.mark.parametrize("quotes", ['""', "''", ("", ""), "“”"])
+@pytest.mark.parametrize("end", ["", ","])
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [("level", '"good"', '"fair"'), ("score", "0.7", "0.5"), ("unsupported_claims", '["No sky"]', "[]")],
+)
+def test_a_verdict_with_two_values_of_a_key_is_not_read(name, first, second, quotes, end):
+    key = f'"{name}": '
+    for one, other in [(first, second), (second, first), (second, "null")]:
+        members = VERDICT[1:-1].replace(f"{key}{second}", f"{key}{one}, {key}{other}")
+        text = f"{{{members}{end}}}".replace(f'"{name}"', name.join(quotes))
+        assert read_verdict(text) == (None, ())
+        assert read_verdict(f"{VERDICT} Rather: {text}") == (None, ())
+    same = f"{{{VERDICT[1:-1]}, {key}{second}{end}}}".replace(f'"{name}"', name.join(quotes))
+    assert read_verdict(same)[0] == JudgeVerdict("fair", 0.5, ())
+
+
+@pytest.mark.parametrize("end", ["", ","])
+def test_a_verdict_with_two_values_of_the_key_around_it_is_not_read(end):
+    other = VERDICT.replace("fair", "good")
+    assert read_verdict(f'{{"verdict": {other}, "verdict": {VERDICT}{end}}}') == (None, ())
+    assert read_verdict(f'{{"verdict": {VERDICT}, "verdict": {VERDICT}{end}}}')[0] == JudgeVerdict("fair", 0.5, ())
+    assert read_verdict(f'{{"a": 1, "a": 2, {VERDICT[1:-1]}{end}}}')[0] == JudgeVerdict("fair", 0.5, ())
+
+
+@pytest.mark.parametrize("end", ["", ","])
+@pytest.mark.parametrize("name", ["color", "judgement"])
+def test_a_critique_with_two_texts_of_a_key_is_not_read(name, end):
+    other = f'{{"{name}": "Something else.", {WHOLE[1:-1]}{end}}}'
+    for text in (other, f"{DRAFT} Final: {other}", f'{{"critique": {other}{end}}}'):
+        reply, reasons, _ = read_reply(text)
+        assert reply is None
+        assert list(reasons) == ["invalid_json"]
+    assert read_reply(f'{{"{name}": "{SAID[name]}", {WHOLE[1:-1]}{end}}}')[0] is not None
+
+
+def test_a_repaired_critique_may_name_its_dimensions_in_its_texts():
+    said = {**SAID, "judgement": "Color: warm, composition: strict, and judgement: kind, color: warm."}
+    reply, _, mended = read_reply(json.dumps(said)[:-1] + ",}")
+    assert reply.judgement == said["judgement"]
+    assert mended == ("repaired",)
