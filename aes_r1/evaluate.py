@@ -46,7 +46,7 @@ from aes_r1.report.tables import evaluation_tables
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy, served_policy
 from aes_r1.runs.cells import METRIC, Evaluation, format_cell
-from aes_r1.runs.claim import claim_run_folder, run_lock, withdrawn_on_input_error
+from aes_r1.runs.claim import claim_run_folder, require_own, run_lock, withdrawn_on_input_error
 from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.log import configure_logging
@@ -73,6 +73,7 @@ def run(settings: EvaluateSettings) -> None:
         require_pyiqa(metric)
     out = Path(settings.out)
     if rank == 0:
+        require_own(out, settings)  # first, because the checks read what the folder holds
         check_baselines(
             RunFolder(out),
             settings.baselines,

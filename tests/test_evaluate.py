@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from aes_r1 import evaluate
+from aes_r1.data import scene_sets
+from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.inference import pretrained
@@ -250,15 +253,25 @@ def folder_of(path: Path, trained: int, *, copies: int = 0, votes: bool = False)
     [
         ("people", {"trained": 20}, [], "publish no votes of single people; leave people out"),
         ("mean", {"trained": 0}, [], "the train split is empty"),
-        ("mean", {"trained": 9}, [], r"\d pictures of the train split have an opinion .*; give a set with more"),
+        ("mean", {"trained": 9}, [], r"\d pictures of the train split have an opinion; .*; give a set with more"),
         (
             "handmade",
             {"trained": 12, "votes": True},
             ["baseline_pictures=9", "data.scale=[1,2]"],
             "give baseline_pictures=10 or more, or",
         ),
-        ("eyes", {"trained": 12}, ["data.limit=4"], "4 pictures of the train split have an opinion"),
-        ("mean", {"trained": 14, "copies": 4}, [], r"\d pictures of the train split have an opinion"),
+        (
+            "eyes",
+            {"trained": 12},
+            ["data.limit=4"],
+            "4 pictures of the train split have an opinion; .*; give data.limit=10 or",
+        ),
+        (
+            "mean",
+            {"trained": 14, "copies": 4},
+            [],
+            r"\d pictures .* have an opinion and are not in a test list; .*; give a set",
+        ),
         ("pretrained", {"trained": 20}, [], "the network's packages are not installed"),
         ("mean", {"trained": 20}, ["data.split=train"], "cannot be measured on it"),
     ],
@@ -292,6 +305,52 @@ def test_a_metric_of_another_name_is_refused_before_a_model_is_asked(manifest, t
     with pytest.raises(InputError, match=r"^pyiqa=\[nmia\]: no such no-reference metric"):
         evaluate.run(settings(*given, "pyiqa=[nmia]"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("baseline", ["mean", "people"])
+def test_rows_that_are_left_out_are_not_said_before_the_log_begins(baseline, tmp_path, monkeypatch, caplog):
+    """They are said where the lists are written."""
+    root = folder_of(tmp_path / "pictures", 30, votes=True)
+    labels = root / "labels.csv"
+    labels.write_text(labels.read_text() + "\n20.png,1.5,train,2,2")
+    log = logging.getLogger("aes_r1")
+    monkeypatch.setattr(log, "handlers", [caplog.handler])
+    monkeypatch.setattr(log, "disabled", False)
+    said_before: list[str] = []
+    monkeypatch.setattr(evaluate, "_run", lambda *_: said_before.extend(caplog.messages))
+    given = ["data=folder", f"data.root={root}", "data.scale=[1,2]", f"baselines=[{baseline}]"]
+    asked = settings(*given, f"out={tmp_path / 'out'}")
+    evaluate.run(asked)
+    assert said_before == []
+    load_samples(asked.data, "train", seed=0, store=tmp_path)
+    assert "1 rows left out" in caplog.text
+
+
+@pytest.mark.parametrize("baseline", ["mean", "people"])
+def test_no_scene_is_drawn_before_the_folder_is_claimed(baseline, tmp_path, monkeypatch):
+    class Claimed(Exception):
+        pass
+
+    def claim(*_: object) -> None:
+        raise Claimed
+
+    monkeypatch.setattr(scene_sets, "make_scenes", lambda *_, **__: pytest.fail("scenes were drawn"))
+    monkeypatch.setattr(evaluate, "claim_run_folder", claim)
+    given = ["data=scenes", f"out={tmp_path / 'out'}", f"store={tmp_path / 'store'}", f"baselines=[{baseline}]"]
+    with pytest.raises(Claimed if baseline == "mean" else InputError) as raised:
+        evaluate.run(settings(*given))
+    assert baseline == "mean" or "scenes/test publish no votes of single people" in str(raised.value)
+
+
+def test_the_list_of_another_evaluation_is_not_complained_of(tmp_path):
+    root, out = folder_of(tmp_path / "pictures", 20), tmp_path / "out"
+    given = ["data=folder", f"data.root={root}", "data.workers=0", f"out={out}", "baselines=[mean]"]
+    evaluate.run(settings(*given, "baseline_pictures=12"))
+    (out / "stages" / "baseline_mean.json").unlink()
+    for path in out.glob("manifests/*"):
+        path.write_text("no list")
+    with pytest.raises(InputError, match=r"was written by other settings \(baseline_pictures\)"):
+        evaluate.run(settings(*given))
 
 
 def test_baselines_that_have_answered_are_not_checked_again(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from aes_r1.settings import InputError
 Array = np.ndarray
 Look = Callable[[Sequence[Image.Image]], Array]  # pictures to features [n, F]
 Scores = Callable[[Array], Array]  # features [n, F] to scores [n] in 0..1
+Limits = Mapping[str, int | None]  # {key: its value} of the settings that limit how many pictures are drawn to fit on
 
 FEWEST = 10  # training pictures, fewer than which no regression is fitted
 _AT_ONCE = 16
@@ -89,28 +90,32 @@ def fit_trees(features: Array, mos: Array, *, seed: int = 0) -> Scores:
     return lambda unknown: np.clip(model.predict(unknown), 0, 1)
 
 
-def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]]) -> tuple[list[Sample], int]:
+def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]], limits: Limits) -> tuple[list[Sample], int]:
     """Return those of `train` that have an opinion and are in no test list byte for byte, and how many were copies.
 
-    Raises InputError where fewer than FEWEST remain.
+    Raises InputError where fewer than FEWEST remain. limits: by which `train` was drawn.
     """
     known = [sample for sample in train if sample.mos is not None]
     kept = without_copies(known, tests)
-    require_enough(kept)
+    require_enough(len(kept), "have an opinion and are not in a test list", listed=len(train), limits=limits)
     return kept, len(known) - len(kept)
 
 
-def require_enough(train: Sequence[Sample], limit: int | None = None) -> None:
-    """Raise InputError where fewer than FEWEST of `train` have an opinion; limit: baseline_pictures."""
-    count = sum(sample.mos is not None for sample in train)
-    if count < FEWEST:
-        way_out = "give a set with more of them, or baselines=[people], which needs none"
-        if limit is not None and limit < FEWEST:
-            way_out = f"give baseline_pictures={FEWEST} or more, or null"
-        raise InputError(
-            f"{count} pictures of the train split have an opinion and are not in a test list; a regression needs "
-            f"{FEWEST}; {way_out}"
-        )
+def require_enough(count: int, what: str, *, listed: int, limits: Limits) -> None:
+    """Raise InputError where fewer than FEWEST training pictures can be fitted on: `count`, of which `what` is true.
+
+    listed: how many were drawn, by the least of `limits`. Where these leave out pictures, a larger one is the way out.
+    """
+    if count >= FEWEST:
+        return
+    way_out = "give a set with more of them, or baselines=[people], which needs none"
+    given = {key: limit for key, limit in limits.items() if limit is not None}
+    least = min(given.values(), default=None)
+    if least is not None and (listed >= least or least < FEWEST):
+        wanted = least + FEWEST - count
+        larger = " and ".join(f"{key}={wanted}" for key, limit in given.items() if limit < wanted)
+        way_out = f"give {larger} or more, or null"
+    raise InputError(f"{count} pictures of the train split {what}; a regression needs {FEWEST}; {way_out}")
 
 
 def without_copies(train: Sequence[Sample], others: Iterable[Sequence[Sample]]) -> list[Sample]:

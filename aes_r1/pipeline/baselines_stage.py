@@ -21,8 +21,10 @@ import numpy as np
 from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import (
+    Limits,
     Look,
     Scores,
     features_of,
@@ -40,6 +42,7 @@ from aes_r1.inference.pretrained import pretrained_features, pretrained_network,
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.data_stage import list_pictures
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.log import quiet
 from aes_r1.runs.progress import progress_bars
 from aes_r1.settings import BASELINES, DataSettings, InputError
 
@@ -106,7 +109,7 @@ def training_pictures(
         return None
     path = run.manifest(f"{data.name}-fitted")
     list_pictures(path, _limited(data, pictures), "train", seed=seed, store=store)
-    return Fitted(*to_fit_on(read_run_manifest(path), list(sets.values())))
+    return Fitted(*to_fit_on(read_run_manifest(path), list(sets.values()), _limits(data, pictures)))
 
 
 def baseline_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
@@ -125,10 +128,11 @@ def check_baselines(
     seed: int,
     store: Path,
 ) -> None:
-    """Raise InputError for a baseline that cannot be had of these sets, as their labels tell; no picture is opened.
+    """Raise InputError for a baseline that cannot be had of these sets, as their labels tell.
 
-    A regression is fitted on no picture on which it is measured, and on at least FEWEST; people need votes. Baselines
-    that have answered are not checked.
+    No picture is opened, and no scene drawn. A regression is fitted on no picture on which it is measured, and on at
+    least FEWEST; people need votes, which made sets do not have. Baselines that have answered are not checked. A caller
+    has made sure that the folder of `run` holds no other evaluation, for its lists are read.
     """
     same = any((one.name, one.root, one.split) == (data.name, data.root, "train") for one in tested)
     if same and set(names) - {"people"}:
@@ -140,21 +144,30 @@ def check_baselines(
     if "pretrained" in names:
         require_pretrained()
     if "people" in names:
-        lists = ((run.manifest(f"{one.name}-{one.split}"), one, one.split) for one in tested)
-        _require_votes(_listed(path, one, split, seed, store) for path, one, split in lists)
-    if set(names) - {"people"}:
-        limited = _limited(data, pictures)
-        require_enough(_listed(run.manifest(f"{data.name}-fitted"), limited, "train", seed, store), pictures)
+        made = [f"{one.name}/{one.split}" for one in tested if one.name in SCENE_SETS]
+        lists = ((run.manifest(f"{one.name}-{one.split}"), one) for one in tested if one.name not in SCENE_SETS)
+        _require_votes((_listed(path, one, one.split, seed, store) for path, one in lists), without=made)
+    if set(names) - {"people"} and data.name not in SCENE_SETS:
+        train = _listed(run.manifest(f"{data.name}-fitted"), _limited(data, pictures), "train", seed, store)
+        rated = sum(sample.mos is not None for sample in train)
+        require_enough(rated, "have an opinion", listed=len(train), limits=_limits(data, pictures))
 
 
 def _listed(path: Path, data: DataSettings, split: str, seed: int, store: Path) -> Sequence[Sample]:
     """Return the pictures of the list `path`, or, where it is not written yet, those of the set's labels."""
-    return read_run_manifest(path) if path.exists() else load_samples(data, split, seed=seed, store=store)
+    if path.exists():
+        return read_run_manifest(path)
+    with quiet():
+        return load_samples(data, split, seed=seed, store=store)
 
 
 def _limited(data: DataSettings, pictures: int | None) -> DataSettings:
-    limits = [limit for limit in (data.limit, pictures) if limit is not None]
+    limits = [limit for limit in _limits(data, pictures).values() if limit is not None]
     return dataclasses.replace(data, limit=min(limits, default=None))
+
+
+def _limits(data: DataSettings, pictures: int | None) -> Limits:
+    return {"data.limit": data.limit, "baseline_pictures": pictures}
 
 
 def _by_set(lists: Iterable[Sequence[Sample]]) -> dict[str, list[Sample]]:
@@ -166,12 +179,16 @@ def _by_set(lists: Iterable[Sequence[Sample]]) -> dict[str, list[Sample]]:
     return by_set
 
 
-def _require_votes(lists: Iterable[Sequence[Sample]]) -> None:
-    """Raise InputError where none of the sets in `lists` publishes votes that show how far people agree."""
+def _require_votes(lists: Iterable[Sequence[Sample]], without: Sequence[str] = ()) -> None:
+    """Raise InputError where none of the sets in `lists` publishes votes that show how far people agree.
+
+    without: names of sets that are known to have none.
+    """
     by_set = _by_set(lists)
     if all(agreement_of_people(samples) is None for samples in by_set.values()):
+        names = ", ".join([*without, *by_set])
         raise InputError(
-            f"baselines=[people]: {', '.join(by_set)} publish no votes of single people; leave people out, or add a "
+            f"baselines=[people]: {names} publish no votes of single people; leave people out, or add a "
             "set that does: sophoappeal, para, ava, flickr_aes, or your own with count_1, count_2, .. in labels.csv"
         )
 

@@ -6,11 +6,10 @@ command whose later stage cannot start.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from aes_r1.prompts import question_of
 from aes_r1.reward.custom import load_reward
 from aes_r1.rollout.vllm_client import is_healthy
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.log import quiet
 from aes_r1.settings import DataSettings, InputError, Settings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.launch import launched, require_deepspeed, world
@@ -165,16 +165,6 @@ def _check_data(data: DataSettings, settings: Settings, train: TrainingSamples) 
             samples = train() if is_train else load_samples(data, split, seed=settings.seed, store=Path(settings.store))
             if split in rated:
                 require_opinions(samples, data, split)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the log for the block; the same warnings appear when the data are loaded."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _check_critiques(settings: Settings, train: TrainingSamples) -> None:

@@ -182,7 +182,8 @@ def _taken(done: Mapping[str, Any], cold_start: Mapping[str, Any]) -> Iterator[s
 def _data(
     settings: Mapping[str, Any], evaluation: Mapping[str, Any], made: Made, models: Sequence[str]
 ) -> Iterator[str]:
-    digests = {**made.digests, **evaluation.get("manifests", {})}
+    # The run's own digests win, because an evaluation may have drawn a part of a list (evaluation.limit).
+    digests = {**evaluation.get("manifests", {}), **made.digests}
     yield "| set and split | pictures |" + " SHA-256 of the list |" * bool(digests)
     yield "|---|---|" + "---|" * bool(digests)
     for name in dict.fromkeys([*made.counts, *digests]):

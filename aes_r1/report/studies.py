@@ -87,7 +87,7 @@ def label(settings: Mapping[str, Any], keys: Sequence[str], differing: Sequence[
     values = [value_text(setting(settings, key)) for key in keys]
     if len(differing) < 2:
         return "".join(values) or "all"
-    return ", ".join(f"{short_name(key, differing)} {value}" for key, value in zip(keys, values, strict=True))
+    return ", ".join(f"{short_name(key, differing)}={value}" for key, value in zip(keys, values, strict=True))
 
 
 def short_name(key: str, keys: Sequence[str]) -> str:
@@ -118,20 +118,29 @@ def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     How runs were measured is named where it decides how many pictures they were measured on, and where nothing else
     tells two runs apart. Two runs of the same settings, say the same run in two folders, are numbered.
     """
-    differing, keys = _differing(runs)
-    also = [key for key in _COUNTING if key not in keys and len({str(setting(one, key)) for one in runs}) > 1]
     seeds = {settings.get("seed") for settings in runs}
     own: list[list[str]] = []
     for settings, condition in zip(runs, condition_names(runs), strict=True):
         seed = [f"seed {settings['seed']}"] if "seed" in settings and (len(seeds) > 1 or not condition) else []
         own.append([*filter(None, [condition]), *seed])
-    names = []
-    for settings, name in zip(runs, own, strict=True):
-        twins = [{"settings": other} for other, its in zip(runs, own, strict=True) if its == name]
+    return numbered([name or "run" for name in with_measuring(runs, [", ".join(parts) for parts in own])])
+
+
+def with_measuring(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Return the names of `runs`, each with how its run was measured, as far as that has to be told.
+
+    It has to where it decides how many pictures runs were measured on, and where nothing else tells runs of one name
+    apart.
+    """
+    differing, keys = _differing(runs)
+    also = [key for key in _COUNTING if key not in keys and len({str(setting(one, key)) for one in runs}) > 1]
+    complete = []
+    for settings, name in zip(runs, names, strict=True):
+        twins = [{"settings": other} for other, its in zip(runs, names, strict=True) if its == name]
         named = [*also, *(key for key in varied(twins) if key not in (*keys, *also))]
-        measured = [f"{short_name(key, differing)} {value_text(setting(settings, key))}" for key in named]
-        names.append(", ".join([*name, *measured]) or "run")
-    return numbered(names)
+        measured = [f"{short_name(key, differing)}={value_text(setting(settings, key))}" for key in named]
+        complete.append(", ".join([*filter(None, [name]), *measured]))
+    return complete
 
 
 def condition_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -25,6 +25,7 @@ from aes_r1.report.studies import (
     stage_of,
     value_text,
     varied,
+    with_measuring,
 )
 from aes_r1.runs.folder import RunFolder
 from aes_r1.tracking.glossary import definition
@@ -108,8 +109,9 @@ def _named(runs: Runs, keys: Sequence[str]) -> list[str]:
     if len(keys) == 1:
         names = [value_text(setting(run["settings"], keys[0])) for run in runs]
     else:
-        names = [name or "all" for name in condition_names([run["settings"] for run in runs])]
-    # Runs that differ only in how they were measured have one name, but are different conditions.
+        settings = [run["settings"] for run in runs]
+        names = [name or "all" for name in with_measuring(settings, condition_names(settings))]
+    # Values that are alike in the digits shown have one name, but are different conditions.
     values = [tuple(str(setting(run["settings"], key)) for key in keys) for run in runs]
     name_of = dict(zip(values, names, strict=True))
     told_apart = dict(zip(name_of, numbered(list(name_of.values())), strict=True))

@@ -121,7 +121,7 @@ def make_scorer(
     facts = run_facts(run, model)
     name = run.settings["data"]["name"]
     tests = _test_rows(run)
-    train, copies = to_fit_on(_train(run, name, pictures), [_tested(run)])
+    train, copies = to_fit_on(_train(run, name, pictures), [_tested(run)], {})
     backbone = backbones.load(model, dtype="float32", max_pixels=facts.max_pixels, key=None)
     towers.require_tower(backbone.core.config.model_type)
     backbone.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from aes_r1.data.sample import Sample
-from aes_r1.inference.fitted import FEWEST, features_of, fit_mean, fit_ridge, fit_trees, to_fit_on
+from aes_r1.inference.fitted import FEWEST, features_of, fit_mean, fit_ridge, fit_trees, require_enough, to_fit_on
 from aes_r1.settings import InputError
 from tests.conftest import picture
 
@@ -66,8 +66,35 @@ def test_a_picture_that_is_also_tested_is_never_fitted_on(tmp_path):
     train = [sample(f"train{index}.png", index, "train") for index in range(FEWEST + 3)]
     unrated = sample("unrated.png", 99, "train", None)
     tests = [[sample("copy.png", 1, "test"), sample("own.png", 50, "test")], [sample("other.png", 2, "test")]]
-    kept, copies = to_fit_on([*train, unrated], tests)
+    kept, copies = to_fit_on([*train, unrated], tests, {})
     assert [one.id for one in kept] == [one.id for one in train if one.id not in ("train1.png", "train2.png")]
     assert copies == 2
-    with pytest.raises(InputError, match="9 pictures of the train split"):
-        to_fit_on(train[:11], tests)
+    with pytest.raises(InputError, match="9 pictures of the train split have an opinion and are not in a test list"):
+        to_fit_on(train[:11], tests, {})
+    with pytest.raises(InputError, match=r"; give baseline_pictures=12 or more, or null$"):
+        to_fit_on(train[:11], tests, {"data.limit": None, "baseline_pictures": 11})
+
+
+@pytest.mark.parametrize(
+    ("count", "listed", "limits", "way_out"),
+    [
+        (9, 9, {}, "give a set with more of them"),
+        (9, 9, {"data.limit": None, "baseline_pictures": 6000}, "give a set with more of them"),
+        (4, 4, {"data.limit": 4, "baseline_pictures": 6000}, "give data.limit=10 or more, or null"),
+        (4, 4, {"data.limit": 4, "baseline_pictures": None}, "give data.limit=10 or more, or null"),
+        (4, 4, {"data.limit": 30, "baseline_pictures": 4}, "give baseline_pictures=10 or more, or null"),
+        (
+            4,
+            4,
+            {"data.limit": 6, "baseline_pictures": 4},
+            "give data.limit=10 and baseline_pictures=10 or more, or null",
+        ),
+        (9, 12, {"data.limit": None, "baseline_pictures": 12}, "give baseline_pictures=13 or more, or null"),
+        (3, 12, {"data.limit": 13, "baseline_pictures": 14}, "give a set with more of them"),
+    ],
+)
+def test_the_way_out_of_too_few_pictures_is_what_left_them_out(count, listed, limits, way_out):
+    with pytest.raises(InputError) as raised:
+        require_enough(count, "have an opinion", listed=listed, limits=limits)
+    start = f"{count} pictures of the train split have an opinion; a regression needs {FEWEST}; {way_out}"
+    assert str(raised.value).startswith(start)

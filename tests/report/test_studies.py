@@ -69,7 +69,7 @@ def test_conditions_have_the_names_of_runs_without_seeds():
     names = condition_names(settings)
     assert names[1:] == ["settings of most"] * 2
     assert run_names(settings) == [f"{name}, seed {one['seed']}" for name, one in zip(names, settings, strict=True)]
-    assert "unseen [b]" in names[0]
+    assert "unseen=[b]" in names[0]
     assert condition_names(settings[1:]) == ["", ""]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1.report.studies import condition_names, read_studies, varied
+from aes_r1.report.studies import condition_names, read_studies, run_names, varied
 from aes_r1.report.studies_page import COLORS, _mean_by_step, static_page
 from aes_r1.runs.files import write_rows
 from tests.experiments.runs import BASE, write_run, write_study
@@ -77,7 +77,33 @@ def test_unlike_runs_are_named_as_the_list_of_runs_names_them(tmp_path):
     assert names[0] == names[2] == "settings of most"
     table = html[html.index("<section") : html.index("<h3>Analysis")]
     shown = re.findall(r"<tr><td>([^<]+)</td>", table)
-    assert sorted(shown) == sorted([names[1], "settings of most (1)", "settings of most (2)"])
+    limits = ("null", "null", "7")
+    assert sorted(shown) == sorted(f"{name}, evaluation.limit={n}" for name, n in zip(names, limits, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "values", "named"),
+    [
+        ("evaluation", "limit", (10, 20), ("evaluation.limit=10", "evaluation.limit=20")),
+        ("evaluation", "protocols", (["greedy"], ["mean"]), ("protocols=[greedy]", "protocols=[mean]")),
+        ("judge", "name", ("none", "scenes"), ("judge=none", "judge=scenes")),
+    ],
+)
+def test_conditions_that_differ_in_how_they_were_measured_say_how(group, key, values, named, tmp_path):
+    """As the list of runs says it."""
+    for number, (lr, value) in enumerate([(1, values[0]), (2, values[0]), (2, values[1])]):
+        settings = replace(BASE, trainer=replace(BASE.trainer, lr=float(lr)))
+        folder = write_run(tmp_path / "tune" / f"run{number}", settings, noise={"rapo": 0.1})
+        written = json.loads((folder / "settings.json").read_text())
+        written[group][key] = value
+        (folder / "settings.json").write_text(json.dumps(written))
+    studies = read_studies(tmp_path)
+    html = static_page(studies, ANALYSES)
+    table = html[html.index("<section") : html.index("<h3>Analysis")]
+    shown = re.findall(r"<tr><td>([^<]+)</td>", table)
+    assert set(shown) >= {f"trainer.lr=2, {name}" for name in named}
+    listed = run_names([run["settings"] for run in studies["tune"]])
+    assert sorted(shown) == sorted(name.replace(", seed 0", "") for name in listed)
 
 
 def test_the_highest_and_the_lowest_are_of_one_set(tmp_path):

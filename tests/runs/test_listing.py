@@ -388,7 +388,7 @@ def test_runs_that_differ_in_how_they_were_measured_are_told_apart(key, values, 
     setting, *shown = named
     if seeds[0] == seeds[1] or key == "limit" or unlike == 0:  # else their seeds tell them apart
         for name, value in zip(names, shown, strict=False):
-            assert f"{setting} {value}" in name or f"{setting}={value}" in name
+            assert f"{setting}={value}" in name
             assert not name.endswith(")")
 
 
@@ -399,7 +399,7 @@ def test_how_many_pictures_a_run_was_measured_on_is_named_beside_what_it_follows
         for name, limit in limits.items()
     ]
     assert run_names([as_dict(one) for one in runs]) == [
-        f"reward={name}, evaluation.limit {'null' if limit is None else limit}" for name, limit in limits.items()
+        f"reward={name}, evaluation.limit={'null' if limit is None else limit}" for name, limit in limits.items()
     ]
 
 
@@ -416,9 +416,9 @@ def test_names_are_settings():
     more = {"trainer": replace(BASE.trainer, lr=0.5, max_steps=3)}
     measured = {**rank, "evaluation": replace(BASE.evaluation, stages=["rapo"])}
     assert named({}, measured) == ["reward=rapo", "reward=rank"], "how it was measured does not name a run"
-    assert named(more, {})[0] == "trainer.lr 0.5, max_steps 3"
+    assert named(more, {})[0] == "trainer.lr=0.5, max_steps=3"
     other = {"trainer": replace(BASE.trainer, kl_coef=0.5, temperature=0.5, credit="answer")}
     assert named(more, {}, rank, other) == [
-        "trainer.lr 0.5, max_steps 3", "settings of most", "reward rank",
-        "credit answer, kl_coef 0.5, temperature 0.5",
+        "trainer.lr=0.5, max_steps=3", "settings of most", "reward=rank",
+        "credit=answer, kl_coef=0.5, temperature=0.5",
     ], "unlike runs are named by what most others do not share"  # fmt: skip
