@@ -26,6 +26,8 @@ _ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, 
 _SOURCES = ("config_path", "config_name", "config_dir")  # options that say which recipe the overrides change
 # Keys of Hydra's own configuration that decide what a job reads and logs; the others decide where jobs run.
 _OF_JOBS = ("hydra.searchpath", "hydra.verbose", "hydra.job_logging", "hydra/job_logging")
+# What may bring the axes of a sweep: a sweep that is chosen, and whatever says where the user's own recipes are.
+_WITH_AXES = ("sweeps=", "hydra/sweeper=", "hydra.searchpath", "--config", "-cp", "-cn", "-cd")
 
 
 def ordered(arguments: Sequence[str]) -> list[str]:
@@ -61,13 +63,13 @@ def config_folders(arguments: Sequence[str]) -> list[str]:
 def check(arguments: Sequence[str], schema: type = Settings) -> None:
     """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
     options, texts = _options(), _text_keys(schema)
-    chooses_sweeper = any(argument.lstrip("+").startswith(("sweeps=", "hydra/sweeper=")) for argument in arguments)
+    has_axes = any(argument.lstrip("+").startswith(_WITH_AXES) for argument in arguments)
     has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
     for argument, following in _with_values(arguments):
         if not has_out:
             _check_sweep_folder(argument)
         if not argument.startswith("-"):
-            _check_axis(argument, has_axes=chooses_sweeper or bool(config_folders(arguments)))
+            _check_axis(argument, has_axes=has_axes)
             _check_override(argument, texts)
             _check_plan(argument, schema)
             continue

@@ -97,10 +97,15 @@ def _refuse_another_set(out: Path, roots: dict[str, str]) -> None:
     if not manifest.exists():
         return
     report = out / "prepare_report.json"
-    theirs: dict[str, str | None] = read_json(report).get("roots", {}) if report.exists() else {}
-    if not theirs:  # a report without folders, or a manifest without a report
+    said = read_json(report) if report.exists() else {}
+    # A report without folders names the sets all the same; the rows lack a set of which every row was left out.
+    theirs: dict[str, str | None] = said.get("roots") or dict.fromkeys(said.get("split_by", ()))
+    if not theirs:
         theirs = dict.fromkeys(str(row.get("dataset")) for row in iter_rows(manifest))
-    if set(theirs) == set(roots) and all(root in (None, roots[name]) for name, root in theirs.items()):
+    if set(theirs) == set(roots) and all(
+        root in (None, roots[name]) or not (out / root).exists()  # moved, maybe together with the manifest
+        for name, root in theirs.items()
+    ):
         return
     held = ", ".join(f"data={name}" + (f" data.root={root}" if root else "") for name, root in theirs.items())
     raise InputError(f"{manifest}: holds {held}, which would be replaced; give out=DIR of another folder, or delete it")

@@ -183,6 +183,30 @@ def test_other_arguments(argument, says):
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        ("--config-path", "/x", "--config-name", "c"),
+        ("--config-path=/x", "--config-name=c"),
+        ("-cp", "/x", "-cn", "c"),
+        ("--config-dir", "/x"),
+        ("-cd", "/x"),
+        ("hydra.searchpath=[/x]",),
+        ("+hydra.searchpath=[/x]",),
+        ("sweeps=reward",),
+        ("hydra/sweeper=basic",),
+    ],
+    ids=" ".join,
+)
+def test_an_axis_may_belong_to_a_sweep_that_is_chosen_or_to_the_users_own_recipe(given):
+    overrides.check([*given, "--multirun", "hydra.sweeper.params.seed=0,1"], Settings)
+
+
+@pytest.mark.parametrize("given", ["hydra.verbose=true", "+experiment=paper", "--info"])
+def test_an_axis_belongs_to_no_recipe_of_ours(given):
+    assert "no sweep of the recipe has axes" in refusal(given, "--multirun", "hydra.sweeper.params.seed=0,1")
+
+
+@pytest.mark.parametrize(
     ("argument", "says"),
     [
         ("trainer.num_sample=4", "nearest: trainer.num_samples"),

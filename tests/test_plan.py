@@ -414,11 +414,12 @@ def test_what_a_judge_is_asked_and_costs():
     assert judging(priced, 1000) == f"{said}, {usd:,.2f} USD; at 8 seconds a call 4.3 minutes a step, not counted above"
 
 
-CARDS = {  # the card that each recipe for one's own pictures is for: name, memory, peak, bandwidth
-    "one_24gb": ("RTX 4090", 22, 165, 1008),
-    "one_80gb": ("H100", 80, 989, 3350),
-    "eight_80gb": ("H100", 80, 989, 3350),
+CARDS = {  # the card that each recipe for one's own pictures is for: name, memory, peak, bandwidth, traffic
+    "one_24gb": ("RTX 4090", 22, 165, 1008, 20),
+    "one_80gb": ("H100", 80, 989, 3350, 300),
+    "eight_80gb": ("H100", 80, 989, 3350, 300),
 }
+OF_THE_CARD = ("card", "memory_gb", "peak_tflops", "bandwidth_gb_s", "interconnect_gb_s")
 OF_A_CARD = re.compile(r"\w+_\d+gb")
 
 
@@ -427,9 +428,9 @@ def test_a_recipe_for_one_kind_of_card_has_its_values():
     recipes = {path.stem: path for path in (CONF / "experiment").glob("*.yaml") if OF_A_CARD.fullmatch(path.stem)}
     assert set(recipes) == set(CARDS)
     for name, path in recipes.items():
-        assert {"card", "memory_gb", "peak_tflops", "bandwidth_gb_s"} <= set(yaml.safe_load(path.read_text())["plan"])
+        assert set(OF_THE_CARD) <= set(yaml.safe_load(path.read_text())["plan"])
         found = composed(f"+experiment={name}").plan
-        assert (found.card, found.memory_gb, found.peak_tflops, found.bandwidth_gb_s) == CARDS[name]
+        assert tuple(getattr(found, key) for key in OF_THE_CARD) == CARDS[name]
         assert composed(f"+experiment={name}", "plan.memory_gb=24").plan == dataclasses.replace(found, memory_gb=24)
 
 

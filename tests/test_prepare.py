@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -310,6 +311,30 @@ def test_a_set_that_was_moved_with_its_manifest_is_prepared_again(tmp_path):
     prepared(tmp_path / "mine", settings("folder", tmp_path / "mine"))
     (tmp_path / "mine").rename(tmp_path / "moved")
     prepared(tmp_path / "moved", settings("folder", tmp_path / "moved"))
+
+
+def test_a_set_that_was_moved_with_the_default_folder_inside_it_is_prepared_again(tmp_path, monkeypatch):
+    """`data.root=. out=prepared` writes below the set, so that the set is not below the manifest's folder."""
+    rated_folder(tmp_path / "mine", [0.2, 0.8, 0.5])
+    monkeypatch.chdir(tmp_path / "mine")
+    prepared(Path("prepared"), settings("folder", Path()))
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    prepared(Path("prepared"), settings("folder", Path()))
+
+
+@pytest.mark.parametrize("lost", [(), ("roots",)])
+def test_a_set_of_which_every_row_was_left_out_is_prepared_again(lost, tmp_path):
+    LAYOUTS["avt_ai"](tmp_path / "avt")
+    rated_folder(tmp_path / "mine", [0.2, 0.8, 0.5])
+    for picture in (tmp_path / "mine").rglob("*.png"):
+        picture.write_bytes(b"")
+    given = settings("avt_ai", tmp_path / "avt"), settings("folder", tmp_path / "mine")
+    out = tmp_path / "prepared"
+    rows, report = prepared(out, *given)
+    assert {row["dataset"] for row in rows} == {"avt_ai"}
+    (out / "prepare_report.json").write_text(json.dumps({key: report[key] for key in report if key not in lost}))
+    assert prepared(out, *given)[0] == rows
 
 
 @pytest.mark.parametrize(("scale", "warns"), [([1, 100], True), ([1, 10], False)])

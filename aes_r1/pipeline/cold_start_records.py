@@ -29,7 +29,7 @@ from aes_r1.trainer.taught import comparisons, rated_records
 log = logging.getLogger("aes_r1")
 
 _TRAINED = ("id", "image", "mos", "critique")  # the fields of a record that the cold start uses
-_NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an AesCoT file with one"
+_NO_RECORD = "cold_start.data={}: no record whose picture can be read{}; give an AesCoT file with one"
 _NOT_RATED = (
     "model.sub_scores=[{}]: no record of {} is of a training picture with ratings of them, so none could be taught; "
     "give critiques of the training pictures, cold_start.data=null to have them written, or cold_start.epochs=0"
@@ -97,7 +97,7 @@ def records_of(job: Job, path: Path) -> list[dict]:
         training = {sample.image for sample in job.train}
         records = [row for row in records if row["image"] in training]
     if not records:
-        raise InputError(_NO_RECORD.format(path))
+        raise InputError(_NO_RECORD.format(path, ""))
     names = job.settings.model.sub_scores
     if not names:
         return records
@@ -152,7 +152,7 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
     ]
     if not readable:
         such_as = f", such as {dropped[0]['path']}: {dropped[0]['reason']}" if dropped else ""
-        raise InputError(f"{_NO_RECORD.format(given)}{such_as}")
+        raise InputError(_NO_RECORD.format(given, such_as))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, readable)
     say_left_out(dropped, path)

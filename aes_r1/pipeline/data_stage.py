@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from aes_r1.data import scene_sets
+from aes_r1.data.catalog import CATALOG
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import first_unrated, load_samples
 from aes_r1.data.manifest import read_run_manifest, write_manifest
@@ -76,7 +77,7 @@ def _warn_of_scale(data: DataSettings, train: Sequence[Sample]) -> None:
     opinions, names = opinions_of(train), datasets_of(train)
     for name in dict.fromkeys(names.tolist()):
         scale = data.scale if name == data.name else None
-        if (line := too_wide(name, opinions[names == name].tolist(), scale)) is not None:
+        if (line := too_wide(name, opinions[names == name].tolist(), scale, settable=data.name in CATALOG)) is not None:
             log.warning("%s", line)
 
 

@@ -58,8 +58,18 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [round(step * index, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, high: float | None = None) -> str:
-    """Draw curves over steps, each with its last value at its end. Long noisy curves get a running mean on top."""
+def line_chart(
+    label: str,
+    lines: Sequence[Line],
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    share: bool = False,
+) -> str:
+    """Draw curves over steps, each with its last value at its end. Long noisy curves get a running mean on top.
+
+    share: the values are shares or correlations, which lie between 0 and 1 as a rule.
+    """
     lines = [_finite(line) for line in lines]
     lines = [line for line in lines if line.xs]
     if not lines:
@@ -69,8 +79,10 @@ def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, h
     y_low = min(values) if low is None else min(low, *values)
     y_high = max(values) if high is None else max(high, *values)
     if y_high - y_low < 1e-9:
-        # A share or a correlation that stays the same is drawn from 0 to 1, the ends that it can have.
-        y_low, y_high = (0.0, 1.0) if 0 <= y_low <= 1 else (y_low - 0.5, y_high + 0.5)
+        # A share that stays the same is drawn from 0 to 1, the ends that it can have, and so is 0; a loss or a KL may be
+        # far smaller or larger than 1.
+        pad = max(abs(y_low), abs(y_high)) / 2
+        y_low, y_high = (0.0, 1.0) if pad < 1e-9 or (share and 0 <= y_low <= 1) else (y_low - pad, y_high + pad)
     marks = ticks(y_low, y_high)
     left = _beside(marks, 42)
     x_low, x_high = min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines)

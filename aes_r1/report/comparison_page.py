@@ -229,7 +229,8 @@ def _training(runs: Sequence[ComparedRun]) -> list[Figure]:
     for name, title in curves.items():
         lines = [curve(run.rapo, name, run.label, run.color, dots=name in validation) for run in runs]
         lines = [line for line in lines if line.xs]
-        charts.append(Figure(title, line_chart(title, lines), names=[(line.name, line.color) for line in lines]))
+        chart = line_chart(title, lines, share=name in validation or name.endswith("_rate"))
+        charts.append(Figure(title, chart, names=[(line.name, line.color) for line in lines]))
     return [chart for chart in charts if chart.chart]
 
 

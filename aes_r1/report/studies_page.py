@@ -210,7 +210,8 @@ def _curves(section: str, conditions: Mapping[str, Runs], colors: Mapping[str, s
         for condition, color in colors.items():
             points = _mean_by_step(conditions[condition], name)
             lines.append(Line(condition, list(points), list(points.values()), color, dots=name.startswith("eval/")))
-        charts.append(Figure(name, line_chart(name, lines), definition(name)))
+        share = name.endswith(("srcc", "plcc", "_rate"))
+        charts.append(Figure(name, line_chart(name, lines, share=share), definition(name)))
     return [chart for chart in charts if chart.chart]
 
 

@@ -71,7 +71,9 @@ def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     evaluated = {name.rsplit("/", 1)[0] for row in metrics for name in row if name.startswith("eval/")}
     for dataset in sorted(evaluated):
         colors = {f"{dataset}/srcc": "rapo", f"{dataset}/plcc": "cold"}
-        charts.append(_curves(rapo or sft, f"Validation, {dataset.removeprefix('eval/')}", colors, dots=True))
+        charts.append(
+            _curves(rapo or sft, f"Validation, {dataset.removeprefix('eval/')}", colors, dots=True, share=True)
+        )
     charts.append(_curves(sft, "Cold start: loss", {"sft/loss": "cold"}))
     charts += [_curves(rows[stage], title, colors, low=0.0, dots=stage == "sft") for stage, title, colors in _CURVES]
     logged = dict.fromkeys(name for row in metrics for name in row if name not in ("stage", "step"))
@@ -83,12 +85,18 @@ def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
 
 
 def _curves(
-    rows: Sequence[Mapping], title: str, colors: Mapping[str, str], *, low: float | None = None, dots: bool = False
+    rows: Sequence[Mapping],
+    title: str,
+    colors: Mapping[str, str],
+    *,
+    low: float | None = None,
+    dots: bool = False,
+    share: bool = False,
 ) -> Figure:
     lines = [curve(rows, name, name, color, dots=dots) for name, color in colors.items()]
     lines = [line for line in lines if line.xs]
     names = [(line.name.rsplit("/", 1)[-1].replace("_", " "), line.color) for line in lines]
-    return Figure(title, line_chart(title, lines, low=low), names=names)
+    return Figure(title, line_chart(title, lines, low=low, share=share), names=names)
 
 
 def curve(rows: Sequence[Mapping], metric: str, name: str, color: str, *, dots: bool = False) -> Line:

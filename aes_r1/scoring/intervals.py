@@ -5,7 +5,12 @@ from __future__ import annotations
 from aes_r1.evaluation.uncertainty import LEVEL, answers_needed
 
 NOT_CALIBRATED = "no interval: not calibrated for photographs, because the model was measured on made scenes"
-TOO_FEW_ANSWERS = f"no interval: only {answers_needed(LEVEL)} answers or more show where 9 in 10 further answers lie"
+_NEEDED = answers_needed(LEVEL)
+# The page of the app is started with the option of the score command, so one sentence holds for both.
+TOO_FEW_ANSWERS = (
+    f"no interval: only {_NEEDED} answers or more show where 9 in 10 further answers lie; start the command with "
+    f"--samples {_NEEDED}"
+)
 HOLDING = ("conformal", "samples")  # the kinds with low and high
 HELD = "the mean opinion of 9 in 10 pictures like those of"  # followed by the set of the evaluation
 

@@ -19,6 +19,14 @@ def test_the_warning_names_lowest_and_highest_opinion_and_the_scale():
     assert "the scale [1, 100]; " in said
 
 
+@pytest.mark.parametrize("settable", [True, False])
+def test_the_warning_names_data_scale_only_where_it_may_be_given(settable):
+    said = too_wide("folder", NARROW, None, settable=settable)
+    assert said is not None
+    assert ("train again with its ends as data.scale" in said) is settable
+    assert ("write (x - low) / (high - low) of its ends as mos, or make the file anew" in said) is not settable
+
+
 @pytest.mark.parametrize(
     ("opinions", "warns"),
     [

@@ -138,3 +138,23 @@ def test_training_warns_of_a_scale_that_is_far_too_wide(scale, warns, by_manifes
     if warns:
         assert "folder: the opinions of " in said[0]
         assert ("between 0 and 0.09091" if by_manifest else "between 1 and 10, ") in said[0]
+        assert ("train again with its ends as data.scale" in said[0]) is not by_manifest
+        assert ("(x - low) / (high - low)" in said[0]) is by_manifest
+
+
+def test_the_opinions_of_an_aescot_file_are_not_said_to_take_a_scale(tmp_path, caplog):
+    names = [f"{index:02d}.png" for index in range(40)]
+    draw(tmp_path, *names)
+    rows = [
+        {"id": name, "image": name, "mos": (index % 10) / 99, "critique": "Soft light."}
+        for index, name in enumerate(names)
+    ]
+    (tmp_path / "aescot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"name": "aescot", "root": str(tmp_path / "aescot.jsonl")}
+    with caplog.at_level(logging.WARNING, "aes_r1"):
+        loaded(
+            build(Settings, {"out": str(tmp_path / "run"), "data": data, "trainer": {"name": "sft"}}), tmp_path / "run"
+        )
+    (said,) = [line for record in caplog.records if "opinions of" in (line := record.getMessage())]
+    assert "(x - low) / (high - low)" in said
+    assert "train again with its ends" not in said

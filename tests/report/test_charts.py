@@ -164,10 +164,18 @@ def test_no_tick_is_cut_at_the_left(start, power, span):
 @pytest.mark.parametrize("value", [0.0, 2e-7, 0.001, 0.25, 0.375, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("points", [1, 3])
 def test_the_axis_of_an_even_share_stays_within_0_and_1(value, points):
-    root = drawing(line_chart("share", [Line("a", list(range(points)), [value] * points, "rapo")]))
+    root = drawing(line_chart("share", [Line("a", list(range(points)), [value] * points, "rapo")], share=True))
     marks = [float(e.text.replace("−", "-")) for e in root.iter() if e.tag == "text" and e.get("text-anchor") == "end"]
     assert min(marks) >= 0
     assert max(marks) <= 1
+
+
+@pytest.mark.parametrize("value", [1e-6, 0.003, 0.7, 40.0, -0.2])
+def test_the_axis_of_any_other_even_value_is_of_its_size(value):
+    """A KL of 1e-6 is not drawn on the ground of an axis to 1."""
+    root = drawing(line_chart("KL", [Line("a", [1, 2], [value, value], "rapo")]))
+    marks = [float(e.text.replace("−", "-")) for e in root.iter() if e.tag == "text" and e.get("text-anchor") == "end"]
+    assert max(map(abs, marks)) <= 1.6 * abs(value)
 
 
 def test_labels_are_escaped():

@@ -84,4 +84,5 @@ def test_too_few_answers_have_no_interval_in_any_format(answers, has_interval):
     assert (other["low"], other["high"], other["interval"]) == (*[str(bounds or "")] * 2, kind)
     words = "low to high holds 9 in 10 further answers" if has_interval else "no interval: only 19 answers or more show"
     assert words in shown["table"]
+    assert ("--samples 19" in shown["table"]) is not has_interval
     assert ("holds" in shown["table"]) is has_interval
