@@ -94,7 +94,7 @@ def run(settings: PrepareSettings) -> None:
 def _refuse_another_set(out: Path, roots: dict[str, str]) -> None:
     """Raise InputError where `out` holds the manifest of other sets, or of sets in other folders than `roots`."""
     manifest = out / "manifest.jsonl"
-    if not manifest.exists():
+    if not os.path.exists(manifest):  # also where OUT can be no folder, which is refused where it is made
         return
     report = out / "prepare_report.json"
     said = read_json(report) if report.exists() else {}

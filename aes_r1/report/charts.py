@@ -79,8 +79,8 @@ def line_chart(
     y_low = min(values) if low is None else min(low, *values)
     y_high = max(values) if high is None else max(high, *values)
     if y_high - y_low < 1e-9:
-        # A share that stays the same is drawn from 0 to 1, the ends that it can have, and so is 0; a loss or a KL may be
-        # far smaller or larger than 1.
+        # A share that stays the same is drawn from 0 to 1, the ends that it can have, and so is 0. A loss or a KL may
+        # be far smaller or larger than 1.
         pad = max(abs(y_low), abs(y_high)) / 2
         y_low, y_high = (0.0, 1.0) if pad < 1e-9 or (share and 0 <= y_low <= 1) else (y_low - pad, y_high + pad)
     marks = ticks(y_low, y_high)
