@@ -29,7 +29,7 @@ from aes_r1.trainer.taught import comparisons, rated_records
 log = logging.getLogger("aes_r1")
 
 _TRAINED = ("id", "image", "mos", "critique")  # the fields of a record that the cold start uses
-_NO_RECORD = "cold_start.data={}: no record whose picture can be read{}; give an AesCoT file with one"
+_NO_RECORD = "cold_start.data={}: no record whose picture can be read{}; give an AesCoT file whose pictures can be"
 _NOT_RATED = (
     "model.sub_scores=[{}]: no record of {} is of a training picture with ratings of them, so none could be taught; "
     "give critiques of the training pictures, cold_start.data=null to have them written, or cold_start.epochs=0"

@@ -368,7 +368,7 @@ def test_records_whose_picture_cannot_be_read_are_named(base, root, tmp_path):
         json.dumps({"id": "a", "image": str(tmp_path / "gone.png"), "mos": 0.5, "critique": LETTERS}) + "\n"
     )
     given = {"cold_start": {"data": str(tmp_path / "aescot.jsonl")}}
-    with pytest.raises(InputError, match=r"no record whose .* read, such as .*gone\.png: not a picture[^;]*; give"):
+    with pytest.raises(InputError, match=r"record whose .* read, such as .*gone\.png: .*; give an AesCoT"):
         run(settings(base, root, tmp_path / "run", **given))
     assert not (tmp_path / "run").exists(), "nothing was learned in it"
 
