@@ -47,6 +47,7 @@ class ChatModel:
         self._requests = TokenBucket(settings.requests_per_minute)
         self._tokens = TokenBucket(settings.tokens_per_minute)
         self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._reading = asyncio.Lock()  # pictures are read one after the other, so that calls keep their order
         self._failures = 0
         self._unreadable = 0
         self._router: Any = None
@@ -102,7 +103,8 @@ class ChatModel:
         for attempt in range(settings.retries + 1):
             known = next(filter(None, (self.journal.get(key_of_try(attempt, one)) for one in older)), None)
             if known is None and picture and contents is None:
-                contents = await asyncio.to_thread(lambda: sha256_of_picture(stamp_of(sample.image)))
+                async with self._reading:
+                    contents = await asyncio.to_thread(lambda: sha256_of_picture(stamp_of(sample.image)))
             key = key_of_try(attempt, contents if picture else False)
             known = known or self.journal.get(key)
             if known is None:
