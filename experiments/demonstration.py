@@ -8,7 +8,6 @@ POINTS = {
     "reward_weights": "+sweeps/rank_share=half,all",
     "group_size": "trainer.images_per_step=8,32",
     "ties_and_pool": "reward.rank.pool=global,dataset reward.rank.ties=geq",
-    "parse_policy": "reward.failed_parse=none,random",
     "splits": "data.split_seed=0,1",
     "ai_generated": "reward=error,rapo",
 }
