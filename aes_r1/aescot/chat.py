@@ -18,7 +18,7 @@ from aes_r1.aescot.answers import Answer, AnswerText, ReadAnswer, answer_text, p
 from aes_r1.aescot.budget import Budget, Price, TokenBucket
 from aes_r1.aescot.failures import NoAnswer, Refused, ServerGone
 from aes_r1.aescot.journal import Journal
-from aes_r1.data.contents import sha256_of_picture, stamp_of
+from aes_r1.data.contents import sha256_of_picture
 from aes_r1.data.sample import Sample, grid_size, open_picture
 from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import ChatSettings, InputError
@@ -104,7 +104,7 @@ class ChatModel:
             known = next(filter(None, (self.journal.get(key_of_try(attempt, one)) for one in older)), None)
             if known is None and picture and contents is None:
                 async with self._reading:
-                    contents = await asyncio.to_thread(lambda: sha256_of_picture(stamp_of(sample.image)))
+                    contents = await asyncio.to_thread(sha256_of_picture, sample.image)
             key = key_of_try(attempt, contents if picture else False)
             known = known or self.journal.get(key)
             if known is None:

@@ -28,9 +28,13 @@ def stamp_of(image: str) -> Stamp:
     return os.path.realpath(image), status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def sha256_of_picture(image: str) -> str:
+    """Return the SHA-256 of the bytes of the file `image`; raises PictureError. An unchanged file is read once."""
+    return _sha256_of(stamp_of(image))
+
+
 @cache  # several questions are about the same picture
-def sha256_of_picture(stamp: Stamp) -> str:
-    """Return the SHA-256 of the bytes of the file that `stamp` was taken of; raises PictureError."""
+def _sha256_of(stamp: Stamp) -> str:
     try:
         return sha256_of(Path(stamp[0]))
     except OSError as error:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from aes_r1.data.contents import sha256_of_picture
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import Sample, open_listed
-from aes_r1.runs.files import sha256_of
+from aes_r1.data.sample import PictureError, Sample, open_listed
 from aes_r1.settings import InputError
 
 Array = np.ndarray
@@ -120,16 +119,16 @@ def require_enough(count: int, what: str, *, listed: int, limits: Limits) -> Non
 
 def without_copies(train: Sequence[Sample], others: Iterable[Sequence[Sample]]) -> list[Sample]:
     """Return those of `train` that are in no list of `others` byte for byte."""
-    shown = {sha256_of_picture(sample) for samples in others for sample in samples}
-    return [sample for sample in train if sha256_of_picture(sample) not in shown]
+    shown = {listed_contents(sample) for samples in others for sample in samples}
+    return [sample for sample in train if listed_contents(sample) not in shown]
 
 
-def sha256_of_picture(sample: Sample) -> str:
-    """Return the SHA-256 of a picture's file; InputError where it cannot be read."""
+def listed_contents(sample: Sample) -> str:
+    """Return the SHA-256 of the file of a picture in a list; InputError where it cannot be read."""
     try:
-        return sha256_of(Path(sample.image))
-    except OSError as error:
-        raise InputError(f"{sample.image}: {error.strerror}; put the pictures where the list says they are") from error
+        return sha256_of_picture(sample.image)
+    except PictureError as error:
+        raise InputError(f"{error}; put the pictures where the list says they are") from error
 
 
 def number_rows(samples: Sequence[Sample], scores: Sequence[float], how: str, *, mos: Sequence[Any]) -> list[dict]:

@@ -16,7 +16,7 @@ from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample, open_listed
 from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.data.splits import stratified_draw
-from aes_r1.inference.fitted import sha256_of_picture, without_copies
+from aes_r1.inference.fitted import listed_contents, without_copies
 from aes_r1.inference.photograph_facts import Measured, measured, photograph_facts
 from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
@@ -54,7 +54,7 @@ def pretrained_digest(settings: PretrainSettings, max_pixels: int, photographs: 
     Photographs count by what their files hold and how people rated their dimensions, and not by their paths.
     """
     values = as_dict(settings)
-    contents = [(sha256_of_picture(sample), known_ratings(sample)) for sample in photographs]
+    contents = [(listed_contents(sample), known_ratings(sample)) for sample in photographs]
     seen = (PHOTOGRAPHS_VERSION, contents) if values.pop("data") == "photographs" else ()
     return fingerprint(values, max_pixels, pretrain.BASE_MODEL_VERSION, SCENES_VERSION, *seen)
 

@@ -45,9 +45,7 @@ def _contents(job: Job, images: Sequence[str]) -> list[str]:
             log.info("reading %d pictures once, to name what is made of them by what they hold", len(files))
         digests = []
         with _there():
-            for digest in prefetch(
-                files, lambda image: sha256_of_picture(stamp_of(image)), workers=job.settings.data.workers, ahead=64
-            ):
+            for digest in prefetch(files, sha256_of_picture, workers=job.settings.data.workers, ahead=64):
                 digests.append(digest)
                 job.processes.keep_waiting()  # raises where the job should stop
         write_text_atomically(target / "sha256", fingerprint(digests))

@@ -129,7 +129,7 @@ def test_files_are_read_once(root, tmp_path, monkeypatch):  # noqa: F811
     touch(Path(images[0]))
     assert contents_of(job, images) == first
     assert reads == [os.path.realpath(images[0])]
-    contents.sha256_of_picture.cache_clear()  # as in another process
+    contents._sha256_of.cache_clear()  # as in another process
     assert (contents_of(job, images), contents_of(job, images[1:])) == (first, part)
     assert len(reads) == 1, "the store knows them"
 
