@@ -94,6 +94,6 @@ def test_the_fitted_logistic_never_falls():
         assert top > bottom
         if free.x[0] < free.x[1]:
             falling += 1
-        else:
-            assert result["parameters"] == pytest.approx([*free.x[:3], abs(free.x[3])])
+        else:  # the curves are compared: where a valley is flat, its parameters differ from processor to processor
+            assert logistic(scores, *result["parameters"]) == pytest.approx(logistic(scores, *free.x), abs=1e-4)
     assert falling
