@@ -54,7 +54,7 @@ def usage() -> str:
 
 def fail(name: str) -> NoReturn:
     """End with one line that names the nearest command."""
-    from aes_r1.overrides import nearest
+    from aes_r1.config_names import nearest
 
     print(f"aes_r1: {name}: no such command{nearest(name, COMMANDS)}; aes-r1 --help lists them", file=sys.stderr)
     sys.exit(2)

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aes_r1 import announce, overrides
+from aes_r1 import announce, config_names, overrides
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.config_faults import fault_in_config_file
 from aes_r1.points import REASON, Sweep, point_command, run_point
@@ -147,7 +147,7 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print in one line what is wrong with the command line, and exit with code 2."""
         unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
-        near = overrides.nearest(unknown, self._option_string_actions) if unknown.startswith("-") else ""
+        near = config_names.nearest(unknown, self._option_string_actions) if unknown.startswith("-") else ""
         exit_with(2, f"{message}{near}; {self.prog} --help lists the arguments")
 
 

@@ -9,10 +9,10 @@ import argparse
 import importlib
 from pathlib import Path
 
-from aes_r1 import overrides
+from aes_r1 import config_names
 from aes_r1.__main__ import COMMANDS
 from aes_r1.command import OneLineParser, run_argparse
-from aes_r1.overrides import groups, keys
+from aes_r1.config_names import groups, keys
 from aes_r1.settings import (
     CONF,
     DashboardSettings,
@@ -76,7 +76,7 @@ def words(name: str) -> list[str]:
             f"{group}={option}"
             for group in groups(CONF)
             if (name in _RECIPES if group.startswith("+") else group in all_keys)
-            for option in overrides.choices(CONF / group.lstrip("+"))
+            for option in config_names.choices(CONF / group.lstrip("+"))
         ]
         options = ["--help", "--multirun", "--cfg", "job", "--package", *_LAUNCHERS]
         leaf_keys = [key for key in all_keys if not any(other.startswith(f"{key}.") for other in all_keys)]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import os
 import re
 import shlex
-import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, nearest, text_keys
 from aes_r1.settings import InputError, Settings, expanded
 
 # Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
@@ -20,9 +18,6 @@ _PATH_KEYS = (
     *("out", "store", "runs", "analyses", "audit", "data.root", "data.split_by", "model.path", "cold_start.data"),
     *("expert.api_base", "judge.api_base"),
 )
-_NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that are no groups of a recipe
-_ONLY_EXTENDED = ("base", "on_disk")  # files that others of their group extend, and that nobody chooses
-_ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, which are added with a +
 _SOURCES = ("config_path", "config_name", "config_dir")  # options that say which recipe the overrides change
 # Keys of Hydra's own configuration that decide what a job reads and logs; the others decide where jobs run.
 _OF_JOBS = ("hydra.searchpath", "hydra.verbose", "hydra.job_logging", "hydra/job_logging")
@@ -62,7 +57,7 @@ def config_folders(arguments: Sequence[str]) -> list[str]:
 
 def check(arguments: Sequence[str], schema: type = Settings) -> None:
     """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
-    options, texts = _options(), _text_keys(schema)
+    options, texts = _options(), text_keys(schema)
     has_axes = any(argument.lstrip("+").startswith(_WITH_AXES) for argument in arguments)
     has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
     for argument, following in _with_values(arguments):
@@ -231,36 +226,17 @@ def _check_option(argument: str, key: str, value: Any, options: Sequence[str]) -
     are_names = isinstance(value, list) and bool(value) and all(isinstance(one, str) and one for one in value)
     if isinstance(value, dict | list) and not are_names:
         raise InputError(f"{argument}: {key}= names one file of its group; {there_are}")
-    if value is None or isinstance(value, bool | int | float) or value in _ONLY_EXTENDED:
+    if value is None or isinstance(value, bool | int | float) or value in ONLY_EXTENDED:
         raise InputError(f"{argument}: no such option; {there_are}")
-    if are_names and options and key.lstrip("+") not in _ADDED:
+    if are_names and options and key.lstrip("+") not in ADDED:
         raise InputError(
             f"{argument}: {key}= takes one name, and later ones would replace it; give {key}={value[0]}, or "
             f"--multirun {key}={','.join(map(str, value))} for a run of each"
         )
 
 
-def choices(group: Path) -> list[str]:
-    """Return the names that can be chosen in a folder of conf/."""
-    return sorted({path.stem for path in group.glob("*.yaml")} - set(_ONLY_EXTENDED))
-
-
 def _without_plus(group: str) -> str:
     return group.lstrip("+")
-
-
-def _text_keys(schema: type, prefix: str = "") -> set[str]:
-    """Return the dotted keys of `schema` that hold a text."""
-    hints = typing.get_type_hints(schema)
-    text_keys = set()
-    for name in {setting.name for setting in dataclasses.fields(schema)}:
-        kind = hints[name]
-        inner = _dataclass_of(kind)
-        if inner is not None and typing.get_origin(kind) is not list:
-            text_keys |= _text_keys(inner, f"{prefix}{name}.")
-        elif kind is str or set(typing.get_args(kind)) == {str, type(None)}:
-            text_keys.add(f"{prefix}{name}")
-    return text_keys
 
 
 def quoted(key: str, value: str) -> str:
@@ -293,7 +269,7 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
     if match:
         name, package, _ = match[1].partition("@")
         group = name.partition(".")[0]
-        if name in _ADDED:
+        if name in ADDED:
             return f"{name}: it is added to a recipe; give +{name}=.."
         if package and name in groups(conf):
             return f"{match[1]}: a group has one place; give {name}=.."
@@ -306,7 +282,7 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
     if match:
         group, option = match[1], match[2]
         found = [name.strip() for name in match[3].replace("\n", ",").split(",")]
-        options = [name for name in found if name and name not in _ONLY_EXTENDED]
+        options = [name for name in found if name and name not in ONLY_EXTENDED]
         return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
     match = re.search(r"Error merging override ([^=]*)=(.*)", message)
     if match:
@@ -322,84 +298,3 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
             "a run for each: add --multirun"
         )
     return None
-
-
-def check_keys(values: dict[str, Any], schema: type, conf: Path) -> None:
-    """Raise InputError for a key of `values` that the dataclass `schema` lacks, and name the nearest that it has."""
-    name = _unknown_key(values, schema, "")
-    if name is not None and name.partition(".")[0] in _ADDED:
-        raise InputError(
-            f"config key {name}: a file of {name.partition('.')[0]}/ needs the first line # @package _global_, "
-            "and keys with values below it"
-        )
-    if name is not None:
-        raise InputError(f"config key {name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}")
-
-
-def _unknown_key(values: dict[str, Any], schema: type, prefix: str) -> str | None:
-    types = typing.get_type_hints(schema)
-    for key, value in values.items():
-        if key not in types:
-            return f"{prefix}{key}"
-        inner = _dataclass_of(types[key])
-        for item in value if isinstance(value, list) else [value]:
-            if inner is not None and isinstance(item, dict):
-                unknown = _unknown_key(item, inner, f"{prefix}{key}.")
-                if unknown is not None:
-                    return unknown
-    return None
-
-
-def keys(schema: type, prefix: str = "") -> list[str]:
-    """Return the dotted keys of a settings dataclass, groups included."""
-    names = []
-    for name, kind in typing.get_type_hints(schema).items():
-        if not any(setting.name == name for setting in dataclasses.fields(schema)):
-            continue
-        names.append(f"{prefix}{name}")
-        inner = _dataclass_of(kind)
-        if inner is not None and typing.get_origin(kind) is not list:
-            names += keys(inner, f"{prefix}{name}.")
-    return names
-
-
-def groups(conf: Path) -> list[str]:
-    """Return the groups of a recipe as a command line names them; those outside the defaults list begin with +."""
-    names = sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name not in _NO_GROUPS)
-    return [f"+{name}" if name in _ADDED else name for name in names]
-
-
-def _dataclass_of(kind: Any) -> type | None:
-    """Return the dataclass in a type: itself, in a list, or beside None."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return kind
-    return next((inner for inner in map(_dataclass_of, typing.get_args(kind)) if inner is not None), None)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; nearest: .." with the known names that are spelled or end like `name`, or an empty text."""
-    known = list(known)
-    group, _, last = name.rpartition(".")
-    siblings = [candidate for candidate in known if group and candidate.startswith(f"{group}.")]
-    if siblings and (similar := difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)):
-        return f"; nearest: {similar[0]}"
-    close = (
-        [candidate for candidate in known if candidate.rpartition(".")[2] == last and candidate != name]
-        if len(last) > 1
-        else []
-    )
-    if len(close) != 1:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75) or close
-    if not close:
-        ends = {candidate.rpartition(".")[2]: candidate for candidate in known}
-        close = [ends[candidate] for candidate in difflib.get_close_matches(last, ends, n=1, cutoff=0.75)]
-    if not close:  # learning_rate is lr
-        initials = "".join(word[:1] for word in last.split("_"))
-        close = [
-            candidate
-            for candidate in known
-            if len(initials) > 1 and candidate == f"{name.removesuffix(last)}{initials}"
-        ]
-    if not close:
-        close = difflib.get_close_matches(name, known, n=1)
-    return f"; nearest: {', '.join(close[:3])}" if close else ""

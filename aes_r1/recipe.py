@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aes_r1 import overrides
+from aes_r1 import config_names
 from aes_r1.runs.identity import fingerprint, run_fingerprint
 from aes_r1.settings import CONF, InputError, Settings, build, values_of
 
@@ -17,7 +17,7 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
     if schema is Settings:
         values.pop("plan", None)  # recipes for one kind of card hold what aes_r1.plan assumes of it
     _expand_sets(values)  # first, because it moves the short key `also` to its place
-    overrides.check_keys(values, schema, CONF)
+    config_names.check_keys(values, schema, CONF)
     return build(schema, values)
 
 
@@ -47,7 +47,7 @@ def _listed(key: str, entries: Any) -> list:
 def _data_set(entry: Any) -> dict:
     """Return the settings of a further set: a file of conf/data by name, or a mapping with that name and its keys."""
     values = {"name": entry} if isinstance(entry, str) else dict(entry)
-    known = overrides.choices(CONF / "data")
+    known = config_names.choices(CONF / "data")
     if values.get("name") not in known:
         raise InputError(f"also={values.get('name')}: no such data set; there are {', '.join(known)}")
     return {**group_values("data", values["name"]), **values}
@@ -76,7 +76,7 @@ def _run_hash(*, _root_: Any) -> str:
         if key not in ("hydra", "out", "experiment", "plan")
     }
     try:
-        overrides.check_keys(values, Settings, CONF)
+        config_names.check_keys(values, Settings, CONF)
         _expand_sets(values)
         return run_fingerprint(build(Settings, values))
     except InputError:

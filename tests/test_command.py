@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1 import command, overrides
+from aes_r1 import command, config_names
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.model import tiny
 from aes_r1.runs.folder import RunFolder
@@ -25,7 +25,7 @@ from tests.recipes import composed, composed_evaluate
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
-EXTENDED = {(group, option) for group in GROUPS for option in overrides._ONLY_EXTENDED}
+EXTENDED = {(group, option) for group in GROUPS for option in config_names.ONLY_EXTENDED}
 OPTIONS = [
     (group, path.stem)
     for group in GROUPS

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from aes_r1 import overrides
+from aes_r1 import config_names
 from aes_r1.config_faults import fault_in_config_file
 from aes_r1.settings import CONF, InputError, Settings
 from tests import processes
@@ -76,7 +76,7 @@ def test_an_error_that_was_raised_elsewhere_is_not_explained(raise_error):
 @pytest.mark.parametrize("group", ["experiment", "sweeps", "debug"])
 def test_a_recipe_without_its_package_says_which_line_it_needs(group):
     with pytest.raises(InputError, match=rf"config key {group}: a file of {group}/ needs the first line # @package _g"):
-        overrides.check_keys({group: {"seed": 1}}, Settings, CONF)
+        config_names.check_keys({group: {"seed": 1}}, Settings, CONF)
 
 
 @pytest.mark.slow

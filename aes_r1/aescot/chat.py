@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
-import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from aes_r1.aescot.answers import Answer, AnswerText, ReadAnswer, answer_text, permanent_failure
-from aes_r1.aescot.budget import Budget, Price, TokenBucket
+from aes_r1.aescot.budget import Budget, TokenBucket
 from aes_r1.aescot.failures import NoAnswer, Refused, ServerGone
 from aes_r1.aescot.journal import Journal
+from aes_r1.aescot.provider import (
+    affordable_price,
+    bypass_proxy_for_loopback,
+    check_certificates,
+    key_of,
+    litellm_library,
+    litellm_name,
+    without_keys,
+)
+from aes_r1.aescot.question import data_url, picture_tokens, tokens_in
 from aes_r1.data.contents import sha256_of_picture
-from aes_r1.data.sample import Sample, grid_size, open_picture
+from aes_r1.data.sample import Sample
 from aes_r1.runs.identity import fingerprint
-from aes_r1.settings import ChatSettings, InputError
+from aes_r1.settings import ChatSettings
 
-SIDE_FACTOR = 28  # patch size times merge size of Qwen2.5-VL: the picture is sent as training shows it
 FAILURES_IN_A_ROW = 20  # after so many failed calls the server counts as gone, because no single picture explains them
 UNREADABLE_IN_A_ROW = 20  # after so many unreadable answers no answer is asked for again
 # Notes in the journal, in the place of a further answer, that none is asked for.
@@ -196,7 +200,7 @@ class ChatModel:
 
     def _litellm_router(self) -> Any:
         if self._router is None:
-            litellm = _litellm()
+            litellm = litellm_library()
             settings = self.settings
             check_certificates()
             bypass_proxy_for_loopback(settings.api_base)
@@ -230,7 +234,7 @@ class ChatModel:
     def _wants_schema(self) -> bool:
         if self.settings.response_format != "auto":
             return self.settings.response_format == "always"
-        return bool(_litellm().supports_response_schema(model=self.model))
+        return bool(litellm_library().supports_response_schema(model=self.model))
 
     def _row_of_response(
         self, role: str, sample: Sample, response: Any, seconds: float, estimate: int
@@ -287,116 +291,7 @@ class ChatModel:
         return (text.splitlines() or [""])[0].replace("litellm.", "")[:200]
 
 
-def bypass_proxy_for_loopback(api_base: str | None) -> None:
-    """Bypass the environment's proxy for a server on this machine; a proxy would look for it on its own machine."""
-    host = urlsplit(api_base or "").hostname
-    if host is None or not (host == "localhost" or host.startswith("127.") or host == "::1"):
-        return
-    for name in ("NO_PROXY", "no_proxy"):
-        hosts = [part for part in os.environ.get(name, "").split(",") if part]
-        if host not in hosts and "*" not in hosts:
-            os.environ[name] = ",".join([*hosts, host])
-
-
-def check_certificates() -> None:
-    """Raise InputError where the environment names certificate files that do not exist.
-
-    The libraries would fail with a traceback.
-    """
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
-        path = os.environ.get(name)
-        if path and not os.path.exists(path):
-            raise InputError(f"{name}={path}: there is no such file; unset it, or give the file of certificates")
-
-
-def litellm_name(settings: ChatSettings) -> str:
-    """Return the model's name for litellm.
-
-    Behind api_base it speaks the OpenAI protocol unless its name says otherwise.
-    """
-    model = settings.model or ""
-    if settings.api_base and model.split("/")[0] not in _litellm().provider_list:
-        return f"openai/{model}"
-    return model
-
-
-def key_of(settings: ChatSettings) -> str | None:
-    """Return the API key, which only the environment may hold; a private server may need none."""
-    group, name = settings.group, settings.api_key_env
-    if name is not None:
-        if not os.environ.get(name):
-            raise InputError(f"{group}.api_key_env={name}: this environment variable is not set; set it to the key")
-        return os.environ[name]
-    if settings.api_base:
-        return os.environ.get("OPENAI_API_KEY") or "none"
-    missing = _litellm().validate_environment(litellm_name(settings))["missing_keys"]
-    if missing:
-        raise InputError(
-            f"{group}.model={settings.model}: set {' and '.join(missing)} in the environment, or {group}.api_base"
-        )
-    return None
-
-
-def price_of(settings: ChatSettings) -> Price | None:
-    """Return the price that the settings give, else litellm's list, else None."""
-    if settings.input_usd_per_million is not None and settings.output_usd_per_million is not None:
-        return Price(settings.input_usd_per_million / 1e6, settings.output_usd_per_million / 1e6)
-    listed = None if settings.api_base else _litellm().model_cost.get(litellm_name(settings))
-    if not listed or listed.get("input_cost_per_token") is None:
-        return None
-    return Price(listed["input_cost_per_token"], listed.get("output_cost_per_token") or 0.0)
-
-
-def affordable_price(settings: ChatSettings) -> Price | None:
-    """Return the price; it must be known where a price ceiling is set."""
-    price, group = price_of(settings), settings.group
-    if settings.max_usd is not None and price is None:
-        raise InputError(
-            f"{group}.max_usd={settings.max_usd}: the price of {settings.model} is not known; give "
-            f"{group}.input_usd_per_million and {group}.output_usd_per_million (0 for a server of your own)"
-        )
-    return price
-
-
-def without_keys(text: str, settings: ChatSettings) -> str:
-    """Return `text` without any secret of the environment that a server may have repeated."""
-    for name, value in os.environ.items():
-        secret = name == settings.api_key_env or name.endswith(("_KEY", "_TOKEN", "_SECRET"))
-        if secret and len(value) >= 8:
-            text = text.replace(value, f"${name}")
-    return text
-
-
-def data_url(path: str, max_pixels: int) -> tuple[str, tuple[int, int]]:
-    """Return a picture at the training resolution as a JPEG data URL, and its size; raises PictureError."""
-    picture = open_picture(path)
-    size = grid_size(*picture.size, max_pixels=max_pixels, factor=SIDE_FACTOR)
-    stream = io.BytesIO()
-    picture.resize(size).save(stream, "JPEG", quality=95)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", size
-
-
 def _counted(usage: Any, name: str) -> int:
     """Return the tokens that a server counted; 0 where it counted none, or what can be no count."""
     count = getattr(usage, name, 0)
     return count if isinstance(count, int) and count > 0 else 0
-
-
-def tokens_in(text: str) -> int:
-    """Return a high estimate of the number of tokens in English text."""
-    return len(text) // 3 + 8
-
-
-def picture_tokens(width: int, height: int) -> int:
-    """Return the higher of two published rules: 85 + 170 per 512-pixel tile, and one token per 28 x 28 pixels."""
-    return max(85 + 170 * math.ceil(width / 512) * math.ceil(height / 512), math.ceil(width * height / SIDE_FACTOR**2))
-
-
-def _litellm() -> Any:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches a price list on import
-    import litellm
-
-    litellm.suppress_debug_info = True
-    litellm.telemetry = False
-    litellm.drop_params = True  # parameters that a model does not know, such as temperature, are left out
-    return litellm

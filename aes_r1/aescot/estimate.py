@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aes_r1.aescot.chat import SIDE_FACTOR, affordable_price, key_of, picture_tokens, tokens_in
+from aes_r1.aescot.provider import affordable_price, key_of
+from aes_r1.aescot.question import SIDE_FACTOR, picture_tokens, tokens_in
 from aes_r1.aescot.quotas import QuotaSampler, read_quotas
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import expert_prompt, judge_prompt, rating_prompt

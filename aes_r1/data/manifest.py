@@ -27,7 +27,7 @@ from aes_r1.settings import InputError
 
 BATCH = 5000  # rows held at once while a manifest is turned into Arrow
 # Raised whenever more is refused, because an Arrow file that was checked by fewer rules must be made anew.
-RULES = 3
+RULES = 4
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
@@ -128,6 +128,7 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a manifest by the names of Sample's fields; attributes are JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
     line_of: dict[str, dict[str, int]] = defaultdict(dict)  # by data set and id
+    first_of: dict[str, dict[str, tuple[int, Sample]]] = defaultdict(dict)  # by data set and path
     line_number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -149,6 +150,11 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
                         f"{path}, lines {earlier} and {line_number}: both have id={sample.id} of {sample.dataset}; "
                         "give each picture an id of its own, or take one out"
                     )
+                if by_user:
+                    first_line, first = first_of[sample.dataset].setdefault(
+                        os.path.normpath(sample.image), (line_number, sample)
+                    )
+                    _check_one_opinion(f"{path}, lines {first_line} and {line_number}", first, sample)
                 yield {
                     **vars(sample),
                     "attributes": json.dumps(sample.attributes, ensure_ascii=False) if sample.attributes else "{}",
@@ -218,6 +224,17 @@ def _check_names(sample: Sample) -> None:
     fault = attributes_fault(sample.attributes, sample.dataset)
     if fault is not None:
         raise _Fault(fault)
+
+
+def _check_one_opinion(where: str, first: Sample, again: Sample) -> None:
+    """Raise InputError where two rows of one picture contradict each other; equal ones only count it twice."""
+    for name, contradiction in (("mos", "two opinions"), ("split", "two splits")):
+        values = getattr(first, name), getattr(again, name)
+        if values[0] != values[1]:
+            raise InputError(
+                f"{where}: {again.image} of {again.dataset} has {contradiction} ({name}={values[0]} in id {first.id}, "
+                f"{values[1]} in id {again.id}); keep one of them"
+            )
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.aescot.chat import affordable_price, key_of
+from aes_r1.aescot.provider import affordable_price, key_of
 from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, require_opinions, root_of

@@ -42,7 +42,7 @@ def load_reward(named: str) -> CustomReward:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the file is the user's own code, which may raise anything
+    except (Exception, SystemExit) as error:  # the file is the user's own code, which may raise anything
         raise InputError(f"reward.custom={named}: {_said(error, path)}; mend the file") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -68,7 +68,7 @@ def custom_reward(
     try:
         answer = function(scores.detach().float().cpu(), texts, samples)
         rewards = torch.as_tensor(answer, dtype=torch.float32).detach().cpu()
-    except Exception as error:  # the function is the user's own code, which may raise anything
+    except (Exception, SystemExit) as error:  # the function is the user's own code, which may raise anything
         raise InputError(f"reward.custom={named}: {_said(error, path)}; mend the function") from error
     if rewards.shape != scores.shape:
         raise InputError(
@@ -84,7 +84,7 @@ def custom_reward(
     return rewards
 
 
-def _said(error: Exception, path: Path) -> str:
+def _said(error: BaseException, path: Path) -> str:
     """Return the exception in one line, with the line of the user's file that it comes from."""
     inside = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"line {inside[-1]}: " if inside else ""

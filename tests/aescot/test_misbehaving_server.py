@@ -18,7 +18,7 @@ import pytest
 from chat_server import FAULTS, running
 from PIL import Image
 
-from aes_r1.aescot.chat import data_url
+from aes_r1.aescot.question import data_url
 from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.runs.files import read_rows

@@ -19,9 +19,11 @@ from test_reading import VERDICT, WHOLE
 from aes_r1 import distill
 from aes_r1.aescot import pixels_expert
 from aes_r1.aescot.build import build_aescot
-from aes_r1.aescot.chat import GIVEN_UP, UNREADABLE_IN_A_ROW, ChatModel, _litellm, tokens_in
+from aes_r1.aescot.chat import GIVEN_UP, UNREADABLE_IN_A_ROW, ChatModel
 from aes_r1.aescot.failures import Refused, ServerGone
 from aes_r1.aescot.journal import Journal
+from aes_r1.aescot.provider import litellm_library
+from aes_r1.aescot.question import tokens_in
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import judge_prompt
 from aes_r1.runs.files import read_rows
@@ -79,7 +81,7 @@ class Server:
 
 @pytest.fixture
 def serve(monkeypatch) -> Iterator[Callable[[Callable[[str, int], Sent]], Server]]:
-    litellm = _litellm()
+    litellm = litellm_library()
     monkeypatch.setattr(litellm.utils, "INITIAL_RETRY_DELAY", 0.0)
     monkeypatch.setattr(litellm.utils, "JITTER", 0.0)
     started = []

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from chat_server import never_rated, rating_of, running
 
-from aes_r1.aescot.chat import _litellm
 from aes_r1.aescot.failures import Refused, ServerGone
+from aes_r1.aescot.provider import litellm_library
 from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import RATING_PROMPT, answer, question_of, rating_prompt
@@ -27,7 +27,7 @@ TEXTS = [
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    litellm = _litellm()
+    litellm = litellm_library()
     monkeypatch.setattr(litellm.utils, "INITIAL_RETRY_DELAY", 0.0)
     monkeypatch.setattr(litellm.utils, "JITTER", 0.0)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)

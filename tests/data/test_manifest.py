@@ -207,6 +207,29 @@ def test_the_file_of_earlier_rules_is_deleted_and_that_of_another_manifest_is_no
     assert len(set(place.glob("*.arrow"))) == 2
 
 
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"mos": 0.9}, "has two opinions (mos=0.25 in id 1, 0.9 in id again); keep one of them"),
+        ({"split": "test"}, "has two splits (split=train in id 1, test in id again); keep one of them"),
+        ({"mos": None}, "has two opinions (mos=0.25 in id 1, None in id again); keep one of them"),
+    ],
+)
+def test_two_rows_of_one_picture_may_not_contradict_each_other(tmp_path, changed, fault):
+    """Which of the two opinions is right cannot be guessed, and a picture of both splits would be learned by heart."""
+    rows = [*samples(4), *samples(4, "other")]
+    rows[1] = replace(rows[1], image="/p/one.png")
+    again = replace(rows[1], id="again")
+    write_manifest([*rows, again], tmp_path / "m.jsonl")
+    assert len(read_manifest(tmp_path / "m.jsonl")) == 9, "the same row twice counts twice"
+    for image in (again.image, again.image.replace("/p/", "/p/./")):
+        write_manifest([*rows, replace(again, image=image, **changed)], tmp_path / "m.jsonl")
+        with pytest.raises(InputError) as raised:
+            read_manifest(tmp_path / "m.jsonl")
+        assert str(raised.value) == f"{tmp_path}/m.jsonl, lines 2 and 9: {image} of mine {fault}"
+        assert len(read_run_manifest(tmp_path / "m.jsonl")) == 9
+
+
 def test_two_rows_may_not_have_one_id(tmp_path):
     """One of them would vanish from every measure; another set may use the same ids."""
     rows = [*samples(3), *samples(3, "other")]
@@ -262,7 +285,7 @@ def test_a_manifest_in_another_encoding_is_one_line(tmp_path):
 
 def test_validation_is_carved_for_every_set_that_has_none(tmp_path):
     rows = samples(100, "one") + samples(10, "one", "test") + samples(60, "two") + samples(7, "two", "validation")
-    rows = [replace(one, id=f"{one.split} {one.id}") for one in rows]
+    rows = [replace(one, id=f"{one.split} {one.id}", image=f"/{one.split}{one.image}") for one in rows]
     write_manifest(rows, tmp_path / "m.jsonl")
     data = DataSettings("manifest", str(tmp_path / "m.jsonl"))
     result = {

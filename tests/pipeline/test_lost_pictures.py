@@ -14,8 +14,8 @@ import torch
 
 import aes_r1
 from aes_r1 import train
-from aes_r1.aescot.chat import data_url
 from aes_r1.aescot.failures import ServerGone
+from aes_r1.aescot.question import data_url
 from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.data.edits import edited_sample
 from aes_r1.data.pairs import Pair

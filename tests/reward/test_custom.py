@@ -39,6 +39,10 @@ def reward(scores, texts, samples):
     [
         ("def reward(scores, texts, samples):\n    return scores[5]", r"line 2: IndexError: .*; mend the function"),
         ("class Mine(Exception): ...\ndef reward(a, b, c):\n    raise Mine('no\\nserver')", "line 3: Mine: no server;"),
+        (
+            "import sys\ndef reward(a, b, c):\n    sys.exit('no model')",
+            "line 3: SystemExit: no model; mend the function",
+        ),
         ("def reward(a, b, c): return 'high'", "mend the function"),
         ("def reward(a, b, c): return None", "mend the function"),
         ("def reward(a, b, c): return [[1, 2], [3]]", "mend the function"),
@@ -65,6 +69,7 @@ def test_what_it_returns_is_checked(tmp_path, text, said):
         ("def reward(scores): ...", "reward", r"three arguments \(too many positional arguments\); give def reward\("),
         ("def reward(a, b, c, d): ...", "reward", r"three arguments \(missing a required argument: 'd'\)"),
         ("import no_such_package", "reward", "line 1: ModuleNotFoundError: No module named 'no_such_package'"),
+        ("import sys\nsys.exit(1)", "reward", "line 2: SystemExit: 1; mend the file"),
         ("def reward(:", "reward", "SyntaxError"),
     ],
 )

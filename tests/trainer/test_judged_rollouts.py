@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from aes_r1.aescot.chat import _litellm
 from aes_r1.aescot.failures import ServerGone
+from aes_r1.aescot.provider import litellm_library
 from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT, answer, parse_critique, parse_score, rating_prompt
@@ -31,7 +31,7 @@ GONE = "http://127.0.0.1:9/v1"  # where nobody answers
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    litellm = _litellm()
+    litellm = litellm_library()
     monkeypatch.setattr(litellm.utils, "INITIAL_RETRY_DELAY", 0.0)
     monkeypatch.setattr(litellm.utils, "JITTER", 0.0)
 

@@ -1,0 +1,116 @@
+"""What a command line may name: keys, groups and options of the recipes, and the nearest of them to a mistyped one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from aes_r1.settings import InputError
+
+_NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that are no groups of a recipe
+ONLY_EXTENDED = ("base", "on_disk")  # files that others of their group extend, and that nobody chooses
+ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, which are added with a +
+
+
+def keys(schema: type, prefix: str = "") -> list[str]:
+    """Return the dotted keys of a settings dataclass, groups included."""
+    names = []
+    for name, kind in typing.get_type_hints(schema).items():
+        if not any(setting.name == name for setting in dataclasses.fields(schema)):
+            continue
+        names.append(f"{prefix}{name}")
+        inner = _dataclass_of(kind)
+        if inner is not None and typing.get_origin(kind) is not list:
+            names += keys(inner, f"{prefix}{name}.")
+    return names
+
+
+def text_keys(schema: type, prefix: str = "") -> set[str]:
+    """Return the dotted keys of `schema` that hold a text."""
+    hints = typing.get_type_hints(schema)
+    found = set()
+    for name in {setting.name for setting in dataclasses.fields(schema)}:
+        kind = hints[name]
+        inner = _dataclass_of(kind)
+        if inner is not None and typing.get_origin(kind) is not list:
+            found |= text_keys(inner, f"{prefix}{name}.")
+        elif kind is str or set(typing.get_args(kind)) == {str, type(None)}:
+            found.add(f"{prefix}{name}")
+    return found
+
+
+def _dataclass_of(kind: Any) -> type | None:
+    """Return the dataclass in a type: itself, in a list, or beside None."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return kind
+    return next((inner for inner in map(_dataclass_of, typing.get_args(kind)) if inner is not None), None)
+
+
+def groups(conf: Path) -> list[str]:
+    """Return the groups of a recipe as a command line names them; those outside the defaults list begin with +."""
+    names = sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name not in _NO_GROUPS)
+    return [f"+{name}" if name in ADDED else name for name in names]
+
+
+def choices(group: Path) -> list[str]:
+    """Return the names that can be chosen in a folder of conf/."""
+    return sorted({path.stem for path in group.glob("*.yaml")} - set(ONLY_EXTENDED))
+
+
+def check_keys(values: dict[str, Any], schema: type, conf: Path) -> None:
+    """Raise InputError for a key of `values` that the dataclass `schema` lacks, and name the nearest that it has."""
+    name = _unknown_key(values, schema, "")
+    if name is not None and name.partition(".")[0] in ADDED:
+        raise InputError(
+            f"config key {name}: a file of {name.partition('.')[0]}/ needs the first line # @package _global_, "
+            "and keys with values below it"
+        )
+    if name is not None:
+        raise InputError(f"config key {name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}")
+
+
+def _unknown_key(values: dict[str, Any], schema: type, prefix: str) -> str | None:
+    types = typing.get_type_hints(schema)
+    for key, value in values.items():
+        if key not in types:
+            return f"{prefix}{key}"
+        inner = _dataclass_of(types[key])
+        for item in value if isinstance(value, list) else [value]:
+            if inner is not None and isinstance(item, dict):
+                unknown = _unknown_key(item, inner, f"{prefix}{key}.")
+                if unknown is not None:
+                    return unknown
+    return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; nearest: .." with the known names that are spelled or end like `name`, or an empty text."""
+    known = list(known)
+    group, _, last = name.rpartition(".")
+    siblings = [candidate for candidate in known if group and candidate.startswith(f"{group}.")]
+    if siblings and (similar := difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)):
+        return f"; nearest: {similar[0]}"
+    close = (
+        [candidate for candidate in known if candidate.rpartition(".")[2] == last and candidate != name]
+        if len(last) > 1
+        else []
+    )
+    if len(close) != 1:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75) or close
+    if not close:
+        ends = {candidate.rpartition(".")[2]: candidate for candidate in known}
+        close = [ends[candidate] for candidate in difflib.get_close_matches(last, ends, n=1, cutoff=0.75)]
+    if not close:  # learning_rate is lr
+        initials = "".join(word[:1] for word in last.split("_"))
+        close = [
+            candidate
+            for candidate in known
+            if len(initials) > 1 and candidate == f"{name.removesuffix(last)}{initials}"
+        ]
+    if not close:
+        close = difflib.get_close_matches(name, known, n=1)
+    return f"; nearest: {', '.join(close[:3])}" if close else ""
