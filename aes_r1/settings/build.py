@@ -66,7 +66,7 @@ def build(schema: type, config: Any) -> Any:
         if not math.isfinite(number):
             raise InputError(f"{key}={number}: must be a finite number")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+        return OmegaConf.to_object(OmegaConf.merge(_structured(schema), config))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or _group_without_keys(schema, config)
         reason = str(error).splitlines()[0]
@@ -81,6 +81,14 @@ def build(schema: type, config: Any) -> Any:
         if "is not a ListConfig" in reason:
             raise InputError(f"{key}: must be a list, as {key}=[..,..]") from error
         raise InputError(f"config key {key}: {reason}") from error
+
+
+@cache
+def _structured(schema: type) -> Any:
+    """Return the dataclass `schema` as OmegaConf's node, which merging copies; it takes a third of the time of both."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(schema)
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
