@@ -80,8 +80,8 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
         if name not in options:
             key = name.lstrip("-")
             if key in known or key in _ADDED:
-                given = shlex.quote(f"{_typed(key)}{value}") if equals else f"{_typed(key)}VALUE"
-                raise InputError(f"{argument}: a setting has no dashes; give {given}")
+                setting = shlex.quote(f"{_typed(key)}{value}") if equals else f"{_typed(key)}VALUE"
+                raise InputError(f"{argument}: a setting has no dashes; give {setting}")
             raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
         option = options[name]
         value = value if equals else next(iter(following), "")
