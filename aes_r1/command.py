@@ -15,6 +15,7 @@ import locale
 import logging
 import os
 import secrets
+import shlex
 import signal
 import sys
 import threading
@@ -144,11 +145,29 @@ class OneLineParser(argparse.ArgumentParser):
         options.setdefault("epilog", f"examples:{lines}" if examples else None)
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, and remember what was typed for the message of an error."""
+        self._typed = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Print in one line what is wrong with the command line, and exit with code 2."""
         unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
         near = config_names.nearest(unknown, self._option_string_actions) if unknown.startswith("-") else ""
+        if "arguments are required" in message:
+            message += "".join(f"; {fault}" for fault in self._misspelled())
         exit_with(2, f"{message}{near}; {self.prog} --help lists the arguments")
+
+    def _misspelled(self) -> list[str]:
+        """Say which typed arguments are no options: one of them is likely to be the one that is missed."""
+        options, faults = self._option_string_actions, []
+        for argument in self._typed:
+            name, equals, value = argument.partition("=")
+            if argument.startswith("--") and not any(option.startswith(name) for option in options):
+                faults.append(f"{name}: no such option{config_names.nearest(name, options)}")
+            elif equals and f"--{name}" in options:
+                faults.append(f"{argument}: an option has dashes; give {shlex.quote(f'--{name}')} {shlex.quote(value)}")
+        return faults
 
 
 def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int]) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,13 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
     options, texts = _options(), text_keys(schema)
     has_axes = any(argument.lstrip("+").startswith(_WITH_AXES) for argument in arguments)
     has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
+    known = {*texts, *keys(schema)}
     for argument, following in _with_values(arguments):
         if not has_out:
             _check_sweep_folder(argument)
         if not argument.startswith("-"):
+            if argument in known or argument in ADDED:
+                raise InputError(f"{argument}: a setting without a value; give {_typed(argument)}VALUE, without blanks")
             _check_axis(argument, has_axes=has_axes)
             _check_override(argument, texts)
             _check_plan(argument, schema)
@@ -71,8 +74,9 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
         name, equals, value = argument.partition("=")
         if name not in options:
             key = name.lstrip("-")
-            if equals and (key in texts or key in keys(schema)):
-                raise InputError(f"{argument}: a setting has no dashes; give {shlex.quote(f'{key}={value}')}")
+            if key in known or key in ADDED:
+                setting = shlex.quote(f"{_typed(key)}{value}") if equals else f"{_typed(key)}VALUE"
+                raise InputError(f"{argument}: a setting has no dashes; give {setting}")
             raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
         option = options[name]
         value = value if equals else next(iter(following), "")
@@ -83,6 +87,11 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
         given = 1 if equals else 1 + len(following)
         if option.dest == "experimental_rerun" and len(arguments) > given:
             raise InputError(f"{name}: Hydra would ignore every other argument; give it alone, or leave it out")
+
+
+def _typed(key: str) -> str:
+    """Return how an override of `key` begins: a group outside the defaults list takes a +."""
+    return f"+{key}=" if key in ADDED else f"{key}="
 
 
 def _options() -> dict[str, Any]:
@@ -153,12 +162,21 @@ def _check_plan(argument: str, schema: type) -> None:
         raise InputError(f"{argument}: `aes-r1 plan` alone reads {key}; leave it out")
 
 
-def check_used(arguments: Iterable[str], settings: Any) -> None:
-    """Raise InputError for an override that another one of the settings composed with it makes void."""
+def check_used(arguments: Collection[str], settings: Any) -> None:
+    """Raise InputError for an override without the effect that is meant, because of the settings composed with it."""
     steps = settings.trainer.max_steps if hasattr(settings, "trainer") else None
     for argument in arguments:
         if steps is not None and argument.lstrip("+").startswith("trainer.epochs="):
             raise InputError(f"{argument}: trainer.max_steps={steps} decides; give trainer.max_steps=null, too")
+        if argument.lstrip("+").startswith("plan.card=") and (absent := _numbers_of_a_card(arguments)):
+            needed = " and ".join(absent)
+            raise InputError(f"{argument}: is a name for the output alone; give {needed} of that card, too")
+
+
+def _numbers_of_a_card(arguments: Collection[str]) -> list[str]:
+    """Return the keys of a card's speed that `arguments` leave to the recipe, which has those of another card."""
+    given = {argument.lstrip("+").partition("=")[0] for argument in arguments}
+    return [key for key in ("plan.peak_tflops", "plan.bandwidth_gb_s") if key not in given]
 
 
 def _alternatives(value: str, override: Any) -> list[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aes_r1 import command, overrides
 from aes_r1.recipe import to_settings
-from aes_r1.settings import EvaluateSettings, InputError, PrepareSettings, Settings
+from aes_r1.settings import EvaluateSettings, InputError, PlanSettings, PrepareSettings, Settings
 from aes_r1.trainer.step_images import rapo_steps
 from tests.recipes import composed
 from tests.test_command import train
@@ -142,6 +142,13 @@ def test_what_hydra_reads_as_it_is_meant_passes(argument):
         ("-z", "no such option"),
         ("a b", "not KEY=VALUE"),
         ("--seed=1", "a setting has no dashes; give seed=1"),
+        ("--seed", "a setting has no dashes; give seed=VALUE"),
+        ("--trainer.max_steps", "a setting has no dashes; give trainer.max_steps=VALUE"),
+        ("--experiment=rapo", "a setting has no dashes; give +experiment=rapo"),
+        ("--experiment", "a setting has no dashes; give +experiment=VALUE"),
+        ("--sweeps=a b", "a setting has no dashes; give '+sweeps=a b'"),
+        ("trainer.max_steps", "a setting without a value; give trainer.max_steps=VALUE, without blanks"),
+        ("experiment", "a setting without a value; give +experiment=VALUE, without blanks"),
         ("-data.root=x y", "give 'data.root=x y'"),
         (" seed=1", "white space around a key; give seed=1"),
         ("seed =1", "give seed=1"),
@@ -292,6 +299,21 @@ def test_passes_are_refused_where_steps_decide(key, others, steps):
     settings = composed(*whole)
     overrides.check_used(whole, settings)
     assert rapo_steps(1600, settings.trainer) == math.ceil(1600 * 10 / settings.trainer.images_per_step)
+
+
+def test_the_name_of_a_card_is_refused_without_its_speed():
+    """Else the numbers of the recipe's own card would stand under the name of another."""
+    speed = ["plan.peak_tflops=121", "plan.bandwidth_gb_s=300"]
+    for given, absent in (
+        ([], "plan.peak_tflops and plan.bandwidth_gb_s"),
+        (speed[:1], "plan.bandwidth_gb_s"),
+        (speed[1:], "plan.peak_tflops"),
+    ):
+        with pytest.raises(InputError) as caught:
+            overrides.check_used(["plan.card=L4", *given], PlanSettings())
+        assert str(caught.value) == f"plan.card=L4: is a name for the output alone; give {absent} of that card, too"
+    overrides.check_used(["plan.card=L4", *speed], PlanSettings())
+    overrides.check_used(["plan.memory_gb=22"], PlanSettings())
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_all_readable_is_exit_code_0_in_csv_and_table(photos, talking_run, monke
     code, table, _ = run(monkeypatch, capsys, name, "--model", talking_run)
     assert code == 0
     assert f"{float(row[1]):.2f}" in table
-    assert "light and shadow plain light." in table
+    assert "light and shadow: plain light." in table
     assert verdict.judgement in table
     assert "holds the mean opinion of 9 in 10 pictures like those of folder/test" in table
 

@@ -61,7 +61,13 @@ def load_samples(
         samples = _samples_of_labels(data, split, seed)
     samples = stratified_draw(samples, data.limit, seed)
     if not samples:
-        raise InputError(f"data={data.name}: the {split} split is empty; check data.root={data.root} and data.split")
+        way_out = f"check data.root={data.root} and data.split"
+        if data.name == "folder" and data.split_by == "official":
+            way_out = (
+                f"write {split} in the column split of some rows of the labels in {data.root}, where an empty cell is "
+                "train; without that column a seeded 70:10:20 of the pictures decides"
+            )
+        raise InputError(f"data={data.name}: the {split} split is empty; {way_out}")
     return samples
 
 

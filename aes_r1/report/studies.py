@@ -217,4 +217,6 @@ def analysis(study: str, analyses: Path) -> str:
     table = analyses / study / "results" / "table.md"
     if table.exists():
         return table.read_text(encoding="utf-8")
+    if not (analyses / study).is_dir():
+        return f"No analysis: there is no study at {analyses / study}; give analyses=DIR of another folder."
     return f"No analysis at {table}: run the study's analyse.py, or give analyses=DIR of another folder."

@@ -150,7 +150,7 @@ def _critique(row: Row) -> Text:
     flag = [Text(row["contradiction"], style="bold red")] if row["contradiction"] else []
     if not row["dimensions"]:
         return Text("\n").join([Text(row["critique"] or "no readable answer"), *flag])
-    lines = [Text.assemble((name.replace("_", " ") + " ", "dim"), text) for name, text in row["dimensions"].items()]
+    lines = [Text.assemble((name.replace("_", " ") + ": ", "dim"), text) for name, text in row["dimensions"].items()]
     if row["judgement"]:
         lines.append(Text(row["judgement"], style="italic"))
     return Text("\n").join([*lines, *flag])

@@ -115,7 +115,15 @@ def test_wrong_settings_are_named(changes, says, tmp_path):
 
 def test_an_empty_split_is_named(tmp_path):
     folder(tmp_path, "image,mos,split\na.png,0.5,train\nb.png,0.5,train\nc.png,0.1,train\n")
-    with pytest.raises(InputError, match="test split is empty"):
+    with pytest.raises(InputError, match="test split is empty; write test in the column split of some rows"):
+        load(tmp_path, "test")
+
+
+def test_an_empty_cell_of_split_is_train(tmp_path):
+    """The error of an empty split says so."""
+    folder(tmp_path, "image,mos,split\na.png,0.5,train\nb.png,0.5,\nc.png,0.1,validation\n")
+    assert [sample.id for sample in load(tmp_path, "train")] == ["a.png", "b.png"]
+    with pytest.raises(InputError, match="an empty cell is train"):
         load(tmp_path, "test")
 
 

@@ -190,8 +190,11 @@ def test_the_analysis_stands_beside_the_runs(runs, tmp_path):
     assert "<th>paper SRCC / PLCC*</th>" in html
     assert "<td>0.6102 / 0.6297</td>" in html
     assert html.index("* Five-set averages") < html.index("<summary>The whole analysis</summary>")
-    absent = tmp_path / "elsewhere" / "reward_ablation" / "results" / "table.md"
-    assert f"No analysis at {absent}" in static_page(read_studies(runs), tmp_path / "elsewhere")
+    study = tmp_path / "elsewhere" / "reward_ablation"
+    assert f"there is no study at {study}; give" in static_page(read_studies(runs), tmp_path / "elsewhere")
+    study.mkdir(parents=True)
+    absent = study / "results" / "table.md"
+    assert f"No analysis at {absent}: run" in static_page(read_studies(runs), tmp_path / "elsewhere")
 
 
 def test_signs_and_the_worst_answers_are_shown(runs, picture_folder):
