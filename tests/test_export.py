@@ -231,5 +231,7 @@ def test_wrong_folders_are_one_line(exported, talking_run, tmp_path, monkeypatch
 @pytest.mark.parametrize("content", ['{"unknown": 1}', '{"max_pixels": "many"}', "[]"])
 def test_the_comparison_with_vllm_reads_the_facts_as_every_command_does(content, tmp_path):
     (tmp_path / FACTS_FILE).write_text(content)
-    with pytest.raises(InputError, match=r"aes_r1\.json: .*; (export the run again|give a whole model folder)$"):
+    with pytest.raises(
+        InputError, match=r"aes_r1\.json: .*; (export the run again|write it again, or move it elsewhere)$"
+    ):
         compare_with_vllm(tmp_path)

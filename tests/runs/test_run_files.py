@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -175,7 +176,29 @@ def test_text_is_replaced_in_one_piece(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("content", ['{"a": 1', "", "[1,]", "\udcff"])
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "below /dev"])
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(kind, tmp_path):
+    path = tmp_path / "page.html"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link to a device":
+            path.symlink_to("/dev/null")
+        case _:
+            path = Path("/dev/aes_r1_page.html")  # as /dev/stdout, which is a link
+    for writing in (write_text_atomically, lambda to, _: write_rows(to, ROWS), lambda to, _: write_json(to, {})):
+        with pytest.raises(InputError, match=r": a device or pipe, .*; give the name of a file"):
+            writing(path, "text")
+    assert path.is_fifo() == (kind == "pipe")
+    assert path.is_symlink() == (kind == "link to a device")
+    assert not path.is_file()
+
+
+# What is JSON, but no object, is as wrong as what is no JSON: everything that is read has keys.
+NO_OBJECTS = ("[]", "null", "5", '"text"', '[{"a": 1}]')
+
+
+@pytest.mark.parametrize("content", ['{"a": 1', "", "[1,]", "\udcff", *NO_OBJECTS])
 def test_a_file_that_is_no_json_is_named_in_one_line(tmp_path, content):
     path = tmp_path / "broken.json"
     path.write_bytes(content.encode(errors="surrogateescape"))
@@ -186,7 +209,10 @@ def test_a_file_that_is_no_json_is_named_in_one_line(tmp_path, content):
         read_json(tmp_path / "gone.json")
 
 
-@pytest.mark.parametrize("line", [b'{"a": ', b'{"a": "\xc3"}', '{"a": 2}'.encode("utf-16"), b""])
+NO_ROWS = (b'{"a": ', b'{"a": "\xc3"}', '{"a": 2}'.encode("utf-16"), b"", *map(str.encode, NO_OBJECTS))
+
+
+@pytest.mark.parametrize("line", NO_ROWS)
 def test_a_line_that_is_no_json_is_named_by_its_number(line, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
