@@ -23,6 +23,7 @@ from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError
+from tests.runs.test_run_files import largest_file
 
 DOCS = Path(__file__).parents[1] / "docs" / "scoring.md"
 
@@ -215,6 +216,15 @@ def test_the_current_folder_can_be_given(run_of_steps, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     assert export(run_of_steps, Path()) == tmp_path / "here"
     assert (tmp_path / "here" / "README.md").exists()
+
+
+def test_where_there_is_no_room_nothing_is_left(talking_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["export", str(talking_run), str(tmp_path / "OUT")])
+    with largest_file(10_000), pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 2
+    assert re.fullmatch(r"aes_r1: .*: File too large; give another place or make room\n", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_folders_are_one_line(exported, talking_run, tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -161,6 +162,17 @@ def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number in range(len(lines), 0, -1):
         yield _row(path, lines[number - 1], number)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the folder `source` to the new folder `target`.
+
+    An OSError is that of the first file that cannot be copied; shutil.copytree goes on after it and hides its number.
+    """
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        copy = copy_folder if path.is_dir() else shutil.copy2
+        copy(path, target / path.name)
 
 
 def sha256_of(path: Path) -> str:

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from aes_r1.report.studies import run_names
-from aes_r1.runs import __main__ as listing
-from aes_r1.report.studies import read_studies
+from aes_r1.report.studies import read_studies, run_names
 from aes_r1.report.studies_page import static_page
+from aes_r1.runs import __main__ as listing
 from aes_r1.runs import claim
 from aes_r1.runs.claim import claim_run_folder, is_false_start, is_held, require_free, run_lock, withdraw
 from aes_r1.runs.folder import RunFolder

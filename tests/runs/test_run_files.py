@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import math
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 
 from aes_r1.runs.files import (
     append_rows,
+    copy_folder,
     delete_left_drafts,
     draft_of,
     is_draft_of,
@@ -219,6 +223,30 @@ def test_a_line_that_is_no_json_is_named_by_its_number(line, tmp_path):
     for reading in (read_rows, lambda path: list(rows_backwards(path))):
         with pytest.raises(InputError, match=r"rows\.jsonl, line 2: no JSON"):
             reading(path)
+
+
+def test_a_folder_is_copied_whole_or_the_error_says_why_not(tmp_path):
+    source = tmp_path / "model"
+    (source / "templates").mkdir(parents=True)
+    (source / "templates" / "tool.jinja").write_text("a")
+    (source / "weights").write_bytes(b"b" * 10_000)
+    copy_folder(source, tmp_path / "a" / "copy")
+    assert (tmp_path / "a" / "copy" / "templates" / "tool.jinja").read_text() == "a"
+    assert (tmp_path / "a" / "copy" / "weights").stat().st_size == 10_000
+    with largest_file(1000), pytest.raises(OSError, match="File too large") as raised:
+        copy_folder(source, tmp_path / "cut")
+    assert raised.value.errno == errno.EFBIG
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let this process write no file of more than `size` bytes, as where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_the_checksum_is_that_of_the_bytes(tmp_path):
