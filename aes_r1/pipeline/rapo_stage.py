@@ -199,5 +199,5 @@ def keep_final(job: Job, models: dict[str, str]) -> None:
         if Path(source).is_dir():
             draft = draft_of(final)
             shutil.rmtree(draft, ignore_errors=True)
-            copy_folder(source, draft)
+            copy_folder(Path(source), draft)
             draft.rename(final)
