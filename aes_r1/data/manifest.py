@@ -138,11 +138,11 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
                 values = parse_json(line.strip(), f"{path}, line {line_number}")
                 if not isinstance(values, dict):
                     raise _Fault("not a JSON object; one object per line, as aes_r1.prepare writes them")
-                image = values.get("path", values.get("image"))
                 missing = [name for name in _NEEDED if name not in values]
                 missing += [] if {"path", "image"} & values.keys() else ["path"]
                 if missing:
                     raise _Fault(f"no {', '.join(missing)}; make it with aes_r1.prepare")
+                image = values["path"] if "path" in values else values["image"]
                 sample = Sample(image=image, **{name: values[name] for name in fields if name in values})
                 _check_types(sample)
                 if by_user:
