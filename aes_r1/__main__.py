@@ -39,6 +39,9 @@ def main() -> None:
         sys.exit(0 if names else 2)
     if names[0] not in COMMANDS:
         fail(names[0])
+    from aes_r1.command import require_current_folder
+
+    require_current_folder()  # before the libraries, one of which ends the process itself
     module = f"aes_r1.{names[0].replace('-', '_')}"
     sys.argv = [module, *sys.argv[2:]]
     runpy.run_module(module, run_name="__main__")

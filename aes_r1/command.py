@@ -71,6 +71,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 def _run(module: str, task: Callable[[Any], None], config_name: str, schema: type) -> NoReturn:
     raise_interrupts()
     speak_anywhere()
+    require_current_folder()
     end_at_once()
     # DeepSpeed's launcher adds --local_rank=N.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
@@ -181,6 +182,7 @@ def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int
 def _run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int]) -> NoReturn:
     raise_interrupts()
     speak_anywhere()
+    require_current_folder()
     end_at_once()
     options = parser.parse_args()
     try:
@@ -244,14 +246,25 @@ def speak_anywhere() -> None:
     """Make names and texts in any script readable and printable, whatever the locale of the shell.
 
     Where the locale is not UTF-8 the command starts again in Python's UTF-8 mode. Characters that a terminal cannot
-    show are written as escapes.
+    show are written as escapes. What is said to a stream that was closed before the start is lost.
     """
     if codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def require_current_folder() -> None:
+    """End the command where the folder that it was started in is gone: no relative path means anything there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        exit_with(2, "the current folder was deleted; change to another one (cd) and start the command again")
 
 
 def end_at_once() -> None:

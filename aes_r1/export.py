@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from aes_r1.model.backbone import prompt_text
 from aes_r1.report.model_card import Made, model_card
 from aes_r1.rollout.served import ServedPolicy, probe_picture
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.files import draft_of, read_json, write_json
+from aes_r1.runs.files import copy_folder, draft_of, read_json, write_json
 from aes_r1.runs.folder import RunFolder, no_final_model, require_run
 from aes_r1.scoring.scorer import comparison_lines, make_scorer
 from aes_r1.settings import InputError, RolloutSettings, require
@@ -76,30 +76,43 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
         raise InputError(f"{out}: is not empty; give a new folder")
     evaluation = run.evaluation if model == run.model else Evaluation()
     facts = run_facts(run, model)
+    with _replacing_folder(out) as draft:
+        copy_folder(model, draft)
+        generation = read_json(path) if (path := draft / "generation_config.json").exists() else {}
+        kept = {key: value for key, value in generation.items() if key.endswith("_token_id")}
+        write_json(
+            draft / "generation_config.json", {**kept, "do_sample": False, "max_new_tokens": facts.max_new_tokens}
+        )
+        (draft / "prompt.txt").write_text(prompt_text(str(draft), facts.question), encoding="utf-8")
+        write_json(draft / FACTS_FILE, asdict(facts))
+        if evaluation:
+            write_json(RunFolder(draft).evaluation_file, evaluation)
+        counts = run.stage_values("data")
+        made = Made(counts, _list_digests(run, counts), run.stage_values("cold_start"))
+        family, weights = read_json(draft / "config.json")["model_type"], _which(run, model)
+        card = model_card(
+            *(run.settings, evaluation, made, facts, out.name),
+            family=family,
+            weights=weights,
+            resumed=run.resumed,
+            base=run.origin.get("base"),
+        )
+        (draft / "README.md").write_text(card, encoding="utf-8")
+    return out
+
+
+@contextlib.contextmanager
+def _replacing_folder(out: Path) -> Iterator[Path]:
+    """Yield the name of a folder to fill, which replaces the empty or missing folder `out`; an error deletes it."""
     draft = draft_of(out)
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(model, draft)
-    generation = read_json(path) if (path := draft / "generation_config.json").exists() else {}
-    kept = {key: value for key, value in generation.items() if key.endswith("_token_id")}
-    write_json(draft / "generation_config.json", {**kept, "do_sample": False, "max_new_tokens": facts.max_new_tokens})
-    (draft / "prompt.txt").write_text(prompt_text(str(draft), facts.question), encoding="utf-8")
-    write_json(draft / FACTS_FILE, asdict(facts))
-    if evaluation:
-        write_json(RunFolder(draft).evaluation_file, evaluation)
-    counts = run.stage_values("data")
-    made = Made(counts, _list_digests(run, counts), run.stage_values("cold_start"))
-    family, weights = read_json(draft / "config.json")["model_type"], _which(run, model)
-    card = model_card(
-        *(run.settings, evaluation, made, facts, out.name),
-        family=family,
-        weights=weights,
-        resumed=run.resumed,
-        base=run.origin.get("base"),
-    )
-    (draft / "README.md").write_text(card, encoding="utf-8")
-    if out.exists():
-        out.rmdir()
-    return draft.replace(out)
+    try:
+        yield draft
+        if out.exists():
+            out.rmdir()
+        draft.replace(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # it is there only where an error ended the block
 
 
 def _list_digests(run: RunFolder, names: Iterable[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from aes_r1 import __main__ as console
 from aes_r1 import command, config_names
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.model import tiny
@@ -148,6 +150,38 @@ def test_a_name_that_is_no_utf_8_ends_a_point_in_its_line(error, tmp_path, monke
     told = (tmp_path / "reason").read_text(encoding="utf-8")
     assert told.startswith("x: bild\\udcff.jpg")
     assert capsys.readouterr().err == f"aes_r1: {told}\n"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_before_the_start_ends_no_command(name, monkeypatch):
+    """As `aes-r1 score .. >&-` or a scheduler closes it: Python then has no stream at all."""
+    monkeypatch.setattr(sys, name, None)
+    command.speak_anywhere()
+    stream = getattr(sys, name)
+    print("said to nobody", file=stream)
+    csv.writer(stream).writerow(["a", "b"])
+    stream.flush()
+
+
+STARTS = {
+    "argparse": lambda task: command.run_argparse(command.OneLineParser(), task),
+    "hydra": lambda task: command.run("aes_r1.train", task),
+    "console": lambda _: console.main(),
+}
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [("argparse", []), ("hydra", []), ("console", ["score"])])
+def test_a_current_folder_that_is_gone_is_one_line(kind, arguments, tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    monkeypatch.setattr(sys, "argv", ["aes-r1", *arguments])
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as ended:
+        STARTS[kind](lambda _: pytest.fail("it was started"))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "aes_r1: the current folder was deleted; change to another one (cd) and start the command again\n"
+    )
 
 
 @pytest.mark.parametrize("number", sorted(command._CANNOT_WRITE))

@@ -23,6 +23,7 @@ from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError
+from tests.runs.test_run_files import largest_file
 
 DOCS = Path(__file__).parents[1] / "docs" / "scoring.md"
 
@@ -217,6 +218,15 @@ def test_the_current_folder_can_be_given(run_of_steps, tmp_path, monkeypatch):
     assert (tmp_path / "here" / "README.md").exists()
 
 
+def test_where_there_is_no_room_nothing_is_left(talking_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["export", str(talking_run), str(tmp_path / "OUT")])
+    with largest_file(10_000), pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 2
+    assert re.fullmatch(r"aes_r1: .*: File too large; give another place or make room\n", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_folders_are_one_line(exported, talking_run, tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="not empty"):
         export(talking_run, exported)
@@ -231,5 +241,7 @@ def test_wrong_folders_are_one_line(exported, talking_run, tmp_path, monkeypatch
 @pytest.mark.parametrize("content", ['{"unknown": 1}', '{"max_pixels": "many"}', "[]"])
 def test_the_comparison_with_vllm_reads_the_facts_as_every_command_does(content, tmp_path):
     (tmp_path / FACTS_FILE).write_text(content)
-    with pytest.raises(InputError, match=r"aes_r1\.json: .*; (export the run again|give a whole model folder)$"):
+    with pytest.raises(
+        InputError, match=r"aes_r1\.json: .*; (export the run again|write it again, or move it elsewhere)$"
+    ):
         compare_with_vllm(tmp_path)

@@ -158,6 +158,16 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ({"engine": {"name": "zero9"}}, "engine.name=zero9"),
         ({"evaluation": {"protocols": ["best"]}}, "evaluation.protocols=best"),
         ({"evaluation": {"protocols": ["pair"]}}, "evaluation.protocols=['pair']: pair compares its choices"),
+        (
+            {"evaluation": {"protocols": ["greedy", "mean", "greedy"]}},
+            "evaluation.protocols=['greedy', 'mean', 'greedy']: name each once",
+        ),
+        ({"evaluation": {"stages": ["rapo", "rapo"]}}, "evaluation.stages=['rapo', 'rapo']: name each once"),
+        ({"evaluation": {"edits": ["tilt", "tilt"]}}, "evaluation.edits=['tilt', 'tilt']: name each once"),
+        (
+            {"data": {"name": "folder", "attributes": {"color": ["c", True, 2]}}},
+            "data.attributes.color=['c', True, 2]: must be a column, or [column, low, high]",
+        ),
         ({"evaluation": {"pairs": 0}}, "evaluation.pairs=0"),
         (
             {"evaluation": {"protocols": ["greedy", "pair"]}, "rollout": SERVED},

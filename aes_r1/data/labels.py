@@ -111,6 +111,7 @@ def column(row: dict[str, Any], name: str, path: Path, location: str | None = No
 
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
 _COUNT = re.compile(r"count_[0-9]+(?:\.[0-9]+)?", re.IGNORECASE)
+_ROUNDING = 1e-9  # of the scale: how far an opinion may lie outside, because it is a mean or came from another scale
 _NEAR = 0.05  # of the scale: how far the mean of the counts may lie from mos, which may be rounded or filtered
 _COLUMNS = ("image", "mos", "mos_std", "n_raters", "split")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -244,12 +245,15 @@ def _score(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
     if mos is None or (isinstance(mos, str) and not mos.strip()):
         raise InputError(f"{where}: no opinion (mos={mos!r}); fill it in, or take the row out")
     score = number(mos, path, location, "mos", scale)
-    if not low <= score <= high:
+    slack = _ROUNDING * (high - low)
+    if not low - slack <= score <= high + slack:
         way_out = "say the ends of your scale: data.scale=[1,10] (or [1,5], ..)"
         if (low, high) != (0, 1):
             way_out = "data.scale is the lowest and highest possible opinion; leave it out for opinions in [0, 1]"
-        raise InputError(f"{where}: mos={score:g} is outside [{low:g}, {high:g}]; {way_out}")
-    return score
+        shown = f"{score:g}"
+        shown = f"{score}" if low <= float(shown) <= high else shown  # 1.0000001 is no 1
+        raise InputError(f"{where}: mos={shown} is outside [{low:g}, {high:g}]; {way_out}")
+    return min(high, max(low, score))
 
 
 def _split(cell: Any, where: str) -> str | None:

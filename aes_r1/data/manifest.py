@@ -139,6 +139,10 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
                 values = parse_json(line.strip(), f"{path}, line {line_number}")
                 if not isinstance(values, dict):
                     raise _Fault("not a JSON object; one object per line, as aes_r1.prepare writes them")
+                missing = [name for name in _NEEDED if name not in values]
+                missing += [] if {"path", "image"} & values.keys() else ["path"]
+                if missing:
+                    raise _Fault(f"no {', '.join(missing)}; make it with aes_r1.prepare")
                 image = values["path"] if "path" in values else values["image"]
                 sample = Sample(image=image, **{name: values[name] for name in fields if name in values})
                 _check_types(sample)
@@ -165,10 +169,9 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
         ) from error
     except _Fault as error:
         raise InputError(f"{path}, line {line_number}: {error}") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path}, line {line_number}: not a manifest row ({reason}); make it with aes_r1.prepare"
+            f"{path}, line {line_number}: not a manifest row ({error}); make it with aes_r1.prepare"
         ) from error
 
 
@@ -178,6 +181,7 @@ _NO_NAME = {
     **dict.fromkeys(("id", "image"), re.compile(r"[\x00-\x1f]")),
     "dataset": re.compile(r"[\x00-\x1f\x7f-\x9f/]"),
 }
+_NEEDED = ("id", "mos", "dataset", "split")  # beside the path; null is a value of mos
 _TYPES = {
     **dict.fromkeys(("id", "image", "dataset"), (str,)),
     **dict.fromkeys(("mos", "mos_std"), (int, float, type(None))),

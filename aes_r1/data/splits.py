@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import posixpath
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -76,7 +77,11 @@ def _split_by_list(labels: list[Label], path: Path) -> list[Label]:
                 raise InputError(f"data.split_by={path}: {name} names two pictures, {both}; give more of the path")
             _check_one_split(path, name, split_of_image.setdefault(label.image, split_of[name]), split_of[name])
     if not image_of:
-        raise InputError(f"data.split_by={path}: names no picture of the set (it names {next(iter(split_of), 'none')})")
+        named = next(iter(split_of), "none")
+        raise InputError(
+            f"data.split_by={path}: names no picture of the set (it names {named}); give names as they stand in the "
+            "labels, with the suffix, or the ends of their paths"
+        )
     unknown = [
         Label(name, None, split=split, fault=f"in {path.name}, without a label")
         for name, split in split_of.items()
@@ -91,8 +96,9 @@ def _check_one_split(path: Path, name: str, first: str, second: str) -> None:
 
 
 def _comparable(name: str) -> str:
-    """Normalise a name for comparison: slashes between folders, accents composed (NFC)."""
-    return unicodedata.normalize("NFC", name.replace("\\", "/"))
+    """Normalise a name for comparison: slashes between folders, no `./` and `//`, accents composed (NFC)."""
+    slashed = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    return posixpath.normpath(slashed) if slashed else slashed
 
 
 def _read_lists(path: Path) -> dict[str, list[str]]:

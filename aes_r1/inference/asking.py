@@ -229,12 +229,9 @@ def read_facts(path: Path) -> Facts:
 def _object_in(path: Path) -> dict[str, Any]:
     """Read the JSON object in a file that may be anybody's."""
     try:
-        values = read_json(path)
+        return read_json(path)
     except RecursionError as error:
         raise InputError(f"{path}: is nested too deeply; give a whole model folder") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: is no JSON object; give a whole model folder")
-    return values
 
 
 def _processor_pixels(folder: Path) -> int:

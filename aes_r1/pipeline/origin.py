@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from pathlib import Path
 
 import aes_r1
+from aes_r1.data.loader import load_samples
+from aes_r1.data.manifest import read_run_manifest
+from aes_r1.data.sample import Sample
+from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.model.digest import content_of, digest_of, revision_of
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
 from aes_r1.settings import InputError, Settings, reward_file
+
+log = logging.getLogger("aes_r1")
 
 _ANEW = "give another out=, or trainer.resume=never to begin anew"
 
@@ -29,8 +36,9 @@ def record_origin(run: RunFolder, base: str, store: Path) -> None:
 def require_same_files(run: RunFolder, settings: Settings) -> None:
     """Raise InputError where a file that the run has used holds something else, though its name is the same.
 
-    Compared are the file of reward.custom with the copy in the run, and the folder model.path by its content. A file
-    that is gone is not compared: stages to come ask for it, and finished ones need it no longer.
+    Compared are the file of reward.custom with the copy in the run, the folder model.path by its content, and labels
+    with the run's lists. A file that is gone is not compared: stages to come ask for it, and finished ones need it no
+    longer.
     """
     named, kept, model = settings.reward.custom, run.custom_reward_file, settings.model.path
     if named is not None and kept.exists():
@@ -42,6 +50,39 @@ def require_same_files(run: RunFolder, settings: Settings) -> None:
         found = content_name(model, Path(settings.store))
         if found not in (base, None):
             raise InputError(f"model.path={model}: it holds another model than when this run began; {_ANEW}")
+    _require_same_opinions(run, settings)
+
+
+def _require_same_opinions(run: RunFolder, settings: Settings) -> None:
+    """Raise InputError for a picture of the run's lists that labels now rate in another way, or have in no such split.
+
+    What labels have beside the lists does not count: it may be a picture that could not be read. Scenes are the same at
+    every drawing.
+    """
+    lists = [(settings.data, split) for split in ("train", "validation", settings.data.split)]
+    lists += [(data, data.split) for data in settings.evaluation.also]
+    for data, split in lists:
+        path = run.manifest(f"{data.name}-{split}")
+        if data.name in SCENE_SETS or not path.exists():
+            continue
+        try:
+            labelled = load_samples(data, split, seed=settings.seed, store=Path(settings.store))
+        except InputError as error:
+            log.info("%s; its list is not compared with that of the run", error)
+            continue
+        now = {(one.dataset, one.id): _opinion(one) for one in labelled}
+        for one in read_run_manifest(path):
+            found = now.get((one.dataset, one.id))
+            if found != _opinion(one):
+                differs = f"is not in {split} any more" if found is None else "has another opinion now"
+                raise InputError(
+                    f"data.root={data.root}: {one.id} {differs}, but the run in {run} began with it; put the labels "
+                    f"back, {_ANEW}"
+                )
+
+
+def _opinion(sample: Sample) -> tuple[float | None, float | None, int | None]:
+    return sample.mos, sample.mos_std, sample.n_raters
 
 
 def code_version(package: Path) -> str:

@@ -164,7 +164,15 @@ def _parsed(body: bytes) -> Any:
     parts = sum(body.count(mark) for mark in (b"[", b"{", b","))
     if parts > MAX_PARTS:
         raise _Refused(413, f"the body has {parts:,} lists, objects and items, at most {MAX_PARTS:,}; send pictures")
-    return json.loads(body)
+    return json.loads(body, object_pairs_hook=_unique_keys)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of `pairs`; refuse a key that stands twice, of whose values all but one would be lost."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _Refused(400, "a key stands twice in an object of the body; send every key once")
+    return values
 
 
 async def _verdicts(request: Request, batches: Batches, pictures: Sequence[str], key: str) -> list[Verdict]:

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,8 +54,10 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield an empty file of this writer's own, which replaces `path` at the end of the block; an error deletes it.
 
-    What writers of `path` that were killed have left is deleted first.
+    What writers of `path` that were killed have left is deleted first. InputError where `path` is a device or a pipe,
+    which a file would take the place of for every program.
     """
+    _require_replaceable(path)
     delete_left_drafts(path)
     draft, file = _locked_draft(path)
     with file:  # until the draft is in its place it stays locked, by which others know that its writer lives
@@ -63,6 +66,12 @@ def replacing(path: Path) -> Iterator[Path]:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)  # it is there only where an error ended the block
+
+
+def _require_replaceable(path: Path) -> None:
+    # /dev/stdout is a link, and may lead to a file; /dev/shm is a folder of files.
+    if path.parent.resolve() == Path("/dev") or (path.exists() and not (path.is_file() or path.is_dir())):
+        raise InputError(f"{path}: a device or pipe, which a file would replace; give the name of a file")
 
 
 def delete_left_drafts(path: Path) -> None:
@@ -107,9 +116,9 @@ def row_line(row: Mapping[str, Any]) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file. InputError names it when it is missing or no JSON."""
+    """Read the object in a JSON file. InputError names it when it is missing, or holds no object."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _object(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a folder that holds it") from error
     except ValueError as error:
@@ -155,6 +164,17 @@ def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
         yield _row(path, lines[number - 1], number)
 
 
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the folder `source` to the new folder `target`.
+
+    An OSError is that of the first file that cannot be copied; shutil.copytree goes on after it and hides its number.
+    """
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        copy = copy_folder if path.is_dir() else shutil.copy2
+        copy(path, target / path.name)
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of the file's bytes, 64 hex digits."""
     with path.open("rb") as file:
@@ -168,9 +188,16 @@ def draft_of(path: Path) -> Path:
 
 def _row(path: Path, line: bytes, number: int) -> dict[str, Any]:
     try:
-        return json.loads(line.decode("utf-8"))
+        return _object(json.loads(line.decode("utf-8")))
     except ValueError as error:
         raise _broken(path, error, f", line {number}") from error
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Return `value`, which was read from JSON; ValueError where it is no object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{json.dumps(value)[:40]} is no object")
+    return value
 
 
 def _broken(path: Path, error: ValueError, where: str = "") -> InputError:

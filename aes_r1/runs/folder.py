@@ -173,12 +173,12 @@ class RunFolder:
     @property
     def failure(self) -> str | None:
         """Return the one-line reason of the last failure."""
-        return self.failure_file.read_text(encoding="utf-8").strip() if self.failure_file.exists() else None
+        return _text(self.failure_file).strip() if self.failure_file.exists() else None
 
     @property
     def log(self) -> str:
         """Return the printed log of the run."""
-        return self.log_file.read_text(encoding="utf-8") if self.log_file.exists() else ""
+        return _text(self.log_file) if self.log_file.exists() else ""
 
     @property
     def state(self) -> str:
@@ -365,3 +365,8 @@ def runs_below(folder: Path, pattern: str = "*") -> list[RunFolder]:
 
 def _content(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
+
+
+def _text(path: Path) -> str:
+    """Read a file of words; a character that a full disk or a kill has cut is shown as one that is missing."""
+    return path.read_text(encoding="utf-8", errors="replace")

@@ -91,9 +91,10 @@ def _is_column(value: Any) -> bool:
     """Return whether `value` is a column's name, or [name, low, high]."""
     if not isinstance(value, list):
         return isinstance(value, str)
-    if len(value) != 3 or not all(isinstance(end, int | float) for end in value[1:]):
+    ends = value[1:]  # true is no end, although it would count as 1
+    if len(ends) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
         return False
-    return isinstance(value[0], str) and value[1] < value[2]
+    return isinstance(value[0], str) and ends[0] < ends[1]
 
 
 @dataclass

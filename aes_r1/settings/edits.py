@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import once_rule, one_of, require
 
 EDITS = ("crop", "tilt", "overexpose", "underexpose", "desaturate", "clutter")
 
@@ -12,4 +12,4 @@ def edits_rule(key: str, edits: list[str]) -> None:
     for edit in edits:
         one_of(key, edit, EDITS)
     require(bool(edits), key, edits, f"must name at least one of {', '.join(EDITS)}")
-    require(len(set(edits)) == len(edits), key, edits, "name each once")
+    once_rule(key, edits)

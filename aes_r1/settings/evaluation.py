@@ -9,7 +9,7 @@ from aes_r1.settings.data import DataSettings, sets_rule
 from aes_r1.settings.defaults import IN_YAML, defaults
 from aes_r1.settings.edits import edits_rule
 from aes_r1.settings.model import PROMPTS
-from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
+from aes_r1.settings.rules import folder_rule, once_rule, one_of, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import RolloutSettings
 
@@ -49,6 +49,9 @@ class EvaluationSettings:
         for stage in self.stages:
             one_of("evaluation.stages", stage, ("base", "cold_start", "rapo"))
         require(bool(self.protocols), "evaluation.protocols", self.protocols, "must name at least one")
+        # What is named twice would be asked and counted twice.
+        once_rule("evaluation.protocols", self.protocols)
+        once_rule("evaluation.stages", self.stages)
         rule = "pair compares its choices with those of single scores; name a protocol that gives them, too"
         require(self.protocols != ["pair"], "evaluation.protocols", self.protocols, rule)
         require(self.pairs >= 1, "evaluation.pairs", self.pairs, "must be at least 1; or leave pair out of protocols")
@@ -117,8 +120,8 @@ class EvaluateSettings:
         rule = "servers take one picture with a prompt, but pair shows two; leave it out, or give rollout=local"
         is_local = self.rollout.name == "local" or "pair" not in self.evaluation.protocols
         require(is_local, "evaluation.protocols", self.evaluation.protocols, rule)
-        are_unique = len(set(self.baselines)) == len(self.baselines)
-        require(are_unique, "baselines", self.baselines, "name each once")
+        once_rule("baselines", self.baselines)
+        once_rule("pyiqa", self.pyiqa)
         pictures = self.baseline_pictures
         require(pictures is None or pictures >= 1, "baseline_pictures", pictures, "must be positive or null")
         require(

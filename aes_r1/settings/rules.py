@@ -63,6 +63,11 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, key, value, f"must be one of {', '.join(choices)}")
 
 
+def once_rule(key: str, names: list[str]) -> None:
+    """Raise InputError naming `key` where a name stands twice in `names`."""
+    require(len(set(names)) == len(names), key, names, "name each once")
+
+
 def seed_rule(key: str, seed: int | None) -> None:
     """Raise InputError naming `key` unless every random number generator accepts `seed`; None means no seed."""
     require(seed is None or 0 <= seed < 2**32, key, seed, "a seed is a whole number from 0 to 4294967295")

@@ -67,8 +67,20 @@ def test_lists_by_split(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name", ["./imgs/session0/3.jpg", "session0//3.jpg", "imgs/./session0/3.jpg", ".\\session0\\3.jpg"]
+)
+def test_a_picture_may_be_named_as_a_shell_or_a_script_writes_its_path(name, tmp_path):
+    """A test picture whose name is not recognised would be trained on."""
+    (tmp_path / "lists.json").write_text(json.dumps([name, "4.jpg"]))
+    divided = assign_splits(labels(), SHARES, str(tmp_path / "lists.json"))
+    assert [label.image for label in divided if label.split == "test"] == ["imgs/session0/3.jpg", "imgs/session1/4.jpg"]
+    assert not any(label.fault for label in divided)
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
+        ('["nowhere"]', r"it names nowhere\); give names as they stand in the labels, with the suffix"),
         ('["nowhere.jpg"]', "names no picture of the set"),
         ("[]", "names no picture of the set"),
         ("{", "not JSON"),

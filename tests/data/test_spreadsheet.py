@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import unicodedata
 import zipfile
 from collections import Counter
@@ -457,6 +458,30 @@ def test_own_labels_on_any_scale(tmp_path):
         read_set("folder", tmp_path, scale=[1, 7])
     (tmp_path / "labels.csv").write_text("image,mos\na.png,-3\nb.png,3\n")
     assert [label.mos for label in read_set("folder", tmp_path, scale=[-3, 3])[0]] == [0, 1]
+
+
+@pytest.mark.parametrize(("scale", "given", "rows"), [
+    (None, ("1.0000000000000002", "-1e-17"), [1, 0]),
+    ([1, 10], ("10.000000000000002", "0.9999999999999999"), [1, 0]),
+    ([0, 100], ("100.00000000001", "-1e-12"), [1, 0]),
+    (None, ("1.0000001", "0"), "mos=1.0000001 is outside [0, 1]"),
+    ([1, 10], ("10.0000001", "1"), "mos=10.0000001 is outside [1, 10]"),
+    ([1, 10], ("5", "0.99999999"), "mos=0.99999999 is outside [1, 10]"),
+])  # fmt: skip
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_an_opinion_that_rounding_put_outside_its_scale_is_its_end(scale, given, rows, suffix, tmp_path):
+    """Means and opinions from another scale are so; what is further outside is shown with the digits that say so."""
+    pictures(tmp_path, "a.png", "b.png")
+    if suffix == "csv":
+        lines = ["image,mos", *(f"{name},{mos}" for name, mos in zip(("a.png", "b.png"), given, strict=True))]
+    else:
+        lines = [f'{{"image": "{name}", "mos": {mos}}}' for name, mos in zip(("a.png", "b.png"), given, strict=True)]
+    (tmp_path / f"labels.{suffix}").write_text("\n".join(lines) + "\n")
+    if isinstance(rows, str):
+        with pytest.raises(InputError, match=re.escape(rows)):
+            read_set("folder", tmp_path, scale=scale)
+    else:
+        assert [label.mos for label in read_set("folder", tmp_path, scale=scale)[0]] == rows
 
 
 def test_a_scale_reaches_the_samples(tmp_path):

@@ -1,6 +1,7 @@
 """The code's commit and the base model's content, on real trees, folders and a hub cache."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 import aes_r1
+from aes_r1.data.loader import load_samples
+from aes_r1.data.manifest import write_manifest
 from aes_r1.pipeline import cold_start_stage
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import code_version, content_name, record_origin, require_same_files
@@ -202,3 +205,41 @@ def test_a_finished_run_is_looked_at_where_the_store_cannot_be_written(tmp_path)
     (model / "model.safetensors").unlink()
     (model / "model.safetensors").symlink_to(tmp_path / "gone")
     assert content_name(str(model), store) is None
+
+
+def label(folder: Path, rows: dict[str, str]) -> None:
+    lines = [f"{name},{values}" for name, values in rows.items()]
+    (folder / "labels.csv").write_text("\n".join(["image,mos,mos_std,n_raters,split", *lines]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"a.jpg": "0.9,,,train"}, "a.jpg has another opinion now"),
+        ({"a.jpg": "0.1,0.2,,train"}, "a.jpg has another opinion now"),
+        ({"a.jpg": "0.1,,7,train"}, "a.jpg has another opinion now"),
+        ({"c.jpg": "0.4,,,test"}, "c.jpg has another opinion now"),
+        ({"a.jpg": "0.1,,,test"}, "a.jpg is not in train any more"),
+        ({"b.jpg": None}, "b.jpg is not in validation any more"),
+        ({"d.jpg": "0.5,,,train"}, None),  # a picture beside the lists, as one that could not be read
+        ({}, None),
+    ],
+)
+def test_labels_that_were_changed_after_a_run_began_are_not_taken_for_its_own(changed, says, tmp_path):
+    rows = {"a.jpg": "0.1,,,train", "b.jpg": "0.2,,,validation", "c.jpg": "0.3,,,test"}
+    rows |= {"e.jpg": "0.4,,,train", "f.jpg": "0.5,,,validation"}
+    (tmp_path / "set").mkdir()
+    label(tmp_path / "set", rows)
+    settings = composed("data=folder", f"data.root={tmp_path / 'set'}", f"out={tmp_path / 'run'}", "expert=pixels")
+    run = RunFolder(tmp_path / "run")
+    for split in ("train", "validation", "test"):
+        samples = load_samples(settings.data, split, seed=0, store=tmp_path)
+        write_manifest(samples, run.manifest(f"folder-{split}"))
+    label(tmp_path / "set", {name: values for name, values in {**rows, **changed}.items() if values is not None})
+    if says is None:
+        require_same_files(run, settings)
+    else:
+        with pytest.raises(InputError, match=f": {re.escape(says)}, but .*; put the labels back, give another out="):
+            require_same_files(run, settings)
+    (tmp_path / "set" / "labels.csv").unlink()
+    require_same_files(run, settings)  # the set was moved away after it was listed

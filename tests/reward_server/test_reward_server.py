@@ -175,6 +175,18 @@ def test_a_body_of_many_parts_takes_no_room(kind):
     assert peak < len(BODIES[kind]) / 10
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"images": ["a"], "images": ["b"]}', b'{"kwargs": [{"a": 1, "a": 1}], "image": []}']
+)
+def test_a_key_that_stands_twice_is_refused(body):
+    """Of two lists of pictures only one would be answered."""
+    with pytest.raises(
+        routes._Refused, match="a key stands twice in an object of the body; send every key once"
+    ) as refused:
+        routes._parsed(body)
+    assert refused.value.status == 400
+
+
 def test_pictures_with_prompts_are_parsed():
     """A large request of Flow-Factory: 64 pictures, and prompts with many commas and brackets."""
     body = {"image": ["A" * 100_000] * 64, "prompt": ["a [red, (old)] house, " * 500] * 64, "kwargs": {"a": [{}] * 64}}

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from aes_r1.report.studies import run_names
+from aes_r1.report.studies import read_studies, run_names
+from aes_r1.report.studies_page import static_page
 from aes_r1.runs import __main__ as listing
 from aes_r1.runs import claim
 from aes_r1.runs.claim import claim_run_folder, is_false_start, is_held, require_free, run_lock, withdraw
@@ -108,6 +109,21 @@ def test_a_reason_is_shown_as_it_was_written(study, runs, reason):
     assert code == 0, said
     (row,) = [line for line in said.splitlines() if line.rstrip().endswith("failed[0]")]
     assert f" failed: {reason} " in row
+
+
+@pytest.mark.parametrize("cut", [b"rank 0: OSError: /data/caf\xc3", b"\xff\xfer\x00a\x00"])
+def test_a_reason_and_a_log_that_are_no_whole_utf_8_are_read_all_the_same(cut, study, runs):
+    """A full disk or a kill cuts a file within a character; the commands that name a run still do."""
+    (study / "rapo0" / "run.log").write_bytes(cut)
+    failed = false_starts(study)["refused"]
+    (failed / "failure.txt").write_bytes(cut)
+    assert "\ufffd" in RunFolder(study / "rapo0").log
+    assert runs(folder=study.parents[1])[0] == 0
+    assert read_studies(study.parent)
+    assert static_page(read_studies(study.parent), study)
+    code, said = runs("--clean", folder=study.parents[1])
+    assert code == 0, said
+    assert not failed.exists()
 
 
 def test_clean_removes_false_starts_alone(study, runs):

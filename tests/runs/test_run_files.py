@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import math
 import multiprocessing
+import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +17,7 @@ import pytest
 
 from aes_r1.runs.files import (
     append_rows,
+    copy_folder,
     delete_left_drafts,
     draft_of,
     is_draft_of,
@@ -175,7 +180,29 @@ def test_text_is_replaced_in_one_piece(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("content", ['{"a": 1', "", "[1,]", "\udcff"])
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "below /dev"])
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(kind, tmp_path):
+    path = tmp_path / "page.html"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link to a device":
+            path.symlink_to("/dev/null")
+        case _:
+            path = Path("/dev/aes_r1_page.html")  # as /dev/stdout, which is a link
+    for writing in (write_text_atomically, lambda to, _: write_rows(to, ROWS), lambda to, _: write_json(to, {})):
+        with pytest.raises(InputError, match=r": a device or pipe, .*; give the name of a file"):
+            writing(path, "text")
+    assert path.is_fifo() == (kind == "pipe")
+    assert path.is_symlink() == (kind == "link to a device")
+    assert not path.is_file()
+
+
+# What is JSON, but no object, is as wrong as what is no JSON: everything that is read has keys.
+NO_OBJECTS = ("[]", "null", "5", '"text"', '[{"a": 1}]')
+
+
+@pytest.mark.parametrize("content", ['{"a": 1', "", "[1,]", "\udcff", *NO_OBJECTS])
 def test_a_file_that_is_no_json_is_named_in_one_line(tmp_path, content):
     path = tmp_path / "broken.json"
     path.write_bytes(content.encode(errors="surrogateescape"))
@@ -186,13 +213,40 @@ def test_a_file_that_is_no_json_is_named_in_one_line(tmp_path, content):
         read_json(tmp_path / "gone.json")
 
 
-@pytest.mark.parametrize("line", [b'{"a": ', b'{"a": "\xc3"}', '{"a": 2}'.encode("utf-16"), b""])
+NO_ROWS = (b'{"a": ', b'{"a": "\xc3"}', '{"a": 2}'.encode("utf-16"), b"", *map(str.encode, NO_OBJECTS))
+
+
+@pytest.mark.parametrize("line", NO_ROWS)
 def test_a_line_that_is_no_json_is_named_by_its_number(line, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
     for reading in (read_rows, lambda path: list(rows_backwards(path))):
         with pytest.raises(InputError, match=r"rows\.jsonl, line 2: no JSON"):
             reading(path)
+
+
+def test_a_folder_is_copied_whole_or_the_error_says_why_not(tmp_path):
+    source = tmp_path / "model"
+    (source / "templates").mkdir(parents=True)
+    (source / "templates" / "tool.jinja").write_text("a")
+    (source / "weights").write_bytes(b"b" * 10_000)
+    copy_folder(source, tmp_path / "a" / "copy")
+    assert (tmp_path / "a" / "copy" / "templates" / "tool.jinja").read_text() == "a"
+    assert (tmp_path / "a" / "copy" / "weights").stat().st_size == 10_000
+    with largest_file(1000), pytest.raises(OSError, match="File too large") as raised:
+        copy_folder(source, tmp_path / "cut")
+    assert raised.value.errno == errno.EFBIG
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let this process write no file of more than `size` bytes, as where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_the_checksum_is_that_of_the_bytes(tmp_path):
