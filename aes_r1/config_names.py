@@ -92,8 +92,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     group, _, last = name.rpartition(".")
     siblings = [candidate for candidate in known if group and candidate.startswith(f"{group}.")]
-    if siblings and (similar := difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)):
-        return f"; nearest: {similar[0]}"
+    similar = difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)
+    similar = [*(one for one in _in_the_same_unit(name, siblings) if one not in similar), *similar]
+    if similar:
+        return f"; nearest: {', '.join(similar)}"
     close = (
         [candidate for candidate in known if candidate.rpartition(".")[2] == last and candidate != name]
         if len(last) > 1
@@ -114,3 +116,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not close:
         close = difflib.get_close_matches(name, known, n=1)
     return f"; nearest: {', '.join(close[:3])}" if close else ""
+
+
+def _in_the_same_unit(name: str, siblings: Iterable[str]) -> list[str]:
+    """Return the one sibling whose last word, as gb in memory_gb, is that of `name`; empty with none or several.
+
+    Spelling alone finds gpus for gpu_gb, although a number of gigabytes is no number of GPUs.
+    """
+    unit = name.rpartition(".")[2].rpartition("_")[1:]
+    same = [one for one in siblings if one.rpartition(".")[2].rpartition("_")[1:] == unit] if unit[0] else []
+    return same if len(same) == 1 else []

@@ -14,6 +14,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,12 +60,30 @@ def test_what_is_copied_is_there_and_is_all_that_is_sent():
     assert {path.name for path in ROOT.iterdir() if is_sent(path.name)} == sources
 
 
+def pinned_versions() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OUTSIDE = ("vllm",)  # an extra with an environment of its own, whose torch is another
+
+
+@pytest.mark.parametrize("extra", [None, *(name for name in PROJECT["optional-dependencies"] if name not in OUTSIDE)])
+def test_everything_that_is_required_directly_has_a_version_that_fits(extra):
+    """None: what every installation requires. A pin without a version in its range could never be installed."""
+    pins = {canonicalize_name(name): version for name, version in pinned_versions().items()}
+    lines = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
+    required = [Requirement(line) for line in lines]
+    others = [one for one in required if one.name != PROJECT["name"]]
+    assert others
+    for one in others:
+        assert canonicalize_name(one.name) in pins, f"{one.name} has no pin in constraints.txt"
+        assert one.specifier.contains(pins[canonicalize_name(one.name)]), f"{one} excludes the pinned version"
+
+
 def test_versions_are_those_of_the_constraints():
-    pins = dict(
-        line.split("==")
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    )
+    pins = pinned_versions()
     (base,) = given("FROM")
     image, tag = base.split(":")
     assert (image, tag.split("-")[0]) == ("pytorch/pytorch", pins["torch"])
@@ -72,9 +92,8 @@ def test_versions_are_those_of_the_constraints():
     assert "--constraint /src/constraints.txt" in install
     pinned = dict(word.split("==") for word in shlex.split(install) if "==" in word)
     assert pinned == {"torch": pins["torch"]}
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (named,) = re.findall(r'"/src\[([\w,]+)\]"', install)
-    assert set(named.split(",")) <= set(extras) - {"dev"}
+    assert set(named.split(",")) <= set(PROJECT["optional-dependencies"]) - {"dev", *OUTSIDE}
 
 
 def test_it_runs_the_command_as_a_user_without_rights():

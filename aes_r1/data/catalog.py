@@ -27,6 +27,7 @@ from aes_r1.data.published import (
     spaq_labels,
     tad66k_labels,
 )
+from aes_r1.data.published_lists import LISTS, published_list
 from aes_r1.data.ratings import rated
 from aes_r1.data.splits import SPLITS, assign_splits
 from aes_r1.settings import InputError
@@ -96,7 +97,7 @@ CATALOG = {
         layout="FLICKR-AES_image_score.txt, FLICKR-AES_image_labeled_by_each_worker.csv, 40K/*.jpg",
         pictures=("40K",),
         spread="from the ratings of each worker",
-        splits="seeded 90/10; the split by worker: data.split_by=test.json of github.com/thunderbolt215/ArtiMuse",
+        splits="seeded 90/10; the split by worker: data.split_by=artimuse (docs/datasets.md)",
         licence="none found",
         source="github.com/alanspike/personalizedImageAesthetics",
     ),
@@ -267,6 +268,8 @@ def read_set(
     if split_by != "official":
         labels = [replace(label, split=None) for label in labels]
     kept, dropped = _settle(labels)
+    if split_by in LISTS:
+        split_by = str(published_list(split_by, name, root))
     divided = assign_splits(kept, row.shares, split_by)
     return [label for label in divided if not label.fault], dropped + [label for label in divided if label.fault]
 

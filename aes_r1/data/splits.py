@@ -60,7 +60,7 @@ def _split_by_list(labels: list[Label], path: Path) -> list[Label]:
     Raises InputError for a name that fits two pictures, and for a picture in two splits.
     """
     split_of: dict[str, str] = {}
-    for split, names in _read_lists(path).items():
+    for split, names in read_lists(path).items():
         for name in map(_comparable, names):
             _check_one_split(path, name, split_of.setdefault(name, split), split)
     images = {_comparable(label.image) for label in labels}
@@ -101,7 +101,8 @@ def _comparable(name: str) -> str:
     return posixpath.normpath(slashed) if slashed else slashed
 
 
-def _read_lists(path: Path) -> dict[str, list[str]]:
+def read_lists(path: Path) -> dict[str, list[str]]:
+    """Return the names of pictures by split of a JSON list, which alone is that of the test pictures."""
     require_file(path)
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -14,6 +14,7 @@ from aes_r1.inference.asking import Facts
 from aes_r1.model.families import SQUARE
 from aes_r1.prompts import FILLER, answer
 from aes_r1.report.html import STAGE_NAMES, number, percent
+from aes_r1.report.opinions_section import opinions_lines
 from aes_r1.report.settings_section import main_settings
 from aes_r1.runs.cells import format_cell
 from aes_r1.runs.folder import run_folder_of
@@ -234,7 +235,7 @@ def _measured(evaluation: Mapping[str, Any], stage: str, cells: Cells) -> str:
             f"{_interval(change['plcc'], 'difference')} |"
             for change in changes
         ]
-    return "\n".join([*lines, *_sensitivity(cells)])
+    return "\n".join([*lines, *opinions_lines(cells), *_sensitivity(cells)])
 
 
 def _sensitivity(cells: Cells) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.charts import Estimate, Figure, interval_chart
 from aes_r1.report.html import short_protocol, stage_color, stage_name
+from aes_r1.report.opinions_section import COMPARABLE, MEASURES, meanings, opinions_section
 from aes_r1.runs.cells import MetricName
 
 METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "krcc", "mae", "rmse")
@@ -28,6 +29,9 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, 
         ],
         "means": list(_means(evaluation)),
         "sub_scores": list(_sub_scores(stages)),
+        "opinions": opinions_section(stages),
+        "opinion_measures": MEASURES,
+        "meanings": [*meanings(), COMPARABLE.rstrip(".")],
         "origins": list(_origins(stages)),
         "sensitivity": list(_sensitivity(stages)),
         "baselines": evaluation.get("baselines", []),  # differences of the model from each baseline

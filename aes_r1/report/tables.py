@@ -10,6 +10,7 @@ from rich.table import Table
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.html import made_from
+from aes_r1.report.opinions_section import every_opinion
 from aes_r1.report.pairs_section import pairs_tables
 from aes_r1.report.titled_table import titled_table
 from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages, format_cell
@@ -27,6 +28,8 @@ def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
             yield _calibration(name, rows)
         if sub_scores := _sub_scores(name, rows):
             yield sub_scores
+        if opinions := every_opinion(name, stages):
+            yield opinions
         if origins := _origins(name, rows):
             yield origins
         if sensitivity := sensitivity_table(name, stages):

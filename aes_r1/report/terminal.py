@@ -12,6 +12,7 @@ from aes_r1.evaluation.health import ALIKE, LOST, MOST_UNREAD
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.inference.predictions import GROUNDED
 from aes_r1.report.html import STAGE_NAMES, number, percent
+from aes_r1.report.opinions_section import opinions_table
 from aes_r1.report.pairs_section import pairs_tables
 from aes_r1.report.tables import sensitivity_table
 from aes_r1.report.titled_table import titled_table
@@ -24,15 +25,15 @@ def headline_tables(evaluation: Evaluation) -> list[Table]:
     """Build tables per set from evaluation.json: per protocol a row for each stage, correlations with 95% intervals.
 
     There is one table of the scores, one of the sub-scores where they were asked for, one that shows words beside
-    scores where critiques were measured, and one of the scores under edits where these were asked.
+    scores where critiques were measured, one of the distance from the raters' opinions where these are known, and one
+    of the scores under edits where these were asked.
     """
     stages = evaluation["stages"]
     tables = []
     for dataset in dict.fromkeys(name for sets in stages.values() for name in sets):
         further = (_sub_scores(dataset, stages), _critiques(dataset, stages))
         tables += [_table(dataset, stages), *(table for table in further if table.row_count)]
-        sensitivity = sensitivity_table(dataset, stages)
-        tables += [sensitivity] if sensitivity else []
+        tables += [table for build in (opinions_table, sensitivity_table) if (table := build(dataset, stages))]
     return tables
 
 

@@ -12,7 +12,8 @@ from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 _HUGE = 1e30  # larger opinions are refused, so that sums of opinions stay finite
 MEASURE_APART = "measure further pictures of that name by an `aes-r1 evaluate` of their own"
 SETS_WITHOUT_ENDS = ("artimuse10k", "pipal")  # sets of the catalog whose scale has no published ends
-_SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
+SPLITS_BY = ("official", "paper", "artimuse", "unipercept")  # the last two: data/published_lists.py
+_SPLIT_BY = f"must be {', '.join(SPLITS_BY)} or a JSON file (.json) that lists the test pictures"
 
 
 @dataclass
@@ -23,7 +24,7 @@ class DataSettings:
     name: str = "scenes"  # the set that config.yaml chooses; every file of conf/data has a name of its own
     root: str | None = IN_YAML  # folder, or manifest file, of a set on disk; null for scenes
     split: str = IN_YAML  # split that evaluation reads
-    split_by: str = IN_YAML  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
+    split_by: str = IN_YAML  # of SPLITS_BY, or a JSON file that lists the test pictures
     # ends of the opinions, of your own labels (null: 0 and 1) and of sets without published ends
     scale: list[float] | None = IN_YAML
     limit: int | None = IN_YAML  # pictures used per split; null: all
@@ -44,7 +45,7 @@ class DataSettings:
     def __post_init__(self) -> None:
         one_of("data.split", self.split, ("train", "validation", "test"))
         is_list = self.split_by.endswith(".json")
-        require(is_list or self.split_by in ("official", "paper"), "data.split_by", self.split_by, _SPLIT_BY)
+        require(is_list or self.split_by in SPLITS_BY, "data.split_by", self.split_by, _SPLIT_BY)
         ends = self.scale
         rule = "give the lowest and the highest possible opinion, as data.scale=[1,10]"
         require(ends is None or (len(ends) == 2 and -_HUGE < ends[0] < ends[1] < _HUGE), "data.scale", ends, rule)

@@ -56,6 +56,10 @@ GLOSSARY = {
     "eval/<dataset>/krcc": "Kendall tau-b of prediction and MOS; failed parses count as the mean answer",
     "eval/<dataset>/mae": "mean of |predicted - MOS| on the 0..1 scale; failed parses count as the mean answer",
     "eval/<dataset>/parse_failure_rate": "share of pictures whose answer parse_score cannot read",
+    "opinions/emd": "mean over pictures of the area between the distribution functions of scores and raters' opinions",
+    "opinions/crps": "mean over pictures of E |score - opinion| - 1/2 E |score - other|; least for the raters' own",
+    "opinions/crps_of_raters": "mean over pictures of the CRPS that the raters' own opinions would get as scores",
+    "opinions/kl": "mean over pictures of KL(opinions | scores) on raters' levels, nats; levels share one more score",
     "critique/distinct": "different greedy critiques of the first 100 validation pictures (step 0: before RAPO)",
     "critique/words_srcc": "Spearman correlation of MOS and how favourable the words of those critiques are",
     "critique/information_nats": "log pi(critique | own picture) - its mean under two others, nats; of 50 critiques",
@@ -83,9 +87,12 @@ GLOSSARY = {
 def definition(name: str) -> str:
     """Return the glossary line of a metric name ("eval/para/srcc" has that of "eval/<dataset>/srcc").
 
+    Columns of an evaluation, STAGE/DATASET/SPLIT/PROTOCOL/opinions/emd, have that of opinions/emd.
+
     Raises KeyError where there is none.
     """
     name = re.sub(r"^reward/sub_.+", "reward/sub_<dimension>", name)
+    name = re.sub(r"^.+/opinions/", "opinions/", name)
     return GLOSSARY[re.sub(r"^eval/.+/", "eval/<dataset>/", name)]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aes_r1.runs.cells import Evaluation, MetricName, Stages, last_model, measured_in
+from aes_r1.runs.cells import METRIC, Evaluation, MetricName, Stages, last_model, measured_in
+from aes_r1.tracking.glossary import GLOSSARY
 
 HEADLINE_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "mae")
 SUMMARY_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "krcc", "mae")
+_OPINIONS = [name for name in GLOSSARY if name.startswith("opinions/")]
 
 
 def headline_key(stages: Stages, last_stage: str | None = None) -> tuple[str, str, str]:
@@ -83,5 +85,7 @@ def summary_of(evaluation: Evaluation, last_stage: str | None = None) -> dict[st
                 for name, measured in cell.get("critiques", {}).items():
                     if isinstance(measured, Mapping):
                         values[f"critiques/{name}"] = measured["value"]
+                if protocol != METRIC and (opinions := cell.get("opinions")):
+                    values |= {name: opinions[name.removeprefix("opinions/")]["value"] for name in _OPINIONS}
                 columns |= {f"{prefix}/{name}": value for name, value in values.items() if value is not None}
     return columns

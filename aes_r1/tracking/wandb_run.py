@@ -16,6 +16,7 @@ from aes_r1.tracking.glossary import GLOSSARY
 from aes_r1.tracking.secrets import SECRET_NAME
 
 STAGES = ("sft", "rapo")
+_WITHOUT_STEPS = {"sft/*", "distill/*", "opinions/*"}  # of RAPO: metrics of another stage, and those of a whole run
 
 
 def group_of(config: Mapping[str, Any]) -> str | None:
@@ -144,7 +145,7 @@ def start_wandb(
     for stage in STAGES:
         run.define_metric(f"{stage}/step", hidden=True)
     run.define_metric("sft/*", step_metric="sft/step")
-    for name in sorted({name.split("/")[0] + "/*" for name in GLOSSARY if "/" in name} - {"sft/*", "distill/*"}):
+    for name in sorted({name.split("/")[0] + "/*" for name in GLOSSARY if "/" in name} - _WITHOUT_STEPS):
         run.define_metric(name, step_metric="rapo/step")
     run.define_metric("lr", step_metric="rapo/step")
     return run

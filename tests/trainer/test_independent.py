@@ -1,4 +1,4 @@
-"""Loss and gradients against another public implementation: TRL's GRPOTrainer, its own loss on the same rollout.
+"""Loss, gradients and advantages against another public implementation: TRL's own code on the same numbers.
 
 Log-probabilities on its side come from the transformers model's plain forward, so the whole chain is independent:
 shared prefix, chunked likelihood and loss here; padded batch, full logits and TRL's loss there.
@@ -6,15 +6,21 @@ shared prefix, chunked likelihood and loss here; padded batch, full logits and T
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections import defaultdict
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.reward.length import overlong_penalty
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
-from aes_r1.trainer.objective import group_advantage, loss_divisor, policy_loss
+from aes_r1.trainer.objective import advantage_by_reward, group_advantage, loss_divisor, policy_loss
+from aes_r1.trainer.step_rewards import StepRewards, subtract_kl
 
 AGGREGATION = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant"}
 SAMPLES, LENGTH = 4, 12
@@ -193,6 +199,89 @@ def trls_loss(logps, entropy, given, *, ratio_level, kl_coef, loss_type, delta=N
             "num_items_in_batch": given["mask"].sum(),
         },
     )
+
+
+def trls_branch(method: Callable, condition: str, result: str, values: dict) -> torch.Tensor:
+    """Run the branch of a TRL method that stands under `condition` and sets `result`, on `values`; return what it sets.
+
+    The methods around these branches sample with a whole trainer, and are too long to be called for a few lines.
+    """
+    found = [
+        node.body
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(method))))
+        if isinstance(node, ast.If) and ast.unparse(node.test) == condition
+        if any(isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == result for line in node.body)
+    ]
+    assert len(found) == 1, f"TRL has {len(found)} branches `if {condition}` that set {result}"
+    variables = {**inspect.getmodule(method).__dict__, **values}
+    exec(compile(ast.Module(found[0], []), "trl", "exec"), variables)
+    return variables[result]
+
+
+REWARDS = ("rank", "error", "format")
+WEIGHTS = {"rank": 1.0, "error": 0.5, "format": 2.0}
+
+
+@pytest.mark.parametrize("number", [torch.float64, torch.float32])
+def test_the_advantage_of_each_reward_is_trls(number):
+    """A reward may be the same for a whole group, where both divide by their epsilon alone."""
+    trl = pytest.importorskip("trl")
+    largest = 0.0
+    for seed in range(50):
+        generator = torch.Generator().manual_seed(seed)
+        rewards = torch.rand(6, 8, 3, generator=generator)
+        rewards[..., 2] = (rewards[..., 2] > 0.1).float()  # most outputs can be read, in some groups all of them
+        rewards[0, :, 1] = 0.7
+        trainer = SimpleNamespace(reward_funcs=REWARDS, reward_weights=torch.tensor(list(WEIGHTS.values())))
+        theirs = trls_branch(
+            trl.GRPOTrainer._generate_and_score_completions,
+            "self.multi_objective_aggregation == 'normalize_then_sum'",
+            "advantages",
+            {  # no output without any reward: an unreadable one earns 0 here
+                "self": trainer, "num_generations": 8, "device": "cpu",
+                "rewards_per_func": rewards.view(-1, 3).to(number),
+                "unscorable_mask": torch.zeros(48, dtype=torch.bool),
+            },
+        )  # fmt: skip
+        ours = advantage_by_reward(dict(zip(REWARDS, rewards.unbind(-1), strict=True)), WEIGHTS).flatten()
+        largest = max(largest, float((ours - theirs).abs().max()))
+    assert largest < {torch.float64: 3e-7, torch.float32: 2e-6}[number]  # here a float32 is rounded once, at the end
+
+
+def test_the_divergence_in_the_reward_is_trls():
+    trl = pytest.importorskip("trl")
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        logps, reference = (-3 * torch.rand(8, LENGTH, generator=generator, dtype=torch.float64) for _ in range(2))
+        mask = torch.arange(LENGTH) < torch.randint(1, LENGTH + 1, (8, 1), generator=generator)
+        total = torch.rand(2, 4, generator=generator, dtype=torch.float64)
+        theirs = trls_branch(
+            trl.RLOOTrainer._generate_and_score_completions,
+            "self.beta != 0.0",
+            "rewards",
+            {
+                "self": SimpleNamespace(beta=0.05), "gather": lambda value: value, "rewards": total.flatten(),
+                "old_per_token_logps": logps, "ref_per_token_logps": reference, "completion_mask": mask.long(),
+            },
+        )  # fmt: skip
+        rewards = StepRewards(total, total[:, 0], total, total, {}, {}, total[:, 0] < 0, slice(0, 2), None)
+        found = subtract_kl(
+            rewards, SimpleNamespace(logps=logps, mask=mask), reference, coef=0.05,
+            engine=SimpleNamespace(all_gather=lambda value: value),
+        ).total  # fmt: skip
+        assert not torch.equal(found, total)
+        torch.testing.assert_close(found.flatten(), theirs, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("limit", "soft"), [(100, 20), (160, 32), (64, 64), (7, 3)])
+def test_the_overlong_punishment_is_trls(limit, soft):
+    """TRL states the length of the last part, this package where it begins as a share of the limit."""
+    rewards = pytest.importorskip("trl.rewards")
+    lengths = list(range(limit + 5))
+    theirs = rewards.get_soft_overlong_punishment(limit, soft)([[0] * length for length in lengths])
+    ours = overlong_penalty(torch.tensor([lengths]), limit=limit, begin=1 - soft / limit)
+    assert min(theirs) == -1
+    torch.testing.assert_close(ours[0], torch.tensor(theirs), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("shared", [True, False])

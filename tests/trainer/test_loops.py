@@ -15,6 +15,7 @@ import torch
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone, freeze
+from aes_r1.model.families import is_vision
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.graph import CapturedDecoder
@@ -190,11 +191,15 @@ def test_rapo_resumes_bit_for_bit(speaker, picture_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_adapter_is_trained_against_its_absence_and_resumes_bit_for_bit(speaker, picture_folder, tmp_path):
-    """The reference is the policy without its adapter: no divergence at first, some later, and no second model."""
+@pytest.mark.parametrize("target", ["language", "all"])
+def test_an_adapter_is_trained_against_its_absence_and_resumes_bit_for_bit(speaker, picture_folder, tmp_path, target):
+    """The reference is the policy without its adapter: no divergence at first, some later, and no second model.
+
+    With target=all every matrix of the adapter in tower and projector moves; with language there is none.
+    """
 
     def adapted():
-        return backbones.add_adapter(copy.deepcopy(speaker), LoraSettings(rank=2), seed=1)
+        return backbones.add_adapter(copy.deepcopy(speaker), LoraSettings(rank=2, target=target), seed=1)
 
     policy, rows = assert_resumes_bit_for_bit(adapted, picture_folder, tmp_path)
     assert rows[0]["policy/kl_k3"] == pytest.approx(0, abs=1e-9)
@@ -202,6 +207,20 @@ def test_an_adapter_is_trained_against_its_absence_and_resumes_bit_for_bit(speak
     with policy.model.disable_adapter():  # the weights below have not moved
         frozen = {name.replace(".base_layer", ""): value for name, value in policy.core.named_parameters()}
         assert all(torch.equal(frozen[name], value) for name, value in speaker.model.named_parameters())
+    before = weights(adapted())
+    moved = {
+        name: not torch.equal(value, before[name])
+        for name, value in weights(policy).items()
+        if "lora_" in name and is_vision(name)
+    }
+    linear = [
+        name
+        for name, module in speaker.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and is_vision(name)
+    ]
+    assert any("merger" in name for name in linear)
+    assert len(moved) == (2 * len(linear) if target == "all" else 0)
+    assert all(moved.values()), [name for name, has in moved.items() if not has]
 
 
 @pytest.mark.slow

@@ -1,0 +1,97 @@
+"""Show how far scores are from the single opinions of raters, as distributions, on sets that have such opinions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
+from aes_r1.report.html import number, stage_name
+from aes_r1.report.titled_table import titled_table
+from aes_r1.runs.cells import METRIC, Interval, Stages, format_cell
+from aes_r1.tracking.glossary import GLOSSARY
+
+# The raters' own CRPS stands beside that of the scores, because no model gets below it in expectation.
+MEASURES = {"emd": "EMD", "crps": "CRPS", "crps_of_raters": "Raters’ own CRPS", "kl": "KL"}
+COMPARABLE = "Compare only cells of as many outputs: EMD and KL of few outputs are larger than those of many."
+
+
+def meanings() -> Iterator[str]:
+    """Yield a line of the glossary for every measure, "EMD: .."."""
+    yield from (f"{title}: {GLOSSARY[f'opinions/{name}']}" for name, title in MEASURES.items())
+
+
+def opinions_section(stages: Mapping[str, Any]) -> list[tuple[str, str, str, Mapping[str, Any], int]]:
+    """Return (stage, set, protocol, measures, outputs of a picture) of every cell whose raters' opinions are known.
+
+    A no-reference metric is left out: its scale is its own, so that a distance from opinions says nothing of it.
+    """
+    return [
+        (stage, dataset, protocol, cells[protocol]["opinions"], _outputs(cells[protocol]))
+        for dataset in dict.fromkeys(name for sets in stages.values() for name in sets)
+        for stage, sets in stages.items()
+        for cells in [sets.get(dataset, {})]
+        for protocol in in_order(cells, PROTOCOL_ORDER)
+        if protocol != METRIC and "opinions" in cells[protocol]
+    ]
+
+
+def opinions_table(dataset: str, stages: Stages) -> Table | None:
+    """Return a table within 80 columns of the set `dataset` under the protocol of most outputs; None without opinions.
+
+    Of few outputs a distribution is known badly; the report page and evaluation.json have the other protocols.
+    """
+    found = [row for row in opinions_section(stages) if row[1] == dataset]
+    if not found:
+        return None
+    protocol = max(found, key=lambda row: row[-1])[2]
+    title = f"{dataset}: distance from the raters’ opinions as distributions, {protocol}"
+    table = titled_table(title, ("", "EMD", "CRPS", "raters’ own", "KL"), no_wrap=True)
+    for stage, _, shown, measures, _ in found:
+        if shown == protocol:
+            table.add_row(stage_name(stage), *_values(measures, end_digits=2, alone=("crps_of_raters", "kl")))
+    return table
+
+
+def every_opinion(dataset: str, stages: Stages) -> Table | None:
+    """Return a table of all that is measured on the set `dataset`, explained below it; None without opinions."""
+    found = [row for row in opinions_section(stages) if row[1] == dataset]
+    title = f"{dataset}: distance from the raters’ opinions as distributions"
+    table = titled_table(title, ["", "n", "outputs", *MEASURES.values()])
+    for stage, _, protocol, measures, outputs in found:
+        values = [value.replace(" ", "\n", 1) for value in _values(measures, end_digits=2)]
+        table.add_row(f"{stage}\n{protocol}", str(measures["n"]), str(outputs), *values)
+    table.caption = " ".join([*(f"{line}." for line in meanings()), COMPARABLE])
+    return table if found else None
+
+
+def opinions_lines(cells: Iterable[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table of `cells`, (set, protocol, cell), and what its columns mean."""
+    found = [(*key, cell["opinions"], _outputs(cell)) for *key, cell in cells if "opinions" in cell]
+    if not found:
+        return
+    yield "\nDistance from the single opinions of the raters, as distributions:\n"
+    yield f"| set | protocol | n | outputs | {' | '.join(MEASURES.values())} |"
+    yield "|---" * (4 + len(MEASURES)) + "|"
+    for dataset, protocol, measures, outputs in found:
+        yield f"| {dataset} | {protocol} | {measures['n']} | {outputs} | {' | '.join(_values(measures))} |"
+    yield ""
+    yield from (f"- {line}." for line in meanings())
+    yield f"- {COMPARABLE}"
+
+
+def _outputs(cell: Mapping[str, Any]) -> int:
+    """Return how many outputs of a picture a cell counts; only several have a spread."""
+    return cell["spread"]["n_samples"] if cell.get("spread") else 1
+
+
+def _values(measures: Mapping[str, Interval], *, end_digits: int = 3, alone: Iterable[str] = ()) -> list[str]:
+    """Write every measure with its interval, or without it where it is named in `alone`."""
+    return [
+        number(measures[name]["value"])
+        if name in alone
+        else format_cell(measures[name], end_digits=end_digits, write=number)
+        for name in MEASURES
+    ]
