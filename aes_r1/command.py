@@ -162,12 +162,14 @@ class OneLineParser(argparse.ArgumentParser):
     def _misspelled(self) -> list[str]:
         """Say which typed arguments are no options: one of them is likely to be the one that is missed."""
         options, faults = self._option_string_actions, []
+        before = ""
         for argument in self._typed:
             name, equals, value = argument.partition("=")
             if argument.startswith("--") and not any(option.startswith(name) for option in options):
                 faults.append(f"{name}: no such option{config_names.nearest(name, options)}")
-            elif equals and f"--{name}" in options:
+            elif equals and f"--{name}" in options and before not in options:  # else it is the value of an option
                 faults.append(f"{argument}: an option has dashes; give {shlex.quote(f'--{name}')} {shlex.quote(value)}")
+            before = argument
         return faults
 
 

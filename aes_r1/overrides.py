@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, nearest, text_keys
-from aes_r1.settings import InputError, Settings, expanded
+from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
 # Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
 _PATH_KEYS = (
@@ -60,13 +60,15 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
     options, texts = _options(), text_keys(schema)
     has_axes = any(argument.lstrip("+").startswith(_WITH_AXES) for argument in arguments)
     has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
-    known = {*texts, *keys(schema)}
+    known = set(keys(schema))
     for argument, following in _with_values(arguments):
         if not has_out:
             _check_sweep_folder(argument)
         if not argument.startswith("-"):
             if argument in known or argument in ADDED:
-                raise InputError(f"{argument}: a setting without a value; give {_typed(argument)}VALUE, without blanks")
+                raise InputError(
+                    f"{argument}: a setting without a value; give {_beginning(argument)}VALUE, without blanks"
+                )
             _check_axis(argument, has_axes=has_axes)
             _check_override(argument, texts)
             _check_plan(argument, schema)
@@ -75,7 +77,7 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
         if name not in options:
             key = name.lstrip("-")
             if key in known or key in ADDED:
-                setting = shlex.quote(f"{_typed(key)}{value}") if equals else f"{_typed(key)}VALUE"
+                setting = shlex.quote(f"{_beginning(key)}{value}") if equals else f"{_beginning(key)}VALUE"
                 raise InputError(f"{argument}: a setting has no dashes; give {setting}")
             raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
         option = options[name]
@@ -89,7 +91,7 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
             raise InputError(f"{name}: Hydra would ignore every other argument; give it alone, or leave it out")
 
 
-def _typed(key: str) -> str:
+def _beginning(key: str) -> str:
     """Return how an override of `key` begins: a group outside the defaults list takes a +."""
     return f"+{key}=" if key in ADDED else f"{key}="
 
@@ -168,13 +170,17 @@ def check_used(arguments: Collection[str], settings: Any) -> None:
     for argument in arguments:
         if steps is not None and argument.lstrip("+").startswith("trainer.epochs="):
             raise InputError(f"{argument}: trainer.max_steps={steps} decides; give trainer.max_steps=null, too")
-        if argument.lstrip("+").startswith("plan.card=") and (absent := _numbers_of_a_card(arguments)):
+        if argument.lstrip("+").startswith("plan.card=") and (absent := _absent_of_a_card(arguments, settings.plan)):
             needed = " and ".join(absent)
             raise InputError(f"{argument}: is a name for the output alone; give {needed} of that card, too")
 
 
-def _numbers_of_a_card(arguments: Collection[str]) -> list[str]:
-    """Return the keys of a card's speed that `arguments` leave to the recipe, which has those of another card."""
+def _absent_of_a_card(arguments: Collection[str], plan: Any) -> list[str]:
+    """Return the keys of the speed of plan.card that `arguments` leave to a recipe of another card."""
+    for file in (CONF / "plan.yaml", *(CONF / "experiment").glob("*.yaml")):
+        of_recipe = values_of(file).get("plan", {})
+        if all(of_recipe.get(name) == getattr(plan, name) for name in ("card", "peak_tflops", "bandwidth_gb_s")):
+            return []
     given = {argument.lstrip("+").partition("=")[0] for argument in arguments}
     return [key for key in ("plan.peak_tflops", "plan.bandwidth_gb_s") if key not in given]
 
@@ -224,8 +230,6 @@ def _check_axis(argument: str, *, has_axes: bool) -> None:
 
 def _check_group(argument: str, key: str, value: Any) -> None:
     """Raise InputError where a group, whose value is the name of a file, is given several names, keys or no name."""
-    from aes_r1.settings import CONF
-
     group = key.lstrip("+").partition("@")[0]  # ~group, which takes it out of the recipe, has no value
     is_ours = (CONF / group).is_dir() and group in map(_without_plus, groups(CONF))
     if not is_ours and not group.startswith("hydra/"):

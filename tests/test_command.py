@@ -428,6 +428,7 @@ else:
         ([], ""),
         (["a=b.jpg"], ""),
         (["--por", "1"], ""),
+        (["--port", "model=1"], ""),
     ],
 )
 def test_a_missing_argument_that_was_misspelled_is_shown_as_typed(typed, says, capsys):

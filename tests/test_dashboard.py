@@ -65,7 +65,7 @@ def test_a_file_that_is_no_json_is_named(runs, tmp_path):
     cut.write_text(cut.read_text()[:100])
     done = dashboard(f"runs={runs}", f"out={tmp_path}/page.html")
     assert done.returncode == 2
-    assert done.stderr.startswith(f"aes_r1: {cut}: no JSON (")
+    assert done.stderr.startswith(f"aes_r1: {cut}: no JSON object (")
     assert done.stderr.count("\n") == 1
 
 

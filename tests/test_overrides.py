@@ -17,7 +17,7 @@ from aes_r1 import command, overrides
 from aes_r1.recipe import to_settings
 from aes_r1.settings import EvaluateSettings, InputError, PlanSettings, PrepareSettings, Settings
 from aes_r1.trainer.step_images import rapo_steps
-from tests.recipes import composed
+from tests.recipes import composed, composed_plan
 from tests.test_command import train
 
 
@@ -301,6 +301,10 @@ def test_passes_are_refused_where_steps_decide(key, others, steps):
     assert rapo_steps(1600, settings.trainer) == math.ceil(1600 * 10 / settings.trainer.images_per_step)
 
 
+def of_a_card(name: str, given: list[str]) -> PlanSettings:
+    return composed_plan(f"plan.card={name}", *given)
+
+
 def test_the_name_of_a_card_is_refused_without_its_speed():
     """Else the numbers of the recipe's own card would stand under the name of another."""
     speed = ["plan.peak_tflops=121", "plan.bandwidth_gb_s=300"]
@@ -310,9 +314,11 @@ def test_the_name_of_a_card_is_refused_without_its_speed():
         (speed[1:], "plan.peak_tflops"),
     ):
         with pytest.raises(InputError) as caught:
-            overrides.check_used(["plan.card=L4", *given], PlanSettings())
+            overrides.check_used(["plan.card=L4", *given], of_a_card("L4", given))
         assert str(caught.value) == f"plan.card=L4: is a name for the output alone; give {absent} of that card, too"
-    overrides.check_used(["plan.card=L4", *speed], PlanSettings())
+    overrides.check_used(["plan.card=L4", *speed], of_a_card("L4", speed))
+    overrides.check_used(["plan.card=H100"], PlanSettings())  # the card of the recipe itself
+    assert PlanSettings().plan.card == "H100"
     overrides.check_used(["plan.memory_gb=22"], PlanSettings())
 
 

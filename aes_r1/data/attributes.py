@@ -15,7 +15,7 @@ from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.prompts import DIMENSIONS
 
 RESERVED = ("votes", "other_votes", "factors", "facts", "ratings")
-_ROUNDING = 1e-9  # how far a rating may lie outside [0, 1], because it was computed from one on another scale
+ROUNDING = 1e-9  # of the scale: how far an opinion may be off, because it is a mean or came from another scale
 MAX_RATERS = 10**9  # on one level, so that sums stay exact
 
 
@@ -64,7 +64,7 @@ def _are_factors(value: Any) -> bool:
 
 def _are_ratings(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        value.get(name) is None or _is_within(value[name], 1, slack=_ROUNDING) for name in DIMENSIONS
+        value.get(name) is None or _is_within(value[name], 1, slack=ROUNDING) for name in DIMENSIONS
     )
 
 

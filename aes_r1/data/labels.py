@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aes_r1.data.attributes import MAX_RATERS, RESERVED
+from aes_r1.data.attributes import MAX_RATERS, RESERVED, ROUNDING
 from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_on_disk
 from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, json_rows, sheet, table, table_in
 from aes_r1.settings import InputError
@@ -111,7 +111,6 @@ def column(row: dict[str, Any], name: str, path: Path, location: str | None = No
 
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
 _COUNT = re.compile(r"count_[0-9]+(?:\.[0-9]+)?", re.IGNORECASE)
-_ROUNDING = 1e-9  # of the scale: how far an opinion may lie outside, because it is a mean or came from another scale
 _NEAR = 0.05  # of the scale: how far the mean of the counts may lie from mos, which may be rounded or filtered
 _COLUMNS = ("image", "mos", "mos_std", "n_raters", "split")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -245,7 +244,7 @@ def _score(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
     if mos is None or (isinstance(mos, str) and not mos.strip()):
         raise InputError(f"{where}: no opinion (mos={mos!r}); fill it in, or take the row out")
     score = number(mos, path, location, "mos", scale)
-    slack = _ROUNDING * (high - low)
+    slack = ROUNDING * (high - low)
     if not low - slack <= score <= high + slack:
         way_out = "say the ends of your scale: data.scale=[1,10] (or [1,5], ..)"
         if (low, high) != (0, 1):

@@ -13,11 +13,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from aes_r1.data.attributes import attributes_fault
+from aes_r1.data.attributes import ROUNDING, attributes_fault
 from aes_r1.data.names import name_fault
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json, require_file
@@ -128,7 +128,7 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a manifest by the names of Sample's fields; attributes are JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
     line_of: dict[str, dict[str, int]] = defaultdict(dict)  # by data set and id
-    first_of: dict[str, dict[str, tuple[int, Sample]]] = defaultdict(dict)  # by data set and path
+    first_of: dict[str, dict[str, _First]] = defaultdict(dict)  # by data set and path
     line_number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -155,10 +155,9 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
                         "give each picture an id of its own, or take one out"
                     )
                 if by_user:
-                    first_line, first = first_of[sample.dataset].setdefault(
-                        os.path.normpath(sample.image), (line_number, sample)
-                    )
-                    _check_one_opinion(f"{path}, lines {first_line} and {line_number}", first, sample)
+                    file_name = os.path.normpath(path.parent.absolute() / sample.image)
+                    again = _First(line_number, sample.id, sample.mos, sample.split)
+                    _check_one_opinion(path, sample, first_of[sample.dataset].setdefault(file_name, again), again)
                 yield {
                     **vars(sample),
                     "attributes": json.dumps(sample.attributes, ensure_ascii=False) if sample.attributes else "{}",
@@ -230,15 +229,34 @@ def _check_names(sample: Sample) -> None:
         raise _Fault(fault)
 
 
-def _check_one_opinion(where: str, first: Sample, again: Sample) -> None:
+class _First(NamedTuple):
+    """What the first row of a picture says."""
+
+    line: int
+    id: str
+    mos: float | None
+    split: str
+
+
+def _agree(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= ROUNDING
+
+
+def _check_one_opinion(path: Path, sample: Sample, first: _First, again: _First) -> None:
     """Raise InputError where two rows of one picture contradict each other; equal ones only count it twice."""
-    for name, contradiction in (("mos", "two opinions"), ("split", "two splits")):
-        values = getattr(first, name), getattr(again, name)
-        if values[0] != values[1]:
-            raise InputError(
-                f"{where}: {again.image} of {again.dataset} has {contradiction} ({name}={values[0]} in id {first.id}, "
-                f"{values[1]} in id {again.id}); keep one of them"
-            )
+    if not _agree(first.mos, again.mos):
+        contradiction, name = "two opinions", "mos"
+    elif first.split != again.split:
+        contradiction, name = "two splits", "split"
+    else:
+        return
+    raise InputError(
+        f"{path}, lines {first.line} and {again.line}: {sample.image} of {sample.dataset} has {contradiction} "
+        f"({name}={getattr(first, name)} in id {first.id}, {getattr(again, name)} in id {again.id}); keep one of them, "
+        "or name the groups of raters as data sets of their own"
+    )
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

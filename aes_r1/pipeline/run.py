@@ -99,7 +99,7 @@ def run_stages(job: Job) -> None:
     preflight.check_counts(job)
     models = {"base": base_model(job)}
     if job.rank == 0:
-        record_origin(job.run, models["base"], job.store)
+        record_origin(job.run, models["base"], settings)
     if "cold_start" in settings.models:
         models["cold_start"] = cold_start(job, models["base"])
     if "rapo" in settings.models:

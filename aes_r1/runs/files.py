@@ -70,7 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _require_replaceable(path: Path) -> None:
     # /dev/stdout is a link, and may lead to a file; /dev/shm is a folder of files.
-    if path.parent.resolve() == Path("/dev") or (path.exists() and not (path.is_file() or path.is_dir())):
+    if os.path.realpath(path.parent) == "/dev" or (path.exists() and not (path.is_file() or path.is_dir())):
         raise InputError(f"{path}: a device or pipe, which a file would replace; give the name of a file")
 
 
@@ -196,13 +196,13 @@ def _row(path: Path, line: bytes, number: int) -> dict[str, Any]:
 def _object(value: Any) -> dict[str, Any]:
     """Return `value`, which was read from JSON; ValueError where it is no object."""
     if not isinstance(value, dict):
-        raise ValueError(f"{json.dumps(value)[:40]} is no object")
+        raise ValueError(f"{json.dumps(value)[:40]} is JSON, but no object")
     return value
 
 
 def _broken(path: Path, error: ValueError, where: str = "") -> InputError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-    return InputError(f"{path}{where}: no JSON ({reason}); write it again, or move it elsewhere")
+    return InputError(f"{path}{where}: no JSON object ({reason}); write it again, or move it elsewhere")
 
 
 def _as_json(values: Mapping[str, Any], **options: Any) -> str:

@@ -222,11 +222,16 @@ def test_two_rows_of_one_picture_may_not_contradict_each_other(tmp_path, changed
     again = replace(rows[1], id="again")
     write_manifest([*rows, again], tmp_path / "m.jsonl")
     assert len(read_manifest(tmp_path / "m.jsonl")) == 9, "the same row twice counts twice"
-    for image in (again.image, again.image.replace("/p/", "/p/./")):
+    write_manifest([*rows, replace(again, mos=0.25 + 1e-16)], tmp_path / "m.jsonl")
+    assert len(read_manifest(tmp_path / "m.jsonl")) == 9, "an opinion may be rounded"
+    write_manifest([*rows, replace(again, mos=0.9, dataset="a second group of raters")], tmp_path / "m.jsonl")
+    assert len(read_manifest(tmp_path / "m.jsonl")) == 9
+    for image in (again.image, again.image.replace("/p/", "/p/./"), os.path.relpath(again.image, tmp_path)):
         write_manifest([*rows, replace(again, image=image, **changed)], tmp_path / "m.jsonl")
         with pytest.raises(InputError) as raised:
             read_manifest(tmp_path / "m.jsonl")
-        assert str(raised.value) == f"{tmp_path}/m.jsonl, lines 2 and 9: {image} of mine {fault}"
+        way_out = "or name the groups of raters as data sets of their own"
+        assert str(raised.value) == f"{tmp_path}/m.jsonl, lines 2 and 9: {image} of mine {fault}, {way_out}"
         assert len(read_run_manifest(tmp_path / "m.jsonl")) == 9
 
 

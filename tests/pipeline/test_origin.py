@@ -1,7 +1,6 @@
 """The code's commit and the base model's content, on real trees, folders and a hub cache."""
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,8 +9,6 @@ import pytest
 import torch
 
 import aes_r1
-from aes_r1.data.loader import load_samples
-from aes_r1.data.manifest import write_manifest
 from aes_r1.pipeline import cold_start_stage
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import code_version, content_name, record_origin, require_same_files
@@ -104,13 +101,14 @@ def downloaded(tmp_path, monkeypatch):
 def test_a_hub_model_has_one_name_whatever_of_it_was_downloaded(downloaded, tmp_path):
     """A check fetches no weights, a run does, and other programs fetch files that it does not read."""
     store, run = tmp_path / "store", RunFolder(tmp_path / "run")
+    settings = composed(f"store={store}")
     run.path.mkdir()
     names = []
     later = ("tokenizer.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "merges.txt")
     for file in ("config.json", *later):
         downloaded(file)
         names.append(content_name("owner/name", store))
-        record_origin(run, "owner/name", store)
+        record_origin(run, "owner/name", settings)
         names.append(run.origin["base"])
     assert set(names) == {"owner/name@abc"}
     downloaded("config.json", commit="def")
@@ -162,17 +160,18 @@ def test_a_run_that_goes_on_names_every_commit_and_keeps_its_base(tmp_path, monk
     run.mkdir()
     (base / "model.safetensors").write_bytes(b"abc")
     store = tmp_path / "store"
+    settings = composed(f"store={store}")
     digest = content_name(str(base), store)
     origin = run / "stages" / "origin.json"
-    record_origin(RunFolder(run), "nobody/never-downloaded", store)
+    record_origin(RunFolder(run), "nobody/never-downloaded", settings)
     first = json.loads(origin.read_text())
     assert first["base"] is None
-    record_origin(RunFolder(run), str(base), store)
-    assert json.loads(origin.read_text()) == {"commits": first["commits"], "base": digest}
+    record_origin(RunFolder(run), str(base), settings)
+    assert json.loads(origin.read_text()) == {"commits": first["commits"], "base": digest, "labels": {}}
     monkeypatch.setattr("aes_r1.pipeline.origin.code_version", lambda package: "newer")
     (base / "model.safetensors").write_bytes(b"other")
-    record_origin(RunFolder(run), str(base), store)
-    assert json.loads(origin.read_text()) == {"commits": [*first["commits"], "newer"], "base": digest}
+    record_origin(RunFolder(run), str(base), settings)
+    assert json.loads(origin.read_text()) == {"commits": [*first["commits"], "newer"], "base": digest, "labels": {}}
 
 
 def test_another_model_in_the_same_folder_is_noticed(tmp_path):
@@ -182,7 +181,7 @@ def test_another_model_in_the_same_folder_is_noticed(tmp_path):
     (base / "model.safetensors").write_bytes(b"abc")
     settings = composed(f"model.path={base}", f"out={run}", f"store={tmp_path}/store")
     require_same_files(run, settings)  # nothing was recorded yet
-    record_origin(run, str(base), tmp_path / "store")
+    record_origin(run, str(base), settings)
     require_same_files(run, settings)
     (base / "README.md").write_text("computes nothing")
     require_same_files(run, settings)
@@ -207,39 +206,53 @@ def test_a_finished_run_is_looked_at_where_the_store_cannot_be_written(tmp_path)
     assert content_name(str(model), store) is None
 
 
-def label(folder: Path, rows: dict[str, str]) -> None:
-    lines = [f"{name},{values}" for name, values in rows.items()]
-    (folder / "labels.csv").write_text("\n".join(["image,mos,mos_std,n_raters,split", *lines]))
-
-
-@pytest.mark.parametrize(
-    ("changed", "says"),
-    [
-        ({"a.jpg": "0.9,,,train"}, "a.jpg has another opinion now"),
-        ({"a.jpg": "0.1,0.2,,train"}, "a.jpg has another opinion now"),
-        ({"a.jpg": "0.1,,7,train"}, "a.jpg has another opinion now"),
-        ({"c.jpg": "0.4,,,test"}, "c.jpg has another opinion now"),
-        ({"a.jpg": "0.1,,,test"}, "a.jpg is not in train any more"),
-        ({"b.jpg": None}, "b.jpg is not in validation any more"),
-        ({"d.jpg": "0.5,,,train"}, None),  # a picture beside the lists, as one that could not be read
-        ({}, None),
-    ],
-)
-def test_labels_that_were_changed_after_a_run_began_are_not_taken_for_its_own(changed, says, tmp_path):
-    rows = {"a.jpg": "0.1,,,train", "b.jpg": "0.2,,,validation", "c.jpg": "0.3,,,test"}
-    rows |= {"e.jpg": "0.4,,,train", "f.jpg": "0.5,,,validation"}
-    (tmp_path / "set").mkdir()
-    label(tmp_path / "set", rows)
-    settings = composed("data=folder", f"data.root={tmp_path / 'set'}", f"out={tmp_path / 'run'}", "expert=pixels")
+@pytest.mark.parametrize(("kind", "lists"), [("folder", False), ("folder", True), ("manifest", False)])
+def test_labels_that_were_changed_after_a_run_began_are_not_taken_for_its_own(kind, lists, tmp_path):
+    rows = "image,mos\na.jpg,0.1\nb.jpg,0.2\n"
+    file = tmp_path / "set" / ("labels.csv" if kind == "folder" else "manifest.jsonl")
+    split = tmp_path / "test.json"
+    file.parent.mkdir()
+    file.write_text(rows)
+    split.write_text('["a.jpg"]')
+    root = file.parent if kind == "folder" else file
+    given = [f"data={kind}", f"data.root={root}", *([f"data.split_by={split}"] if lists else [])]
+    settings = composed(*given, f"store={tmp_path / 'store'}", "expert=pixels")
     run = RunFolder(tmp_path / "run")
-    for split in ("train", "validation", "test"):
-        samples = load_samples(settings.data, split, seed=0, store=tmp_path)
-        write_manifest(samples, run.manifest(f"folder-{split}"))
-    label(tmp_path / "set", {name: values for name, values in {**rows, **changed}.items() if values is not None})
-    if says is None:
-        require_same_files(run, settings)
-    else:
-        with pytest.raises(InputError, match=f": {re.escape(says)}, but .*; put the labels back, give another out="):
+    run.path.mkdir()
+    require_same_files(run, settings)
+    record_origin(run, "nobody/never-downloaded", settings)
+    require_same_files(run, settings)
+    for changed in (rows.replace("0.1", "0.9"), f"{rows}c.jpg,0.3\n"):
+        file.write_text(changed)
+        record_origin(run, "nobody/never-downloaded", settings)  # what a run began with stays what it was
+        with pytest.raises(InputError, match=rf"{file.name}: was changed after the run .* began; put it back, give"):
             require_same_files(run, settings)
-    (tmp_path / "set" / "labels.csv").unlink()
+    file.write_text(rows)
+    split.write_text('["b.jpg"]')
+    if lists:
+        with pytest.raises(InputError, match=r"test\.json: was changed after the run"):
+            require_same_files(run, settings)
+    else:
+        require_same_files(run, settings)
+    split.unlink()
+    file.unlink()
     require_same_files(run, settings)  # the set was moved away after it was listed
+
+
+def test_further_sets_are_compared_and_a_run_of_an_older_version_goes_on(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "labels.csv").write_text(f"image,mos\n{name}.jpg,0.1\n")
+    also = f"{{name: manifest, root: {tmp_path / 'm.jsonl'}}}"
+    (tmp_path / "m.jsonl").write_text("{}")
+    settings = composed("data=folder", f"data.root={tmp_path / 'one'}", f"evaluation.also=[{also}]", "expert=pixels")
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.finish_stage("origin", {"commits": ["1"], "base": "nobody/never-downloaded"})
+    (tmp_path / "m.jsonl").write_text("{} ")
+    require_same_files(run, settings)
+    record_origin(run, "nobody/never-downloaded", settings)
+    assert sorted(run.origin["labels"]) == ["labels of folder", "labels of manifest"]
+    (tmp_path / "m.jsonl").write_text("{}")
+    with pytest.raises(InputError, match=r"m\.jsonl: was changed"):
+        require_same_files(run, settings)

@@ -206,7 +206,7 @@ NO_OBJECTS = ("[]", "null", "5", '"text"', '[{"a": 1}]')
 def test_a_file_that_is_no_json_is_named_in_one_line(tmp_path, content):
     path = tmp_path / "broken.json"
     path.write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(InputError, match=r"broken\.json: no JSON \(") as raised:
+    with pytest.raises(InputError, match=r"broken\.json: no JSON object \(") as raised:
         read_json(path)
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match=r"gone\.json: No such file"):
