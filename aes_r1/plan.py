@@ -41,7 +41,7 @@ from aes_r1.plan_seconds import (
     step_seconds,
 )
 from aes_r1.settings import CONF, PAPER_PIXELS, InputError, LoraSettings, PlanSettings
-from aes_r1.trainer.step_images import rapo_steps
+from aes_r1.trainer.step_images import rapo_steps, require_a_step
 
 
 @dataclass(frozen=True)
@@ -273,6 +273,7 @@ def run(settings: PlanSettings) -> None:
             f"plan.gpus={settings.plan.gpus}: engine=single is one process; give plan.gpus=1 or engine=zero2"
         )
     settings = counted(settings)
+    require_a_step(settings.plan.pictures, settings.trainer)
     config = cost.load_config(settings.model.path, settings.model.name, CONF / "shapes")
     show(plan(settings, cost.shape_of(config)), settings, Console(markup=False, emoji=False))
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from aes_r1 import overrides
 from aes_r1.model import cost
 from aes_r1.pipeline import run as pipeline_run
-from aes_r1.plan import advice, cheapest, judging, plan, show
+from aes_r1.plan import advice, cheapest, judging, plan, run, show
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.plan_seconds import decode_seconds, step_flops, step_traffic
 from aes_r1.prompts import rating_prompt
@@ -546,3 +546,20 @@ def test_a_run_without_rapo_has_nothing_to_judge():
         console = Console(file=io.StringIO(), width=400)
         show(plan(found, paper_shape()), found, console)
         assert ("reward.judge asks" in console.file.getvalue()) is is_asked
+
+
+def test_too_few_pictures_for_a_step_are_refused_as_training_refuses_them(tmp_path):
+    """Counted from the labels, as a run counts them: 70% of the pictures are for training."""
+    for count, are_enough in ((45, False), (46, True)):
+        root = tmp_path / str(count)
+        root.mkdir()
+        rows = [f"{number}.png,{number / 100}" for number in range(count)]
+        (root / "labels.csv").write_text("\n".join(["image,mos", *rows]))
+        for row in rows:
+            (root / row.partition(",")[0]).touch()
+        given = composed("+experiment=one_80gb", f"data.root={root}")
+        if are_enough:
+            run(given)
+        else:
+            with pytest.raises(InputError, match=r"trainer\.images_per_step=32: there are 31 training pictures; give"):
+                run(given)

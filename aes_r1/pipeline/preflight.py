@@ -38,6 +38,7 @@ from aes_r1.runs.log import quiet
 from aes_r1.settings import DataSettings, InputError, Settings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.launch import launched, require_deepspeed, world
+from aes_r1.trainer.step_images import require_a_step
 from aes_r1.trainer.taught import require_words
 
 log = logging.getLogger("aes_r1")
@@ -324,8 +325,4 @@ def check_counts(job: Job) -> None:
             f"opinions so far apart, and trainer.images_per_step={trainer.images_per_step}; give a smaller margin, or "
             "fewer a step"
         )
-    if trainer.name == "rapo" and trainer.images_per_step > len(job.train):
-        raise InputError(
-            f"trainer.images_per_step={trainer.images_per_step}: there are {len(job.train)} training pictures; "
-            "give at most that many, for a picture is not compared with itself"
-        )
+    require_a_step(len(job.train), trainer)

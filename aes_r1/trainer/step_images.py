@@ -15,7 +15,7 @@ from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import datasets_of
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.settings import TrainerSettings
+from aes_r1.settings import InputError, TrainerSettings
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.order import batch_indices_without_repeats, least_first
 from aes_r1.trainer.policy import Policy
@@ -106,6 +106,15 @@ def is_mixed(images: Sequence[Sample | Pair]) -> bool:
 def rapo_steps(count: int, trainer: TrainerSettings) -> int:
     """Return the steps of the whole run over `count` images."""
     return trainer.max_steps or math.ceil(count * trainer.epochs / trainer.images_per_step)
+
+
+def require_a_step(count: int, trainer: TrainerSettings) -> None:
+    """Raise InputError unless `count` training pictures are enough for a step of RAPO."""
+    if trainer.name == "rapo" and trainer.images_per_step > count:
+        raise InputError(
+            f"trainer.images_per_step={trainer.images_per_step}: there are {count} training pictures; "
+            "give at most that many, for a picture is not compared with itself"
+        )
 
 
 def first_pass(images: Sequence[Sample | Pair], trainer: TrainerSettings, *, seed: int) -> list[int] | None:
