@@ -159,6 +159,10 @@ class OneLineParser(argparse.ArgumentParser):
             message += "".join(f"; {fault}" for fault in self._misspelled())
         exit_with(2, f"{message}{near}; {self.prog} --help lists the arguments")
 
+    def _takes_a_value(self, argument: str) -> bool:
+        action = self._option_string_actions.get(argument)
+        return action is not None and action.nargs != 0
+
     def _misspelled(self) -> list[str]:
         """Say which typed arguments are no options: one of them is likely to be the one that is missed."""
         options, faults = self._option_string_actions, []
@@ -167,7 +171,7 @@ class OneLineParser(argparse.ArgumentParser):
             name, equals, value = argument.partition("=")
             if argument.startswith("--") and not any(option.startswith(name) for option in options):
                 faults.append(f"{name}: no such option{config_names.nearest(name, options)}")
-            elif equals and f"--{name}" in options and before not in options:  # else it is the value of an option
+            elif equals and f"--{name}" in options and not self._takes_a_value(before):
                 faults.append(f"{argument}: an option has dashes; give {shlex.quote(f'--{name}')} {shlex.quote(value)}")
             before = argument
         return faults
@@ -345,6 +349,7 @@ def _headline(folder: Path) -> dict[str, Any]:
 def _is_done(folder: Path, settings: Any) -> bool:
     """Return whether the folder of a job holds its finished run; InputError where that run used other files."""
     from aes_r1.pipeline.evaluated_content import require_same_content
+    from aes_r1.pipeline.label_files import require_same_labels
     from aes_r1.pipeline.origin import require_same_files
 
     run = RunFolder(folder)
@@ -356,6 +361,7 @@ def _is_done(folder: Path, settings: Any) -> bool:
         if settings.trainer.resume == "never":
             return False
         require_same_files(run, settings)
+        require_same_labels(run, settings)
     else:
         require_same_content(run, settings)
     return True

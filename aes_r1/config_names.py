@@ -13,6 +13,7 @@ from aes_r1.settings import InputError
 
 _NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that are no groups of a recipe
 ONLY_EXTENDED = ("base", "on_disk")  # files that others of their group extend, and that nobody chooses
+_UNITS = ("_gb", "_tflops", "_gb_s", "_s")  # ends of keys
 ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, which are added with a +
 
 
@@ -119,10 +120,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _in_the_same_unit(name: str, siblings: Iterable[str]) -> list[str]:
-    """Return the one sibling whose last word, as gb in memory_gb, is that of `name`; empty with none or several.
+    """Return the one sibling that is in the same unit, as memory_gb and `name` gpu_gb; empty with none or several.
 
     Spelling alone finds gpus for gpu_gb, although a number of gigabytes is no number of GPUs.
     """
-    unit = name.rpartition(".")[2].rpartition("_")[1:]
-    same = [one for one in siblings if one.rpartition(".")[2].rpartition("_")[1:] == unit] if unit[0] else []
+    unit = next((unit for unit in _UNITS if name.endswith(unit)), None)
+    same = [one for one in siblings if unit is not None and one.endswith(unit)]
     return same if len(same) == 1 else []

@@ -429,12 +429,14 @@ else:
         (["a=b.jpg"], ""),
         (["--por", "1"], ""),
         (["--port", "model=1"], ""),
+        (["--reverse", "model=RUN"], "model=RUN: an option has dashes; give --model RUN"),
     ],
 )
 def test_a_missing_argument_that_was_misspelled_is_shown_as_typed(typed, says, capsys):
     parser = command.OneLineParser(prog="aes-r1 score")
     parser.add_argument("--model", required=True)
     parser.add_argument("--port")
+    parser.add_argument("--reverse", action="store_true")
     parser.add_argument("pictures", nargs="*")
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(typed)

@@ -17,6 +17,8 @@ def test_every_key_of_a_schema_is_known():
     ("schema", "name", "named"),
     [
         (PlanSettings, "plan.gpu_gb", "plan.memory_gb, plan.gpus"),  # by its unit, then by its spelling
+        (Settings, "trainer.max_step", "trainer.max_steps"),  # steps are no unit of those that are told apart
+        (Settings, "trainer.num_epochs", "trainer.epochs"),
         (PlanSettings, "plan.vram_gb", "plan.memory_gb"),
         (PlanSettings, "plan.memry_gb", "plan.memory_gb"),
         (PlanSettings, "plan.gpu", "plan.gpus"),

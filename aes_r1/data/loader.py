@@ -17,6 +17,7 @@ from aes_r1.data.manifest import Samples, read_manifest
 from aes_r1.data.mix import mix_samples, mixed_sets
 from aes_r1.data.names import local_name
 from aes_r1.data.pairs import opinions_of
+from aes_r1.data.published_lists import LISTS
 from aes_r1.data.records import read_records, require_one_opinion, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve_validation, share_out, stratified_draw
@@ -40,6 +41,10 @@ def load_samples(
         raise InputError(
             f"data.attributes: data={data.name} has no columns; give them where a set's own labels are read "
             "(aes_r1.prepare data=folder, para or aadb keeps them in its manifest)"
+        )
+    if data.split_by in LISTS and Path(data.root or "").suffix == ".jsonl":
+        raise InputError(
+            f"data.split_by={data.split_by}: data.root={data.root} has splits of its own; give it to aes_r1.prepare"
         )
     if data.split_seed is not None:
         complete = replace(data, split_seed=None, limit=None)

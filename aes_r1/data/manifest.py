@@ -27,7 +27,7 @@ from aes_r1.settings import InputError
 
 BATCH = 5000  # rows held at once while a manifest is turned into Arrow
 # Raised whenever more is refused, because an Arrow file that was checked by fewer rules must be made anew.
-RULES = 4
+RULES = 5
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
@@ -247,15 +247,15 @@ def _agree(one: float | None, other: float | None) -> bool:
 def _check_one_opinion(path: Path, sample: Sample, first: _First, again: _First) -> None:
     """Raise InputError where two rows of one picture contradict each other; equal ones only count it twice."""
     if not _agree(first.mos, again.mos):
-        contradiction, name = "two opinions", "mos"
+        contradiction, name, further = "two opinions", "mos", ", or name the groups of raters as data sets of their own"
     elif first.split != again.split:
-        contradiction, name = "two splits", "split"
+        contradiction, name, further = "two splits", "split", ""
     else:
         return
     raise InputError(
         f"{path}, lines {first.line} and {again.line}: {sample.image} of {sample.dataset} has {contradiction} "
-        f"({name}={getattr(first, name)} in id {first.id}, {getattr(again, name)} in id {again.id}); keep one of them, "
-        "or name the groups of raters as data sets of their own"
+        f"({name}={getattr(first, name)} in id {first.id}, {getattr(again, name)} in id {again.id}); keep one of them"
+        f"{further}"
     )
 
 

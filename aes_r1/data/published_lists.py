@@ -53,8 +53,10 @@ def published_list(split_by: str, name: str, root: Path) -> Path:
     lists = read_lists(found)
     named = len(set(lists.get("test", ())))
     if set(lists) != {"test"} or named != count:
+        others = ", ".join(sorted(set(lists) - {"test"}))
+        holds = f"{named} test pictures{' and lists of ' if others else ''}{others}"
         raise InputError(
-            f"data.split_by={split_by}: {found} names {named} test pictures, the published list {count}; copy {inside} "
-            f"of {address} again, or give data.split_by={found} for a list of your own"
+            f"data.split_by={split_by}: {found} holds {holds}, the published one {count} test pictures alone; copy "
+            f"{inside} of {address} again, or give data.split_by={found} for a list of your own"
         )
     return found

@@ -1,16 +1,12 @@
-"""Record what made a run, in RUN/stages/origin.json: commits of the code, and the content of base model and labels."""
+"""Record what made a run, in RUN/stages/origin.json: the code's commit and the base model's name by content."""
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 from pathlib import Path
 
 import aes_r1
-from aes_r1.data.labels import labels_file
-from aes_r1.data.loader import root_of
 from aes_r1.model.digest import content_of, digest_of, revision_of
-from aes_r1.runs.files import sha256_of
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
@@ -19,32 +15,22 @@ from aes_r1.settings import InputError, Settings, reward_file
 _ANEW = "give another out=, or trainer.resume=never to begin anew"
 
 
-def record_origin(run: RunFolder, base: str, settings: Settings) -> None:
-    """Write {"commits", "base", "labels"}: every commit that worked on the run, in order, and what it began with.
+def record_origin(run: RunFolder, base: str, store: Path) -> None:
+    """Write {"commits", "base"}: every commit that worked on the run, in order, and the content name of its base model.
 
-    That is the content name of its base model and the digests of its label files, each read once per run. A run that
-    was resumed with newer code names both commits.
+    A run that was resumed with newer code names both commits. The model is read once per run.
     """
     origin = run.origin or {"commits": [], "base": None}
     commit = code_version(Path(aes_r1.__file__).parent)
     commits = origin["commits"] + [commit] * (commit not in origin["commits"])
-    digests = {role: digest for role, (_, digest) in _label_digests(settings).items()}
-    run.finish_stage(
-        "origin",
-        {
-            "commits": commits,
-            "base": origin["base"] or content_name(base, Path(settings.store)),
-            "labels": {**digests, **origin.get("labels", {})},
-        },
-    )
+    run.finish_stage("origin", {"commits": commits, "base": origin["base"] or content_name(base, store)})
 
 
 def require_same_files(run: RunFolder, settings: Settings) -> None:
     """Raise InputError where a file that the run has used holds something else, though its name is the same.
 
-    Compared are the file of reward.custom with the copy in the run, and by their content the folder model.path, labels,
-    manifests and split lists. A file that is gone is not compared: stages to come ask for it, and finished ones need it
-    no longer.
+    Compared are the file of reward.custom with the copy in the run, and the folder model.path by its content. A file
+    that is gone is not compared: stages to come ask for it, and finished ones need it no longer.
     """
     named, kept, model = settings.reward.custom, run.custom_reward_file, settings.model.path
     if named is not None and kept.exists():
@@ -56,26 +42,6 @@ def require_same_files(run: RunFolder, settings: Settings) -> None:
         found = content_name(model, Path(settings.store))
         if found not in (base, None):
             raise InputError(f"model.path={model}: it holds another model than when this run began; {_ANEW}")
-    noted = run.origin.get("labels", {})
-    for role, (file, digest) in _label_digests(settings).items():
-        if noted.get(role, digest) != digest:
-            raise InputError(f"{file}: was changed after the run in {run} began; put it back, {_ANEW}")
-
-
-def _label_digests(settings: Settings) -> dict[str, tuple[Path, str]]:
-    """Return {role: (file, SHA-256)} of the label files, manifests and split lists that the settings name.
-
-    Left out is what cannot be found (any more), and the published sets, each with files of its own that nobody edits.
-    """
-    files: dict[str, Path] = {}
-    for data in (settings.data, *settings.evaluation.also):
-        if data.name in ("folder", "manifest"):
-            with contextlib.suppress(InputError):
-                root = root_of(data)
-                files[f"labels of {data.name}"] = labels_file(root) if root.is_dir() else root
-        if data.split_by.endswith(".json"):
-            files[f"split of {data.name}"] = Path(data.split_by)
-    return {role: (file, sha256_of(file)) for role, file in files.items() if file.is_file()}
 
 
 def code_version(package: Path) -> str:

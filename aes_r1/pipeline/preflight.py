@@ -29,6 +29,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.label_files import require_same_labels
 from aes_r1.pipeline.origin import require_same_files
 from aes_r1.prompts import question_of
 from aes_r1.reward.custom import load_reward
@@ -70,6 +71,7 @@ def check(settings: Settings) -> None:
         _check_processes(settings, size)
         if settings.trainer.resume != "never":
             require_same_files(RunFolder(settings.out), settings)
+            require_same_labels(RunFolder(settings.out), settings)
         _wait_for_server(settings)
 
 

@@ -58,11 +58,11 @@ def test_data_that_cannot_be_read_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_the_plan_counts_the_paper_s_run_from_its_data(tmp_path, capsys, monkeypatch):
-    """Ten epochs over 75 of the 560 training pictures, 128 a step: 6 steps, not the 1,172 of an assumed 15,000."""
+    """Ten epochs over 75 of the 560 training pictures, 64 a step: 12 steps, not the 2,344 of an assumed 15,000."""
     monkeypatch.setenv("COLUMNS", "200")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        given = ["+experiment=paper", f"data.root={sets(tmp_path)}", "data.size=75"]
+        given = ["+experiment=paper", f"data.root={sets(tmp_path)}", "data.size=75", "trainer.images_per_step=64"]
         plan.run(recipe.to_settings(compose("plan", overrides=given), PlanSettings))
     output = " ".join(capsys.readouterr().out.split())
-    assert "6 steps of RAPO" in output
+    assert "12 steps of RAPO" in output
     assert "75 pictures, 75 critiques, 70 test pictures" in output

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from aes_r1.data.catalog import CATALOG, read_set
+from aes_r1.data.loader import load_samples
 from aes_r1.data.published_lists import LISTS, published_list
 from aes_r1.settings import DataSettings, InputError
 from aes_r1.settings.data import SPLITS_BY
@@ -46,7 +47,8 @@ def test_a_list_of_another_length_is_refused_with_the_address(names, tmp_path):
     with pytest.raises(InputError) as caught:
         published_list("artimuse", "para", tmp_path)
     assert str(caught.value) == (
-        f"data.split_by=artimuse: {tmp_path}/test.json names {len(set(names))} test pictures, the published list 3000; "
+        f"data.split_by=artimuse: {tmp_path}/test.json holds {len(set(names))} test pictures, the published one 3000 "
+        "test pictures alone; "
         "copy test_datasets/PARA/test.json of github.com/thunderbolt215/ArtiMuse again, or give "
         f"data.split_by={tmp_path}/test.json for a list of your own"
     )
@@ -61,3 +63,18 @@ def test_a_list_that_is_not_there_and_one_that_does_not_exist_are_refused_with_t
     )
     with pytest.raises(InputError, match=r"github.com/thunderbolt215/ArtiMuse has no list of data=koniq; .*ava, "):
         published_list("artimuse", "koniq", tmp_path)
+
+
+def test_further_splits_in_a_published_list_are_named(tmp_path):
+    names = [f"{number}.jpg" for number in range(3000)]
+    put(tmp_path, "test.json", json.dumps({"test": names, "train": ["x.jpg"]}).encode())
+    with pytest.raises(InputError, match="holds 3000 test pictures and lists of train, the published one 3000 test"):
+        published_list("artimuse", "para", tmp_path)
+
+
+def test_a_manifest_has_splits_of_its_own(tmp_path):
+    """Its rows were divided when it was prepared; the name of a list would have no effect."""
+    data = DataSettings("manifest", str(tmp_path / "manifest.jsonl"), split_by="artimuse")
+    (tmp_path / "manifest.jsonl").touch()
+    with pytest.raises(InputError, match=r"split_by=artimuse: .*manifest\.jsonl has splits of its own; give it to aes"):
+        load_samples(data, "test", seed=0, store=tmp_path)
