@@ -24,9 +24,14 @@ STUDY = Study(
     label=share,
     order=tuple(f"rank {one:.2f}" for one in SHARES),
     baseline="rank 0.50",
+    protocol="mean",
     claims=(
-        Claim("all error is worse than half and half in SRCC", "rank 0.00", "rank 0.50", "srcc", -1),
-        Claim("all rank is worse than half and half in PLCC", "rank 1.00", "rank 0.50", "plcc", -1),
+        Claim("error alone is worse than half and half", "rank 0.00", "rank 0.50", "srcc", -1),
+        Claim("rank alone is worse than half and half", "rank 1.00", "rank 0.50", "srcc", -1),
+        Claim("a quarter of rank is not worse than half by .02", "rank 0.25", "rank 0.50", "srcc", 1, margin=0.02),
+        Claim(
+            "three quarters of rank are not worse than half by .02", "rank 0.75", "rank 0.50", "srcc", 1, margin=0.02
+        ),
     ),
     paper=None,
 )
