@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 POINTS = {
-    "reward_weights": "+sweeps/rank_share=half,all",
     "group_size": "trainer.images_per_step=8,32",
     "ties_and_pool": "reward.rank.pool=global,dataset reward.rank.ties=geq",
     "splits": "data.split_seed=0,1",
