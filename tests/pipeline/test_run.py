@@ -100,7 +100,7 @@ def test_the_whole_job(base, root, tmp_path, capsys):
     run(settings(base, root, out))
 
     assert sorted(path.stem for path in (out / "stages").glob("*.json")) == [
-        *("cold_start", "data", "evaluation", "origin"),
+        *("cold_start", "data", "evaluation", "labels", "origin"),
         *("predictions_base", "predictions_cold_start", "predictions_rapo", "rapo", "report"),
     ]
     origin = json.loads((out / "stages" / "origin.json").read_text())
@@ -256,9 +256,13 @@ def blocks(root: Path, path: Path) -> Path:
     """A manifest of eight training and four validation pictures of each of two sets, one set after the other."""
     pictures = sorted(path for path in root.glob("*.png") if path.name != "04.png")
     splits = ("train", "train", "validation") * 4
+    copies = path.with_suffix("")
+    copies.mkdir()
+    for place in range(len(splits)):
+        shutil.copy(pictures[place % len(pictures)], copies / f"{place:02d}.png")
     write_manifest(
         [
-            Sample(f"{name}{place}", str(pictures[place % len(pictures)]), place / 12, name, split)
+            Sample(f"{name}{place}", str(copies / f"{place:02d}.png"), place / 12, name, split)
             for name in ("first", "second")
             for place, split in enumerate(splits)
         ],
