@@ -23,7 +23,7 @@ from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError
-from tests.runs.test_run_files import largest_file
+from tests.full_disk import files_of_at_most
 
 DOCS = Path(__file__).parents[1] / "docs" / "scoring.md"
 
@@ -220,7 +220,7 @@ def test_the_current_folder_can_be_given(run_of_steps, tmp_path, monkeypatch):
 
 def test_where_there_is_no_room_nothing_is_left(talking_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["export", str(talking_run), str(tmp_path / "OUT")])
-    with largest_file(10_000), pytest.raises(SystemExit) as leaving:
+    with files_of_at_most(10_000), pytest.raises(SystemExit) as leaving:
         main()
     assert leaving.value.code == 2
     assert re.fullmatch(r"aes_r1: .*: File too large; give another place or make room\n", capsys.readouterr().err)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
-import resource
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from aes_r1.model import files, tower
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import InputError
 from tests.conftest import picture
+from tests.full_disk import files_of_at_most
 from tests.model.folders import BROKEN, BROKEN_NUMBERS, old_layout
 from tests.model.siblings import save_sibling
 
@@ -160,17 +158,6 @@ def test_another_models_tokenizer_is_refused(plain, tmp_path):
     (tmp_path / "small" / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"its tokenizer has .* tokens, the model 40"):
         backbones.check(tmp_path / "small", question=RATING_PROMPT, max_pixels=9216)
-
-
-@contextlib.contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The disk takes no larger file: a write beyond it fails as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_cannot_be_written_is_an_error_of_the_disk(backbone, tmp_path):

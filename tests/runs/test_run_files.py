@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import math
 import multiprocessing
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +31,7 @@ from aes_r1.runs.files import (
     write_text_atomically,
 )
 from aes_r1.settings import InputError
+from tests.full_disk import files_of_at_most
 
 ROWS = [{"text": "line\u2028separator\x85 and “quotes”"}, {"text": "a\r\nb"}, {"path": "caf\udce9.jpg"}, {"value": 0.1}]
 
@@ -233,20 +232,9 @@ def test_a_folder_is_copied_whole_or_the_error_says_why_not(tmp_path):
     copy_folder(source, tmp_path / "a" / "copy")
     assert (tmp_path / "a" / "copy" / "templates" / "tool.jinja").read_text() == "a"
     assert (tmp_path / "a" / "copy" / "weights").stat().st_size == 10_000
-    with largest_file(1000), pytest.raises(OSError, match="File too large") as raised:
+    with files_of_at_most(1000), pytest.raises(OSError, match="File too large") as raised:
         copy_folder(source, tmp_path / "cut")
     assert raised.value.errno == errno.EFBIG
-
-
-@contextlib.contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let this process write no file of more than `size` bytes, as where a disk is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_the_checksum_is_that_of_the_bytes(tmp_path):
