@@ -12,10 +12,11 @@ from pathlib import Path
 
 from aes_r1.runs import watchdog
 
-LATE_S = 2.0  # how much later the first process comes to the second start
+LATE_S = 1.0  # how much later than the second process the first comes to the barrier of the second start
 
 
 def main() -> None:
+    """Write the times at which this process of the second start came to the barrier and left it."""
     watchdog.QUICKLY_S = 0.5  # so that a failure which was not forgotten ends a process within the test
     folder, rank, start = Path(sys.argv[1]), int(os.environ["RANK"]), os.environ["TORCHELASTIC_RESTART_COUNT"]
     watch = watchdog.Heartbeat(rank, 2, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), print)
@@ -25,16 +26,21 @@ def main() -> None:
             watch.failed("rank 1: RuntimeError: boom")
             os._exit(1)
         time.sleep(60)  # torchrun ends this process
+    second_came = folder / "second_came"
+    if rank == 1:
+        second_came.touch()
+    while not second_came.exists():
+        time.sleep(0.01)
     if rank == 0:
         time.sleep(LATE_S)
     came = time.monotonic()
     watch.wait()
-    waited = time.monotonic() - came
+    left = time.monotonic()
     watch_over = time.monotonic() + 4 * watchdog.BEAT_S + 2 * watchdog.QUICKLY_S
     while time.monotonic() < watch_over:
         time.sleep(0.1)
     watch.end()
-    (folder / f"{rank}.{start}").write_text(f"{waited:.2f}")
+    (folder / f"{rank}.{start}").write_text(f"{came} {left}")
 
 
 if __name__ == "__main__":
