@@ -51,9 +51,9 @@ def engine_settings(name: str) -> EngineSettings:
 
     A suffix changes the steps: "_bf16" half precision, "_budget" micro-batches of at most BUDGET tokens, "_lora" an
     adapter, "_hard" clipped gradients and several steps per rollout, "_parts" rewards of the critiques themselves,
-    "_pairs" edited twins, "_compared" prompts of two pictures.
+    "_held" the grounded recipe, "_pairs" edited twins, "_compared" prompts of two pictures.
     """
-    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts", "_pairs", "_compared"):
+    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts", "_held", "_pairs", "_compared"):
         name = name.removesuffix(suffix)
     if name == "single":
         return EngineSettings()
@@ -130,8 +130,8 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
 
 def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:
     results: dict = {"sft": [], "rapo": [], "passes": [], "answered": []}
-    suffixes = ("_budget", "_lora", "_hard", "_parts", "_pairs", "_compared")
-    budget, adapted, hard, parts, pairs, compared = (name.endswith(suffix) for suffix in suffixes)
+    suffixes = ("_budget", "_lora", "_hard", "_parts", "_held", "_pairs", "_compared")
+    budget, adapted, hard, parts, held, pairs, compared = (name.endswith(suffix) for suffix in suffixes)
     reward = RewardSettings(
         error=ErrorSettings(sigma=0.3), read_back=ReadBackSettings(0.5), information=InformationSettings(1.0)
     )
@@ -169,7 +169,8 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
             completions_every=1,
             minibatches=2 if hard else 1,
             inner_epochs=2 if hard else 1,
-            credit="parts" if parts else "all",
+            credit="parts" if parts else "answer" if held else "all",
+            critique_kl_coef=0.1 if held else None,
         ),
         reward=of_pairs() if compared else reward,
         context=TrainingContext(
@@ -182,7 +183,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         ),
     )
     results["rapo_moments"] = first_moments(engine)
-    if budget or hard or parts or pairs or compared:
+    if budget or hard or parts or held or pairs or compared:
         return results
     if adapted:
         with engine.gathered_parameters():

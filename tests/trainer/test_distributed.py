@@ -27,6 +27,7 @@ HALVES = ("zero2_bf16", "zero3_bf16")
 BUDGETS = ("zero2_budget", "zero3_budget")
 HARD = ("zero2_hard", "zero3_hard")
 PAID = ("zero2_parts",)
+HELD = ("zero2_held",)
 TWINS = ("zero2_pairs",)
 COMPARED = ("zero2_compared",)
 ADAPTED = ("zero2_lora", "zero3_lora")
@@ -75,11 +76,12 @@ def out(start, tmp_path_factory) -> Path:
         "single_lora",
         "single_hard",
         "single_parts",
+        "single_held",
         "single_pairs",
         "single_compared",
     ):
         torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
-    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD, *PAID, *TWINS, *COMPARED)
+    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD, *PAID, *HELD, *TWINS, *COMPARED)
     return folder
 
 
@@ -125,6 +127,18 @@ def test_two_processes_that_judge_their_own_critiques_equal_one(out, stage):
     plain = torch.load(out / "single.pt")["rapo"][0]
     assert one["rapo"][0]["policy/grad_norm"] != pytest.approx(plain["policy/grad_norm"], rel=0.01)
     assert abs(one["rapo"][0]["reward/information"]) > 1e-3
+    assert_same_metrics(one["rapo"], two["rapo"])
+    assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stage", HELD)
+def test_two_processes_of_the_grounded_recipe_equal_one(out, stage):
+    """The score pays the answer's tokens alone, and the divergence of the critique's tokens has its own weight."""
+    one, two = results(out, stage, "single_held")
+    plain = torch.load(out / "single.pt")["rapo"]
+    for step in (0, 1):
+        assert one["rapo"][step]["policy/grad_norm"] != pytest.approx(plain[step]["policy/grad_norm"], rel=0.001)
+    assert one["rapo"][1]["policy/kl_k3"] > 1e-6
     assert_same_metrics(one["rapo"], two["rapo"])
     assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
 
