@@ -166,6 +166,7 @@ def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
             pwa=False,
             mcp_server=False,
             footer_links=[],
+            run_history=False,
             state_session_capacity=200,
             app_kwargs={"middleware": guards, "docs_url": None, "redoc_url": None, "openapi_url": None},
             theme=gr.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),

@@ -186,19 +186,28 @@ def _check_kind(config: dict[str, Any], path: str | Path, key: str | None) -> No
 
 
 def _check_weights(folder: Path, key: str | None) -> None:
+    files = sorted(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
+    if not files and not index.exists():
+        index = folder / "pytorch_model.bin.index.json"
     if index.exists():
         shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
             raise InputError(f"{prefix(key)}{folder}: {index.name} names no weight files; download it again")
         names = sorted(set(shards.values()))
+        outside = [name for name in names if Path(name).name != name or "\\" in name]
+        if outside:
+            raise InputError(
+                f"{prefix(key)}{folder}: {index.name} names a weight file outside of the folder ({outside[0]}); "
+                "get the model from its own repository"
+            )
         missing = [name for name in names if not (folder / name).exists()]
         if missing:
             raise InputError(
                 f"{prefix(key)}{folder}: {len(missing)} of {len(names)} weight files are missing ({missing[0]}, ..); "
                 "download them again"
             )
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    files = files or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise InputError(f"{prefix(key)}{folder}: holds no weights (*.safetensors); download them")
     for file in files:

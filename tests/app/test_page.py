@@ -122,6 +122,9 @@ def test_upload_wait_read_the_score(browser, address, talking_run, tmp_path):
     assert {urlsplit(url).hostname for url in asked if not url.startswith("data:")} == {"127.0.0.1"}
     assert not [url for url in asked if "file=" in url or "/upload" in url]
     assert errors == []
+    # Nor does the browser keep photographs or results when the tab is closed, as Gradio's history of runs would.
+    kept = page.evaluate("async () => (await indexedDB.databases()).map(one => one.name)")
+    assert (kept, page.evaluate("Object.keys(localStorage)")) == ([], [])
     page.context.close()
 
 

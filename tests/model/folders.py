@@ -156,6 +156,12 @@ def _lost_shard(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def _torch_files_outside(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "../other/pytorch_model.bin"}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
 def _pickled(size: int | None) -> Callable[[Path], None]:
     """The weights as torch.save writes them, cut to `size` bytes."""
 
@@ -225,6 +231,16 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "an index without names": (_write("model.safetensors.index.json", b'{"weight_map": []}'), "names no weight files"),
     "an index of no names": (
         _write("model.safetensors.index.json", b'{"weight_map": {"a": {}}}'), "names no weight files"
+    ),
+    **{
+        f"an index of {name}": (
+            _write("model.safetensors.index.json", json.dumps({"weight_map": {"a": name}}).encode()),
+            r"index\.json names a weight file outside of the folder \(.*\); get the model from its own repository",
+        )
+        for name in ("../b/model.safetensors", "/etc/model.safetensors", "a/../../b.safetensors", "..\\b.safetensors")
+    },
+    "an index of torch files outside": (
+        _torch_files_outside, r"pytorch_model\.bin\.index\.json names a weight file outside"
     ),
     "config a list": (_write("config.json", b"[]"), r"config\.json is not a JSON object"),
     "no model_type": (_config(model_type=None), "config.json names no model_type; give one of qwen2_5_vl, "),
