@@ -11,8 +11,8 @@ NO_CURRENT_FOLDER = "the current folder was deleted; change to another one (cd) 
 # both took 9 s. OpenMP reads this variable when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# `python -m aes_r1.COMMAND` in a folder that was deleted: one of the libraries would end the process itself. Python sets
-# argv[0] to the module's file only after it has found it.
+# `python -m aes_r1.COMMAND` in a folder that was deleted: one of the libraries would end the process itself. Python
+# replaces -m by the module's file only after it has found it.
 if sys.argv[:1] == ["-m"]:
     try:
         os.getcwd()

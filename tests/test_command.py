@@ -191,7 +191,7 @@ def test_every_command_says_in_one_line_that_the_current_folder_is_gone(name, tm
     module = f"aes_r1.{name.replace('-', '_')}"
     done = subprocess.run(
         ["sh", "-c", f'rmdir "$PWD"; exec {sys.executable} -m {module}'],
-        cwd=tmp_path / "gone", capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        cwd=tmp_path / "gone", capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(CONF.parent)},
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == f"aes_r1: {NO_CURRENT_FOLDER}\n"
