@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aes_r1 import announce, config_names, overrides
+from aes_r1 import NO_CURRENT_FOLDER, announce, config_names, overrides
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.config_faults import fault_in_config_file
 from aes_r1.points import REASON, Sweep, point_command, run_point
@@ -270,7 +270,7 @@ def require_current_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        exit_with(2, "the current folder was deleted; change to another one (cd) and start the command again")
+        exit_with(2, NO_CURRENT_FOLDER)
 
 
 def end_at_once() -> None:

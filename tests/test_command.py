@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from aes_r1 import NO_CURRENT_FOLDER, command, config_names
 from aes_r1 import __main__ as console
-from aes_r1 import command, config_names
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.model import tiny
 from aes_r1.runs.folder import RunFolder
@@ -182,6 +182,19 @@ def test_a_current_folder_that_is_gone_is_one_line(kind, arguments, tmp_path, mo
     assert capsys.readouterr().err == (
         "aes_r1: the current folder was deleted; change to another one (cd) and start the command again\n"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", console.COMMANDS)
+def test_every_command_says_in_one_line_that_the_current_folder_is_gone(name, tmp_path):
+    (tmp_path / "gone").mkdir()
+    module = f"aes_r1.{name.replace('-', '_')}"
+    done = subprocess.run(
+        ["sh", "-c", f'rmdir "$PWD"; exec {sys.executable} -m {module}'],
+        cwd=tmp_path / "gone", capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(CONF.parent)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"aes_r1: {NO_CURRENT_FOLDER}\n"
 
 
 @pytest.mark.parametrize("number", sorted(command._CANNOT_WRITE))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,12 +20,12 @@ from tests import processes
 ROOT = Path(__file__).parents[1]
 GLOBAL = b"# @package _global_\n"
 FAULTY = {
-    "a bracket": (GLOBAL + b"trainer:\n  rates: [1\nseed: 2\n", ":4: not YAML (expected ',' or ']', but got"),
-    "a tab": (GLOBAL + b"trainer:\n\tlr: 1\n", r":3: not YAML (found character '\t'"),
-    "a key twice": (GLOBAL + b"seed: 1\nseed: 2\n", ":3: not YAML (found duplicate key seed)"),
-    "a Python object": (GLOBAL + b"run_name: !!python/name:os.system\n", ":2: not YAML (could not determine"),
-    "an alias": (GLOBAL + b"seed: *one\n", ":2: not YAML (found undefined alias 'one')"),
-    "two documents": (GLOBAL + b"seed: 1\n---\nseed: 2\n", ":3: not YAML (but found another document)"),
+    "a bracket": (GLOBAL + b"trainer:\n  rates: [1\nseed: 2\n", ":4:5: not YAML (expected ',' or ']', but got"),
+    "a tab": (GLOBAL + b"trainer:\n\tlr: 1\n", r":3:1: not YAML (found character '\t'"),
+    "a key twice": (GLOBAL + b"seed: 1\nseed: 2\n", ":3:1: not YAML (found duplicate key seed)"),
+    "a Python object": (GLOBAL + b"run_name: !!python/name:os.system\n", ":2:11: not YAML (could not determine"),
+    "an alias": (GLOBAL + b"seed: *one\n", ":2:7: not YAML (found undefined alias 'one')"),
+    "two documents": (GLOBAL + b"seed: 1\n---\nseed: 2\n", ":3:1: not YAML (but found another document)"),
     "a NUL": (b"seed: \0\n", ": not YAML (unacceptable character #x0000"),
     "Latin-1": (GLOBAL + "run_name: schön\n".encode("latin-1"), ": not UTF-8 (byte 33); save it as UTF-8"),
     "UTF-16": ("seed: 1\n".encode("utf-16"), ": not UTF-8 (byte 0); save it as UTF-8"),
@@ -85,7 +87,7 @@ def test_a_recipe_without_its_package_says_which_line_it_needs(group):
     [
         (
             FAULTY["a tab"][0],
-            "mine.yaml:3: not YAML (found character '\\t' that cannot start any token); mend that line",
+            "mine.yaml:3:1: not YAML (found character '\\t' that cannot start any token); mend that line",
         ),
         (FAULTY["Latin-1"][0], "experiment/mine.yaml: not UTF-8 (byte 33); save it as UTF-8"),
         (b"seed: 1\n", "config key experiment: a file of experiment/ needs the first line # @package _global_, and"),
@@ -103,3 +105,31 @@ def test_a_command_says_it_in_one_line(content, said, tmp_path):
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert said in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("data/folder.yaml", b"name: folder\nroot: [1\nsplit: x\n", ":3:6: not YAML ("),
+        ("reward/rapo.yaml", b"rank:\n\tweight: 1\n", ":2:1: not YAML (found character"),
+        ("config.yaml", b"seed: \xff\n", ": not UTF-8 (byte 6); save it as UTF-8"),
+        ("trainer/rapo.yaml", b"- a\n", ": no keys with values; mend it"),
+        ("engine/single.yaml", b"", " is missing, but EngineSettings has it"),
+        ("tracker/offline.yaml", b"defaults: [gone]\n", "No such file or directory"),
+    ],
+)
+def test_a_broken_file_of_defaults_ends_every_command_in_one_line(file, content, said, tmp_path):
+    """The defaults of settings are read from conf/ when the program is imported, before Hydra reads anything."""
+    shutil.copytree(ROOT / "aes_r1", tmp_path / "aes_r1", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONF, tmp_path / "conf")
+    (tmp_path / "conf" / file).write_bytes(content)
+    done = subprocess.run(  # a new process, which imports the copy
+
+        [sys.executable, "-m", "aes_r1.runs"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert said in line
+    assert line.startswith(f"aes_r1: {tmp_path / 'conf'}")

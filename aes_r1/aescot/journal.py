@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from aes_r1.runs.files import row_line, rows_at
+from aes_r1.runs.files import MissingKey, row_line, rows_at
 from aes_r1.settings import InputError
 
 
@@ -32,9 +32,9 @@ class Journal:
                 number += 1
                 self._offsets[str(row["key"])] = last = offset
                 self.pictures.add((row.get("dataset"), row.get("id")))
-        except (InputError, TypeError, KeyError) as error:  # damaged by something other than a kill
+        except (InputError, TypeError) as error:  # damaged by something other than a kill
             # rows_at fails at the line behind the last row that it gave; a row without a key is that row itself.
-            line = f"{path}:{number + isinstance(error, InputError)}"
+            line = f"{path}:{number + (not isinstance(error, TypeError | MissingKey))}"
             raise InputError(
                 f"{line}: not an answer of this program; delete the line, and it is asked again"
             ) from error

@@ -1,11 +1,19 @@
-"""Count the scans of a JPEG picture without decoding it. Source: ITU-T T.81, annex B."""
+"""Walk through the scans of a JPEG picture without decoding it. Source: ITU-T T.81, annex B."""
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Iterator
 
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # in a scan's data these are neither a zero after FF nor a restart
+_BREAK = re.compile(rb"\xff[\x01-\xbf\xd0-\xd7]")  # what else ends a part of a scan's data: a restart or a reserved one
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_ARITHMETIC = (*range(0xC9, 0xCC), *range(0xCD, 0xD0))  # frames whose encoder may leave out zeros at a scan's end
+# Data that no encoder wrote; the leading zero keeps a fill byte FF in front of it from becoming a marker.
+_FILLING = b"\0" + bytes(byte % 255 for byte in random.Random(0).randbytes(255))
+# At the end of a scan the decoder may wait for any restart.
+_LAST_FILLING = _FILLING + b"".join(bytes([0xFF, code]) + _FILLING for code in range(0xD0, 0xD8))
 
 
 def has_more_scans(content: bytes, limit: int) -> bool:
@@ -15,13 +23,48 @@ def has_more_scans(content: bytes, limit: int) -> bool:
     """
     if content.count(b"\xff\xda") <= limit:  # an upper bound, which is fast to know
         return False
-    scans, place = 0, 2
-    while scans <= limit and (marker := _MARKER.search(content, place)):
+    scans = 0
+    for code, _, _ in _segments(content):
+        scans += code == _SCAN
+        if scans > limit:
+            return True
+    return False
+
+
+def with_filled_scans(content: bytes) -> bytes | None:
+    """Return the JPEG picture at the start of `content` with further data at the end of each part of its scans.
+
+    Decoders skip what follows a part that is whole (B.1.1.5, F.2.2.5), and decode it in place of what is missing where
+    a part is not. None where this cannot be told: the coding is arithmetic, or the picture has no end.
+    """
+    filled, place, is_scan = [], 0, False
+    for code, marker, after in _segments(content):
+        if code in _ARITHMETIC:
+            return None
+        part = content[place:marker]
+        filled.append(_BREAK.sub(_after_filling, part) + _LAST_FILLING if is_scan else part)
+        if code == _END:
+            return b"".join([*filled, content[marker : marker + 2]])
+        filled.append(content[marker:after])
+        place, is_scan = after, code == _SCAN
+    return None
+
+
+def _after_filling(found: re.Match[bytes]) -> bytes:
+    return _FILLING[:16] + found[0]  # a file made to be slow may have a restart every other byte
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the code, the start and the end of each marker segment up to the end of the picture.
+
+    A scan's data stand between the end of its segment and the start of the next one.
+    """
+    place = 2
+    while marker := _MARKER.search(content, place):
         place = marker.end()
         code = content[place - 1]
-        if code == _END:
-            break
-        if code != _START:  # what follows is the length of a segment in bytes, its own two included
+        if code not in (_START, _END):  # what follows is the length of a segment in bytes, its own two included
             place += max(2, int.from_bytes(content[place : place + 2]))
-        scans += code == _SCAN
-    return scans > limit
+        yield code, marker.start(), place
+        if code == _END:
+            return

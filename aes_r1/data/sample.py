@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,8 +20,9 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from aes_r1.data import foreign
 from aes_r1.data.jpeg_scans import has_more_scans
 from aes_r1.data.raw_preview import Preview, find_preview
-from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned
+from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned, use_whole_palette
 from aes_r1.data.stated_space import HIGH_RANGE, code_points, stated_profile
+from aes_r1.data.whole import missing, on_clear, painted
 from aes_r1.settings import InputError
 
 MAX_FILE_PIXELS = 200_000_000  # a file whose header claims more is refused before it is decoded
@@ -123,20 +124,22 @@ def open_picture(
     *,
     max_file_pixels: int = MAX_FILE_PIXELS,
     formats: tuple[str, ...] | None = None,
+    is_whole: bool = False,
 ) -> Image.Image:
     """Decode a file, an open one, or a PIL picture as 8-bit sRGB, turned as its EXIF says, transparency on white.
 
     Gray, palette, CMYK, Lab, deep and floating samples are converted (srgb.py). An animation gives its first frame, a
     TIFF its first page that is neither a reduced copy nor a mask, a camera's raw file its preview. Raises PictureError
-    (one line) for any other content, for anything but a plain file, for more than `max_file_pixels`, and for one side
-    over 200 times the other. Only `formats` (a part of FORMATS) are tried; None: all.
+    (one line) for any other content, for anything but a plain file, for more than `max_file_pixels`, for one side over
+    200 times the other, and where a part of the picture is missing. Only `formats` (a part of FORMATS) are tried; None:
+    all. `is_whole`: nothing is missing, as was found before, so that is not asked again.
     """
     path = source if isinstance(source, str | Path) else "picture"
     try:
         if isinstance(source, Image.Image):
             return _decoded(source, max_file_pixels)
         with _plain_file(source) if isinstance(source, str | Path) else nullcontext(source) as file:
-            return _picture_in(file, max_file_pixels, formats or FORMATS)
+            return _picture_in(file, max_file_pixels, formats or FORMATS, is_whole)
     except _Refused as error:
         raise PictureError(path, str(error)) from error
     except MemoryError as error:
@@ -154,7 +157,7 @@ def open_picture(
 def open_listed(path: str | Path) -> Image.Image:
     """Open a picture that could be read when its list was made; raises InputError where it no longer can be."""
     try:
-        return open_picture(path)
+        return open_picture(path, is_whole=True)
     except PictureError as error:
         raise no_longer_there(error) from error
 
@@ -183,7 +186,7 @@ def _plain_file(path: str | Path) -> BinaryIO:
     raise _Refused("a pipe, socket or device, not a file; save the picture to a file first")
 
 
-def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) -> Image.Image:
+def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...], is_whole: bool) -> Image.Image:
     file.seek(0)
     head = file.read(foreign.HEAD)
     file.seek(0)
@@ -191,7 +194,7 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
         _refuse_many_scans(file.read())
     preview = find_preview(file) if "TIFF" in formats else None
     if preview is not None:
-        return _shown_preview(preview, max_file_pixels)
+        return _shown_preview(preview, max_file_pixels, is_whole)
     formats = tuple(name for name in formats if name != "HEIF" or (foreign.is_heic(head) and _reads_heic()))
     points = code_points(file)
     if points is not None and points[1] in HIGH_RANGE:
@@ -204,9 +207,10 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
         raise _Refused(foreign.describe_file(head, reads_heic="HEIF" in formats)) from error
     with picture:
         _first_whole_page(picture)
+        use_whole_palette(picture)
         if not picture.info.get("icc_profile"):
             picture.info["icc_profile"] = stated_profile(picture, points)
-        return _decoded(picture, max_file_pixels, lambda: Image.open(file, formats=formats))
+        return _decoded(picture, max_file_pixels, file, is_whole=is_whole)
 
 
 def _refuse_many_scans(jpeg: bytes) -> None:
@@ -214,21 +218,24 @@ def _refuse_many_scans(jpeg: bytes) -> None:
         raise _Refused(f"a JPEG of more than {MAX_JPEG_SCANS} scans, made to be slow; export it again")
 
 
-def _shown_preview(preview: Preview, max_file_pixels: int) -> Image.Image:
+def _shown_preview(preview: Preview, max_file_pixels: int, is_whole: bool) -> Image.Image:
     """Decode the preview of a raw file; one without an orientation of its own, as most are, is turned like the file."""
     if not preview.is_large_enough or preview.picture is None:
         raise _Refused("a camera's raw file without a preview of a useful size; export it as JPEG")
     _refuse_many_scans(preview.content)
     with preview.picture as picture:
-        shown = _decoded(picture, max_file_pixels)
+        shown = _decoded(picture, max_file_pixels, io.BytesIO(preview.content), is_whole=is_whole)
         own_orientation = orientation(picture)
     return turned(shown, preview.orientation) if own_orientation == 1 else shown
 
 
 def _decoded(
-    picture: Image.Image, max_file_pixels: int, reopen: Callable[[], Image.Image] | None = None
+    picture: Image.Image, max_file_pixels: int, file: BinaryIO | None = None, *, is_whole: bool = False
 ) -> Image.Image:
-    """Decode an opened picture to 8-bit sRGB; `reopen` opens it anew, which colors of 16 bits need."""
+    """Decode an opened picture, which `file` holds where it is one of a file, to 8-bit sRGB.
+
+    Colors of 16 bits are read from the file once more. `is_whole` is that of `open_picture`.
+    """
     width, height = picture.size
     if width * height > max_file_pixels:
         raise _Refused(f"{width} x {height} pixels, more than {max_file_pixels}; make it smaller")
@@ -240,12 +247,18 @@ def _decoded(
     opened: Any = picture  # a file's picture has more attributes than Pillow's types say
     if deep_planes and mode and opened.tile[0][0] == "raw":  # Pillow takes uncompressed planes for planes of 8 bits
         raise _Refused(_DEEP_PLANES)
+    box = None if file is None else painted(picture, file)
     picture.load()
-    if reopen is None or mode not in DEEP_COLORS:
+    if file is None:
         return as_rgb(picture)
+    fault = None if is_whole else missing(picture, file)
+    if fault is not None:
+        raise _Refused(fault)
+    if mode not in DEEP_COLORS:
+        return as_rgb(picture, None if box is None else on_clear(picture, box))
     if deep_planes and max(high for _, high in opened.getextrema()[:3]) < 64:  # deep_color finds no low bytes there
         raise _Refused(_DEEP_PLANES)
-    return as_rgb(picture, deep_color(picture, mode, reopen))
+    return as_rgb(picture, deep_color(picture, mode, lambda: Image.open(file, formats=(str(picture.format),))))
 
 
 def _has_deep_planes(picture: Image.Image) -> bool:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import Image, ImageCms, ImagePalette, TiffImagePlugin
 
 ORIENTATION = 0x0112
 # The transposition that brings a picture of each EXIF orientation upright; 1 is upright.
@@ -68,6 +68,17 @@ def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Imag
         picture.putalpha(alpha)
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return turned(picture, turn)
+
+
+def use_whole_palette(picture: Image.Image) -> None:
+    """Read the palette of an opened TIFF as bytes where no value needs more; some programs write bytes for 16 bits.
+
+    libtiff follows the same rule. Read as 16 bits, such a picture is black.
+    """
+    if isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.mode in ("P", "PA"):
+        values = picture.tag_v2.get(320, ())
+        if values and max(values) < 256:
+            picture.palette = ImagePalette.raw("RGB;L", bytes(values))
 
 
 def _may_be_unused_alpha(picture: Image.Image) -> bool:

@@ -22,6 +22,31 @@ from typing import Any, BinaryIO
 
 from aes_r1.settings import InputError
 
+
+class MissingKey(InputError):
+    """A file that is read back lacks a key that this program writes; it is no KeyError, which templates pass over."""
+
+
+class Stored(dict[str, Any]):
+    """An object as it stands in a JSON file of a run; asked for a key that it lacks, it names the file and the line."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, values: Mapping[str, Any], place: tuple[Path, int | None]) -> None:
+        super().__init__(values)
+        self._place = place
+
+    def __missing__(self, key: str) -> Any:
+        """Raise MissingKey; `[..]` calls this, and `get` does not."""
+        raise MissingKey(foreign(f"no key {json.dumps(key)}", *self._place))
+
+
+def foreign(fault: str, path: Path, number: int | None = None) -> str:
+    """Return the line on a `fault` of a file, or of its line `number`, that this program does not write."""
+    where = f"{path}{'' if number is None else f', line {number}'}"
+    return f"{where}: {fault}, so it is damaged or another program's; put a whole copy back, or move it elsewhere"
+
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -118,7 +143,9 @@ def row_line(row: Mapping[str, Any]) -> bytes:
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file. InputError names it when it is missing, or holds no object."""
     try:
-        return _object(json.loads(path.read_text(encoding="utf-8")))
+        # Objects inside of this one name the file too; rows are many and flat, so theirs do not.
+        text = path.read_text(encoding="utf-8")
+        return _object(json.loads(text, object_hook=lambda values: Stored(values, (path, None))))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a folder that holds it") from error
     except ValueError as error:
@@ -188,7 +215,7 @@ def draft_of(path: Path) -> Path:
 
 def _row(path: Path, line: bytes, number: int) -> dict[str, Any]:
     try:
-        return _object(json.loads(line.decode("utf-8")))
+        return Stored(_object(json.loads(line.decode("utf-8"))), (path, number))
     except ValueError as error:
         raise _broken(path, error, f", line {number}") from error
 

@@ -28,14 +28,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, write_json, write_rows
-from aes_r1.settings import InputError, models_of
+from aes_r1.runs.files import foreign, iter_rows, read_json, read_rows, rows_backwards, write_json, write_rows
+from aes_r1.settings import EvaluateSettings, InputError, Settings, models_of
 
 MODEL = "model"  # the folder in Hugging Face form of a run, of a checkpoint or of the best step
+# The settings of a run that are groups, with or without a value.
+_GROUPS = {
+    name
+    for schema in (Settings, EvaluateSettings)
+    for name, kind in get_type_hints(schema).items()
+    if is_dataclass(kind)
+}
 EXAMINED = ("interventions", "information", "sensitivity")  # the tests that follow the predictions
 
 
@@ -83,7 +91,11 @@ class RunFolder:
     @property
     def settings(self) -> dict[str, Any]:
         """Return the run's settings as plain values."""
-        return _content(self.settings_file)
+        settings = _content(self.settings_file)
+        for group in _GROUPS & settings.keys():
+            if not isinstance(settings[group], dict):
+                raise InputError(foreign(f"{group} is no group of settings", self.settings_file))
+        return settings
 
     @property
     def resumed(self) -> list[dict[str, Any]]:
@@ -108,6 +120,9 @@ class RunFolder:
         """Return the measurements, which docs/evaluation.md explains."""
         # evaluation.summary writes the keys of Evaluation.
         measurements: Evaluation = _content(self.evaluation_file)  # type: ignore[assignment]
+        for stage, sets in measurements.get("stages", {}).items():
+            if not sets or not all(sets.values()):
+                raise InputError(foreign(f"no measurement of {stage}", self.evaluation_file))
         return measurements
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from aes_r1.runs.files import MissingKey
 from aes_r1.settings import EDITS, JudgeRewardSettings, RolloutSettings, Settings, as_dict
 
 
@@ -142,7 +143,9 @@ def changed_on_resume(before: dict[str, Any], mine: dict[str, Any]) -> dict[str,
     """Return {key: value in `mine`} of the settings that say how the same run is computed, where they differ."""
     changed = {}
     for key in _NOT_IDENTITY:
-        with suppress(KeyError):  # a run without the key, as an older one or an evaluation, says nothing of it
+        with suppress(
+            KeyError, MissingKey
+        ):  # a run without the key, as an older one or an evaluation, says nothing of it
             if key not in _NOT_HOW and _value(before, key) != _value(mine, key):
                 changed[key] = _value(mine, key)
     return changed

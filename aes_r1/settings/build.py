@@ -11,6 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
+from aes_r1.config_faults import fault_in_yaml
 from aes_r1.settings.rules import InputError
 
 _HERE = Path(__file__).resolve().parents[1]
@@ -34,7 +37,13 @@ def values_of(file: Path) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    own: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file), resolve=False)  # type: ignore[assignment]
+    try:
+        own: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (OSError, ValueError, YAMLError) as error:
+        reason = fault_in_yaml(error, file) or f"{file}: {getattr(error, 'strerror', None) or error}; mend it"
+        raise InputError(f"{reason}, or put the file of this version back") from error
+    if not isinstance(own, dict):
+        raise InputError(f"{file}: no keys with values; mend it, or put the file of this version back")
     values: dict[str, Any] = {}
     extended = own.pop("defaults", [])
     for parent in extended if "_self_" in extended else [*extended, "_self_"]:

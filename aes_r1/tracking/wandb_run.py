@@ -46,7 +46,7 @@ def refusals(key: str, way_out: str, *, requests: bool = False) -> Iterator[None
 # Variables that the settings and the run folder override; docs/tracking.md explains each.
 _OVERRIDDEN = (
     *("WANDB_MODE", "WANDB_DISABLED", "WANDB_SILENT", "WANDB_CONSOLE", "WANDB_DIR", "WANDB_NAME", "WANDB_RUN_GROUP"),
-    *("WANDB_JOB_TYPE", "WANDB_TAGS", "WANDB_RESUME", "WANDB_SAVE_CODE"),
+    *("WANDB_JOB_TYPE", "WANDB_TAGS", "WANDB_RESUME", "WANDB_SAVE_CODE", "WANDB_SERVICE"),
 )
 _SET_BY_SWEEPS = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_PROJECT")
 _OFFLINE = ("offline", "dryrun")

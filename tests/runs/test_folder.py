@@ -60,13 +60,13 @@ def test_a_folder_of_runs_names_the_latest_run_in_it(tmp_path):
     says(compare, ", none of which has an evaluation yet")
     model(older.model)
     write_rows(older.metrics_file, [{"stage": "rapo", "step": 1}])
-    older.evaluation_file.write_text('{"stages": {"rapo": {}}}')
+    older.evaluation_file.write_text('{"stages": {"rapo": {"a/test": {"sample": {}}}}}')
     for asked, what in ((find_model, "a final model"), (write_report, "a logged step"), (compare, "an evaluation")):
         says(asked, f"; give one of them, the latest with {what} is {older}")
     says(require_run, f"; give one of them, the latest is {newer}")
     model(newer.model)  # the run that was started last, which was written first
     write_rows(newer.metrics_file, [{"stage": "rapo", "step": 1}])
-    newer.evaluation_file.write_text('{"stages": {"rapo": {}}}')
+    newer.evaluation_file.write_text('{"stages": {"rapo": {"a/test": {"sample": {}}}}}')
     for one, time in ((newer, 10), (older, 11)):
         for file in (one.model / "config.json", one.metrics_file, one.evaluation_file):
             os.utime(file, (time, time))

@@ -58,6 +58,9 @@ CASES = {
     "team": ("offline", {"WANDB_ENTITY": "team"}),
     "bad_url": ("offline", {"WANDB_BASE_URL": "notaurl"}),
     "bad_timeout": ("offline", {"WANDB_INIT_TIMEOUT": "soon"}),
+    "no_socket": ("offline", {"WANDB_SERVICE": "3-1-unix-/nowhere/socket"}),
+    "no_port": ("offline", {"WANDB_SERVICE": "3-1-tcp-localhost-9"}),
+    "no_token": ("offline", {"WANDB_SERVICE": "stale"}),
     "no_home": ("offline", {"HOME": "/dev/null/nobody", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}),
     "no_utf8": ("offline", {"LC_ALL": "C", "LANG": "C"}),
 }
@@ -116,6 +119,13 @@ def test_a_new_folder_takes_the_id_it_is_given_and_keeps_it(said):
 def test_a_variable_that_cannot_be_used_is_named_in_a_line(said, name, variable):
     assert said[name]["refused"].startswith(f"{variable}={CASES[name][1][variable]}: ")
     assert "\n" not in said[name]["refused"]
+
+
+@pytest.mark.parametrize("name", ["no_socket", "no_port", "no_token"])
+def test_a_service_that_another_process_left_does_not_matter(said, name):
+    assert said[name].get("id"), said[name]
+    assert said[name]["same environment"]
+    assert next(said[name]["folder"].glob("wandb/offline-run-*/run-*.wandb")).stat().st_size > 100
 
 
 def test_a_home_that_cannot_be_written_does_not_matter(said):

@@ -1,0 +1,169 @@
+"""Tell whether a file holds all of its picture, and which part of its canvas that covers.
+
+Decoders fill in what is missing without an error: JPEG's with gray, PNG's with zeros. A canvas that the first frame of
+an animation leaves open is transparent, as in browsers. Sources: PNG (third edition), 8; WebP (RFC 9649), 2.7.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageChops, JpegImagePlugin, TiffImagePlugin
+
+from aes_r1.data.jpeg_scans import has_more_scans, with_filled_scans
+
+Box = tuple[int, int, int, int]
+
+_JPEG = "a JPEG whose data end early, which shows gray in place of a part; export it again"
+_PNG = "a PNG whose data end early, which shows black in place of a part; export it again"
+_TIFF = "a TIFF with a JPEG whose data end early, which shows gray in place of a part; export it again"
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # PNG, 8.1
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by PNG's color type
+_BLOCK = 1 << 20  # bytes that are inflated at once
+_COMPRESSION, _JPEG_IN_TIFF, _JPEG_TABLES = 259, 7, 347
+_STRIPS = ((273, 279), (324, 325))  # tags of a TIFF: places and lengths of its strips, of its tiles
+
+
+def missing(picture: Image.Image, file: BinaryIO) -> str | None:
+    """Return what is missing of a decoded `picture` in `file`, and the way out; None where it is whole.
+
+    Only a picture that looks as if something were missing is read a second time, or one of which that cannot be seen.
+    """
+    if isinstance(picture, JpegImagePlugin.JpegImageFile):
+        file.seek(0)
+        content = file.read()
+        # What is missing of the first of several scans is gray, of a later one sharpness or color.
+        is_suspect = "progressive" in picture.info or has_more_scans(content, 1) or _has_gray_block(picture)
+        return _JPEG if is_suspect and _jpeg_ends_early(content) else None
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        is_suspect = picture.tag_v2.get(_COMPRESSION) == _JPEG_IN_TIFF and _has_gray_block(picture)
+        return _TIFF if is_suspect and any(map(_jpeg_ends_early, _jpegs_of(picture, file))) else None
+    if picture.format == "PNG" and (picture.info.get("interlace") or not np.asarray(picture)[-1].any()):
+        return _PNG if _png_ends_early(file) else None
+    return None
+
+
+def painted(picture: Image.Image, file: BinaryIO) -> Box | None:
+    """Return the part of its canvas that the first frame of an opened animation paints; None for all of it."""
+    tile: Any = getattr(picture, "tile", None)
+    box: Box | None
+    if picture.format == "GIF" and tile:
+        box = tile[0].extents
+    elif picture.format == "WEBP" and picture.mode == "RGB":  # one with transparency leaves the canvas transparent
+        box = _first_webp_frame(file)
+    else:
+        return None
+    return None if box is None or box == (0, 0, *picture.size) else box
+
+
+def on_clear(picture: Image.Image, box: Box) -> Image.Image:
+    """Return a decoded picture that is transparent outside of `box`."""
+    layered = picture.convert("RGBA")
+    alpha = Image.new("L", layered.size, 0)
+    alpha.paste(layered.getchannel("A").crop(box), box)
+    layered.putalpha(alpha)
+    return layered
+
+
+# -- JPEG --------------------------------------------------------------------------------------------------------------
+def _has_gray_block(picture: Image.Image) -> bool:
+    """Return whether a block of 8 x 8 may be the middle gray that stands for data that are missing.
+
+    A block whose own data end early is not gray, but the ones after it are, so only a part of the last one may escape.
+    """
+    rows, columns = ([*range(4, side, 8), side - 1] for side in reversed(picture.size))
+    centers = np.asarray(picture)[np.ix_(rows, columns)].astype(np.int16)
+    gray = np.abs(centers - 128) <= 1  # 127 where inks are stored the other way round
+    return bool((gray.all(axis=-1) if gray.ndim == 3 else gray).any())
+
+
+def _jpeg_ends_early(content: bytes) -> bool:
+    """Return whether a decoder of `content` runs out of data: further data at its ends then change the picture.
+
+    A progressive one that ends between two scans is whole, as its standard does not ask for all of them.
+    """
+    filled = with_filled_scans(content)
+    if filled is None:
+        return False
+    shown = [_decoded_jpeg(one) for one in (content, filled)]
+    return any(one is None for one in shown) or ImageChops.difference(*shown).getbbox(alpha_only=False) is not None
+
+
+def _decoded_jpeg(content: bytes) -> Any:
+    """Decode a JPEG; None where that fails, as it may where data are decoded that no encoder wrote."""
+    try:
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(content)) as picture:
+            picture.load()
+            return picture.copy()
+    except (OSError, SyntaxError):
+        return None
+
+
+def _jpegs_of(picture: TiffImagePlugin.TiffImageFile, file: BinaryIO) -> Iterator[bytes]:
+    """Yield the strips or tiles of a TIFF as JPEG pictures, each with the tables that they share, and an end."""
+    tables = picture.tag_v2.get(_JPEG_TABLES, b"")[:-2]  # without their end
+    for places, lengths in _STRIPS:
+        for place, length in zip(picture.tag_v2.get(places, ()), picture.tag_v2.get(lengths, ()), strict=False):
+            file.seek(place)
+            content = file.read(length) + b"\xff\xd9"  # a second one where it has its own
+            yield tables + content[2:] if tables else content
+
+
+# -- PNG ---------------------------------------------------------------------------------------------------------------
+def _png_ends_early(file: BinaryIO) -> bool:
+    """Return whether the data of a PNG hold fewer bytes than its pixels need."""
+    left, inflater = 0, zlib.decompressobj()
+    for name, body in _png_chunks(file):
+        if name == b"IHDR":
+            left = _png_bytes(body)
+        elif name == b"IDAT":
+            while left > 0 and (piece := inflater.decompress(body, _BLOCK)):
+                left, body = left - len(piece), inflater.unconsumed_tail
+        if left <= 0:
+            return False
+    return left > len(inflater.flush())
+
+
+def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (name, body) of a PNG's chunks up to the first one behind its pixels."""
+    file.seek(8)
+    is_inside = False
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        if is_inside and name != b"IDAT":
+            return
+        is_inside = name == b"IDAT"
+        yield name, file.read(length)
+        file.seek(4, io.SEEK_CUR)
+
+
+def _png_bytes(header: bytes) -> int:
+    """Return how many bytes the rows of a PNG have, the filter of each row included."""
+    width, height, depth, color, _, _, interlace = struct.unpack(">IIBBBBB", header[:13])
+    passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
+    total = 0
+    for x, y, step_x, step_y in passes:
+        columns, rows = -(-(width - x) // step_x), -(-(height - y) // step_y)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + -(-columns * depth * _SAMPLES[color] // 8))
+    return total
+
+
+# -- WebP --------------------------------------------------------------------------------------------------------------
+def _first_webp_frame(file: BinaryIO) -> Box | None:
+    """Return the place of an animation's first frame; None for a picture that does not move."""
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        name, length = struct.unpack("<4sI", head)
+        if name == b"ANMF":
+            left, top, width, height = (int.from_bytes(file.read(3), "little") for _ in range(4))
+            return 2 * left, 2 * top, 2 * left + width + 1, 2 * top + height + 1
+        if name in (b"VP8 ", b"VP8L"):
+            return None
+        file.seek(length + length % 2, io.SEEK_CUR)
+    return None
