@@ -217,7 +217,12 @@ def test_baselines_stand_beside_a_model(voted, tmp_path, capsys):
     assert (cells["eyes"]["fitted_on"], cells["eyes"]["fitted_n"], cells["eyes"]["copies_left_out"]) == (
         "made/train", 28, 0,
     )  # fmt: skip
+    assert cells["mean"]["opinions"]["n"] == 30
+    constant = cells["mean"]["opinions"]
+    assert constant["emd"]["value"] == pytest.approx(constant["crps"]["value"])
+    assert cells["handmade"]["opinions"]["crps"]["value"] < constant["crps"]["value"]
     people = cells["people"]
+    assert "opinions" not in people
     assert people["raters"] == 10
     assert people["srcc"]["value"] < people["whole_group"]["srcc"]["value"] < 1
     assert list(result["stages"]) == ["shipped"]

@@ -140,7 +140,11 @@ def _baseline_cells(columns: Mapping[Key, Column], n_bootstrap: int, seed: int) 
     """Return {DATASET/SPLIT: {BASELINE: cell}}; "how" is fitted, or how people are divided (inference/people.py)."""
     cells: dict[str, dict[str, Any]] = {}
     for (baseline, name, how), column in columns.items():
-        cells.setdefault(name, {})[baseline] = _baseline_cell(how, column.scores, column.mos, n_bootstrap, seed)
+        cell = _baseline_cell(how, column.scores, column.mos, n_bootstrap, seed)
+        to_raters = opinion_distances(column.to_raters, n_bootstrap=n_bootstrap, seed=seed)
+        if to_raters is not None:
+            cell["opinions"] = to_raters
+        cells.setdefault(name, {})[baseline] = cell
     return cells
 
 

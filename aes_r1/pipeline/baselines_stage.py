@@ -199,8 +199,7 @@ def _fitted(
         rows = []
         for place, samples in sets.items():
             update = partial(bar(f"{name}: {place}"), total=len(samples), text="")
-            known = [one.mos for one in samples]
-            rows += number_rows(samples, scores(see(samples, update)).tolist(), "fitted", mos=known)
+            rows += number_rows(samples, scores(see(samples, update)).tolist())
     on = {"fitted_n": len(train), "copies_left_out": copies}
     return rows, {one.dataset_split: on for samples in sets.values() for one in samples}
 

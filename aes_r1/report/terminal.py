@@ -34,7 +34,8 @@ def headline_tables(evaluation: Evaluation) -> list[Table]:
         further = (_sub_scores(dataset, stages), _critiques(dataset, stages))
         people = evaluation.get("baseline_cells", {}).get(dataset, {}).get("people")
         tables += [_table(dataset, stages, people), *(table for table in further if table.row_count)]
-        tables += [table for build in (opinions_table, sensitivity_table) if (table := build(dataset, stages))]
+        opinions, edited = opinions_table(dataset, evaluation), sensitivity_table(dataset, stages)
+        tables += [table for table in (opinions, edited) if table]
     return tables
 
 
