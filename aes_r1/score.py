@@ -24,7 +24,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -36,9 +36,10 @@ from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
 from aes_r1.inference.asking import find_model
 from aes_r1.scoring.bursts import MEANING, group_takes, kept_summary
-from aes_r1.scoring.critic import Critic
+from aes_r1.scoring.critic import Critic, load_any
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, row_of, sorted_rows, write_rows
+from aes_r1.scoring.scorer import Scorer, is_scorer, stated
 from aes_r1.settings import address_rule, printable, require
 
 AT_ONCE = 32  # pictures that one server is asked about
@@ -67,10 +68,18 @@ def run(options: argparse.Namespace) -> int:
     limits = UrlLimits(round(options.url_mb * 1e6), options.url_seconds) if options.urls else None
     began, skipped = time.monotonic(), Counter[str]()
     pictures = some_readable(find_pictures(options.inputs, urls=options.urls, skipped=skipped))
-    if warning := find_model(options.model, "--model")[1].warning():
-        print(f"note: {warning}", file=sys.stderr)
+    for note in _notes(options.model):
+        print(f"note: {note}", file=sys.stderr)
     score = _score_here if options.shards is None else _score_shards
     return _close(score(options, pictures, limits), skipped, began)
+
+
+def _notes(model: str) -> list[str]:
+    """Return what belongs above the scores: a scorer's agreement against that of answers, or a model's warning."""
+    if is_scorer(model):
+        return stated(model)
+    warning = find_model(model, "--model")[1].warning()
+    return [warning] if warning else []
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -86,6 +95,12 @@ def _check(options: argparse.Namespace) -> None:
     for url in options.url:
         address_rule("--url", url, "give the server's address, as --url http://127.0.0.1:8100")
     require(options.shards != "", "--shards", "", "must name a folder; . is the current one")
+    if is_scorer(options.model):
+        rule = "a scorer has no words and samples nothing; leave it out"
+        for key, unused in (("samples", None), ("seed", 0), ("url", [])):
+            value = getattr(options, key)
+            require(value == unused, f"--{key}", value, rule)
+        require(options.sort != "agreement", "--sort", "agreement", "a scorer has no words; give score or path")
     for key in ("sort", "shards") if options.best_of else ():
         value = getattr(options, key)
         require(value is None, f"--{key}", value, f"cannot be combined with --best-of; leave --{key} out")
@@ -120,10 +135,7 @@ def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError]
     # A picture is no other take of itself. The pictures are listed before the model is loaded, which is slow.
     listed = list(named_once(found) if options.best_of else found)
     sampling = {"samples": options.samples, "seed": options.seed}
-    if options.url:
-        critic = Critic.at(options.url, options.model, **sampling)
-    else:
-        critic = Critic.load(options.model, **sampling)
+    critic = Critic.at(options.url, options.model, **sampling) if options.url else load_any(options.model, **sampling)
     counts, unreadable, chosen = Counter[str](), list[PictureError](), list[Row]()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
@@ -135,15 +147,10 @@ def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError]
     elif options.sort is not None:
         rows = sorted_rows(rows, options.sort, reverse=options.reverse)
     shown = options.format or "table"
-    facts = critic.facts
-    write_rows(
-        rows,
-        shown,
-        sys.stdout,
-        measured_on=facts.measured_on,
-        chosen=options.best_of,
-        sub_scores=facts.sub_scores,
-    )
+    told: dict[str, Any] = {"words": False}
+    if isinstance(critic, Critic):
+        told = {"measured_on": critic.facts.measured_on, "sub_scores": critic.facts.sub_scores}
+    write_rows(rows, shown, sys.stdout, chosen=options.best_of, **told)
     if shown == "table" and any(row["best"] is not None for row in chosen):
         print(MEANING)
     return Scored(counts, unreadable, chosen, len(listed))
@@ -198,7 +205,7 @@ def summary(
 
 def _verdicts(
     pictures: list[str | PictureError],
-    critic: Critic,
+    critic: Critic | Scorer,
     limits: UrlLimits | None,
     unreadable: list[PictureError],
     *,
@@ -246,7 +253,7 @@ def arguments() -> OneLineParser:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
-    add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
+    add("--model", required=True, metavar="DIR", help="a run, a model folder, an exported folder, a scorer or hub name")
     add("--url", action="append", default=[], metavar="URL", help="of a vLLM server of DIR (aes_r1.serve); repeatable")
     add("--format", choices=FORMATS, help="what stdout gets (default: table)")
     add("--sort", choices=SORTS, help=_SORT_HELP)

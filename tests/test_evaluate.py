@@ -217,7 +217,12 @@ def test_baselines_stand_beside_a_model(voted, tmp_path, capsys):
     assert (cells["eyes"]["fitted_on"], cells["eyes"]["fitted_n"], cells["eyes"]["copies_left_out"]) == (
         "made/train", 28, 0,
     )  # fmt: skip
+    assert cells["mean"]["opinions"]["n"] == 30
+    constant = cells["mean"]["opinions"]
+    assert constant["emd"]["value"] == pytest.approx(constant["crps"]["value"])
+    assert cells["handmade"]["opinions"]["crps"]["value"] < constant["crps"]["value"]
     people = cells["people"]
+    assert "opinions" not in people
     assert people["raters"] == 10
     assert people["srcc"]["value"] < people["whole_group"]["srcc"]["value"] < 1
     assert list(result["stages"]) == ["shipped"]
@@ -251,7 +256,7 @@ def folder_of(path: Path, trained: int, *, copies: int = 0, votes: bool = False)
 @pytest.mark.parametrize(
     ("baseline", "folder", "more", "says"),
     [
-        ("people", {"trained": 20}, [], "publish no votes of single people; leave people out"),
+        ("people", {"trained": 20}, [], "publish no votes of single people, nor their .*; leave people out"),
         ("mean", {"trained": 0}, [], "the train split is empty"),
         ("mean", {"trained": 9}, [], r"\d pictures of the train split have an opinion; .*; give a set with more"),
         (
@@ -337,9 +342,8 @@ def test_no_scene_is_drawn_before_the_folder_is_claimed(baseline, tmp_path, monk
     monkeypatch.setattr(scene_sets, "make_scenes", lambda *_, **__: pytest.fail("scenes were drawn"))
     monkeypatch.setattr(evaluate, "claim_run_folder", claim)
     given = ["data=scenes", f"out={tmp_path / 'out'}", f"store={tmp_path / 'store'}", f"baselines=[{baseline}]"]
-    with pytest.raises(Claimed if baseline == "mean" else InputError) as raised:
+    with pytest.raises(Claimed):
         evaluate.run(settings(*given))
-    assert baseline == "mean" or "scenes/test publish no votes of single people" in str(raised.value)
 
 
 def test_the_list_of_another_evaluation_is_not_complained_of(tmp_path):
@@ -387,6 +391,23 @@ def test_baselines_need_no_model(voted, tmp_path, capsys):
     assert set(result["baseline_cells"]["made/test"]) == {"mean", "people"}
     assert "half of the raters" in (tmp_path / "report.html").read_text()
     assert "people" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_people_stand_beside_every_evaluation_whose_opinions_allow_it(voted, tmp_path, capsys):
+    """As they do as a baseline, but nothing is compared with them, and no answers of theirs are kept."""
+    cells = {}
+    for name, given in {"asked": ["baselines=[people]"], "unasked": [f"model.path={tiny.SHIPPED}"]}.items():
+        more = ["evaluation.protocols=[direct]", "evaluation.interventions=0", "data.workers=0", "tracker=none"]
+        more += [f"data.root={voted}", f"out={tmp_path / name}", "evaluation.n_bootstrap=50", *given]
+        evaluate.run(settings("data=manifest", *more))
+        result = json.loads((tmp_path / name / "evaluation.json").read_text())
+        cells[name] = result["baseline_cells"]
+    assert cells["unasked"] == cells["asked"]
+    assert result["baselines"] == []
+    assert not (tmp_path / "unasked" / "baselines").exists()
+    assert "half of the raters" in " ".join(capsys.readouterr().out.split())
+    assert "People (dashed)" in (tmp_path / "unasked" / "report.html").read_text()
 
 
 def test_a_folder_from_before_there_were_baselines_goes_on():

@@ -209,6 +209,20 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ),
         ({**PARTS, "trainer": {"credit": "parts", "edited_pairs": 2}}, "trainer.edited_pairs=2: twins have no opinion"),
         ({"reward": {"twin": {"weight": -1}}}, "reward.twin.weight=-1"),
+        ({"reward": {"twin": {"of": "words"}}}, "reward.twin.of=words: must be one of score, sub_score"),
+        (
+            {"reward": {"twin": {"of": "sub_score"}}},
+            "reward.twin.of=sub_score: compares edited twins, of which there are",
+        ),
+        (
+            {
+                "reward": {"twin": {"of": "sub_score"}},
+                "trainer": {"edited_pairs": 2, "edits": ["tilt", "desaturate", "underexpose"]},
+                "model": {"sub_scores": ["composition"]},
+            },
+            "reward.twin.of=sub_score: compares sub-scores of color, exposure; name them in model.sub_scores, or leave "
+            "desaturate, underexpose out of trainer.edits",
+        ),
         (
             {"reward": {"twin": {"weight": 0}}, "trainer": {"edited_pairs": 2}},
             "reward.twin.weight=0.0: edited twins earn this reward alone",

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from aes_r1.data.sample import Sample, open_listed
+from aes_r1.settings import HARMED
 
 WEAKEST = 0.5  # strengths are drawn from here to 1
 MAX_TILT = 20.0  # degrees
@@ -90,13 +91,16 @@ class Edit(NamedTuple):
     apply: Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 
-EDITS = {  # settings.EDITS names the same
-    "crop": Edit("composition", crop),
-    "tilt": Edit("composition", tilt),
-    "overexpose": Edit("exposure", overexpose),
-    "underexpose": Edit("exposure", underexpose),
-    "desaturate": Edit("color", desaturate),
-    "clutter": Edit("composition", clutter),
+EDITS = {
+    name: Edit(HARMED[name], apply)
+    for name, apply in (
+        ("crop", crop),
+        ("tilt", tilt),
+        ("overexpose", overexpose),
+        ("underexpose", underexpose),
+        ("desaturate", desaturate),
+        ("clutter", clutter),
+    )
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import combinations, pairwise
+from itertools import chain, combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from aes_r1.evaluation.pair_accuracy import summarise_pairs
 from aes_r1.evaluation.paper import paper_numbers
 from aes_r1.evaluation.sensitivity import summarise_sensitivity
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
-from aes_r1.inference.people import whole_group
+from aes_r1.inference.people import IN_HALVES, agreement_of_people, whole_group
 from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protocol
 from aes_r1.runs.cells import Cell, Evaluation, Stages
 from aes_r1.runs.folder import RunFolder
@@ -137,20 +137,41 @@ def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
 
 
 def _baseline_cells(columns: Mapping[Key, Column], n_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Return {DATASET/SPLIT: {BASELINE: cell}}; "how" is fitted, other_group or halves (inference/people.py).
+    """Return {DATASET/SPLIT: {BASELINE: cell}}; "how" is fitted, or how people are divided (inference/people.py)."""
+    cells: dict[str, dict[str, Any]] = {}
+    for (baseline, name, how), column in columns.items():
+        cell = _baseline_cell(how, column.scores, column.mos, n_bootstrap, seed)
+        to_raters = opinion_distances(column.to_raters, n_bootstrap=n_bootstrap, seed=seed)
+        if to_raters is not None:
+            cell["opinions"] = to_raters
+        cells.setdefault(name, {})[baseline] = cell
+    return cells
+
+
+def _baseline_cell(how: str, scores: Any, opinions: Any, n_bootstrap: int, seed: int) -> dict[str, Any]:
+    """Return the cell of a baseline.
 
     Two halves of the raters agree less than two whole groups would; "whole_group" corrects for that.
     """
-    cells: dict[str, dict[str, Any]] = {}
-    for (baseline, name, how), column in columns.items():
-        cell: dict[str, Any] = {
-            "how": how,
-            **correlations(column.scores, column.mos, n_bootstrap=n_bootstrap, seed=seed),
-        }
-        if how == "halves":
-            cell["whole_group"] = {metric: whole_group(cell[metric]) for metric in ("plcc", "srcc")}
-        cells.setdefault(name, {})[baseline] = cell
-    return cells
+    cell: dict[str, Any] = {"how": how, **correlations(scores, opinions, n_bootstrap=n_bootstrap, seed=seed)}
+    if how in IN_HALVES:
+        cell["whole_group"] = {metric: whole_group(cell[metric]) for metric in ("plcc", "srcc")}
+    return cell
+
+
+def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) -> None:
+    """Add to the baselines of `summary` how far people agree about the same pictures, where their opinions show it.
+
+    It stands there already where people were asked for as a baseline. Nothing is compared with it, so that the
+    comparisons that were asked for stay one family. Where too few pictures show a correlation, nothing is added.
+    """
+    for name, people in agreement_of_people(chain.from_iterable(sets.values()), seed=seed).items():
+        cells = summary["baseline_cells"].get(name, {})
+        if "people" not in cells:
+            _, scores, opinions = zip(*people.pairs, strict=True)
+            cell = _baseline_cell(people.how, scores, opinions, n_bootstrap, seed) | people.facts
+            if cell["srcc"]["value"] is not None:
+                summary["baseline_cells"][name] = {**cells, "people": cell}
 
 
 def _against_baselines(
@@ -172,7 +193,7 @@ def _against_baselines(
         return []
     keys = [(stage, name, protocol) for stage, sets in stages.items() for name in sets for protocol in sets[name]]
     baselines = {key: columns[key] for key in keys if key[2] in WORDLESS_PROTOCOLS}
-    baselines |= {key: column for key, column in baseline_columns.items() if key[2] != "halves"}
+    baselines |= {key: column for key, column in baseline_columns.items() if key[2] not in IN_HALVES}
     protocol = verbal[last][0]
     rows: list[dict[str, Any]] = []
     for (baseline, name, how), column in baselines.items():
@@ -252,6 +273,7 @@ def measure(
     for name, cells in summary["baseline_cells"].items():
         for baseline, cell in cells.items():
             cell |= (baselines or {})[baseline].get(name, {})
+    _add_people(summary, sets, n_bootstrap, seed)
     _add_critiques(summary, run, sets, n_bootstrap, seed)
     _add_sensitivity(summary, run, n_bootstrap, seed)
     if pairs := _pairs(run, n_bootstrap, seed):

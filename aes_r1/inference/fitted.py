@@ -131,9 +131,13 @@ def listed_contents(sample: Sample) -> str:
         raise InputError(f"{error}; put the pictures where the list says they are") from error
 
 
-def number_rows(samples: Sequence[Sample], scores: Sequence[float], how: str, *, mos: Sequence[Any]) -> list[dict]:
-    """Return the rows of a baseline about one set: how, id, dataset, split, mos and score."""
-    return [
-        {"how": how, "id": one.id, "dataset": one.dataset, "split": one.split, "mos": opinion, "score": float(score)}
-        for one, score, opinion in zip(samples, scores, mos, strict=True)
-    ]
+def number_rows(samples: Sequence[Sample], scores: Sequence[float]) -> list[dict[str, Any]]:
+    """Return the rows of a fitted baseline about one set: how, id, dataset, split, opinions and score."""
+    rows = []
+    for one, score in zip(samples, scores, strict=True):
+        row = {"how": "fitted", "id": one.id, "dataset": one.dataset, "split": one.split, "mos": one.mos}
+        votes = one.attributes.get("votes")
+        rows.append(
+            {**row, "mos_std": one.mos_std, **({} if votes is None else {"votes": votes}), "score": float(score)}
+        )
+    return rows

@@ -13,6 +13,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,11 +101,12 @@ def training_pictures(
     """Return what the regressions that have not answered are fitted on; None where there are none.
 
     It is the train split of `data`, at most `pictures` of it, without those that are in a test list. Raises InputError
-    where too few can be read, or, for people, where no set publishes votes: a caller asks before a model answers.
+    where too few can be read, or, for people, where no set shows how far they agree: a caller asks before a model
+    answers.
     """
     names = [name for name in names if not run.stage_done(_mark(name))]
     if "people" in names:
-        _require_votes(sets.values())
+        _require_opinions(sets.values())
     if not set(names) - {"people"}:
         return None
     path = run.manifest(f"{data.name}-fitted")
@@ -131,8 +133,8 @@ def check_baselines(
     """Raise InputError for a baseline that cannot be had of these sets, as their labels tell.
 
     No picture is opened, and no scene drawn. A regression is fitted on no picture on which it is measured, and on at
-    least FEWEST; people need votes, which made sets do not have. Baselines that have answered are not checked. A caller
-    has made sure that the folder of `run` holds no other evaluation, for its lists are read.
+    least FEWEST; people need single opinions or their spread, which made sets have. Baselines that have answered are
+    not checked. A caller has made sure that the folder of `run` holds no other evaluation, for its lists are read.
     """
     same = any((one.name, one.root, one.split) == (data.name, data.root, "train") for one in tested)
     if same and set(names) - {"people"}:
@@ -143,10 +145,9 @@ def check_baselines(
     names = [name for name in names if not run.stage_done(_mark(name))]
     if "pretrained" in names:
         require_pretrained()
-    if "people" in names:
-        made = [f"{one.name}/{one.split}" for one in tested if one.name in SCENE_SETS]
-        lists = ((run.manifest(f"{one.name}-{one.split}"), one) for one in tested if one.name not in SCENE_SETS)
-        _require_votes((_listed(path, one, one.split, seed, store) for path, one in lists), without=made)
+    if "people" in names and not any(one.name in SCENE_SETS for one in tested):
+        lists = ((run.manifest(f"{one.name}-{one.split}"), one) for one in tested)
+        _require_opinions(_listed(path, one, one.split, seed, store) for path, one in lists)
     if set(names) - {"people"} and data.name not in SCENE_SETS:
         train = _listed(run.manifest(f"{data.name}-fitted"), _limited(data, pictures), "train", seed, store)
         rated = sum(sample.mos is not None for sample in train)
@@ -170,27 +171,20 @@ def _limits(data: DataSettings, pictures: int | None) -> Limits:
     return {"data.limit": data.limit, "baseline_pictures": pictures}
 
 
-def _by_set(lists: Iterable[Sequence[Sample]]) -> dict[str, list[Sample]]:
-    """Return {DATASET/SPLIT: its pictures} of lists, each of which may hold several sets."""
-    by_set: dict[str, list[Sample]] = {}
-    for samples in lists:
-        for one in samples:
-            by_set.setdefault(one.dataset_split, []).append(one)
-    return by_set
-
-
-def _require_votes(lists: Iterable[Sequence[Sample]], without: Sequence[str] = ()) -> None:
-    """Raise InputError where none of the sets in `lists` publishes votes that show how far people agree.
-
-    without: names of sets that are known to have none.
-    """
-    by_set = _by_set(lists)
-    if all(agreement_of_people(samples) is None for samples in by_set.values()):
-        names = ", ".join([*without, *by_set])
+def _require_opinions(lists: Iterable[Sequence[Sample]]) -> None:
+    """Raise InputError where none of the sets in `lists` publishes opinions that show how far people agree."""
+    lists = list(lists)
+    if not agreement_of_people(chain.from_iterable(lists)):
         raise InputError(
-            f"baselines=[people]: {names} publish no votes of single people; leave people out, or add a "
-            "set that does: sophoappeal, para, ava, flickr_aes, or your own with count_1, count_2, .. in labels.csv"
+            f"baselines=[people]: {', '.join(_names(lists))} publish no votes of single people, nor their standard "
+            "deviation and number; leave people out, or add a set that does: sophoappeal, para, ava, flickr_aes, or "
+            "your own with count_1, count_2, .. or mos_std and n_raters in labels.csv"
         )
+
+
+def _names(lists: Iterable[Sequence[Sample]]) -> list[str]:
+    """Return DATASET/SPLIT of the sets in `lists`, each of which may hold several."""
+    return list(dict.fromkeys(one.dataset_split for one in chain.from_iterable(lists)))
 
 
 def _fitted(
@@ -205,8 +199,7 @@ def _fitted(
         rows = []
         for place, samples in sets.items():
             update = partial(bar(f"{name}: {place}"), total=len(samples), text="")
-            known = [one.mos for one in samples]
-            rows += number_rows(samples, scores(see(samples, update)).tolist(), "fitted", mos=known)
+            rows += number_rows(samples, scores(see(samples, update)).tolist())
     on = {"fitted_n": len(train), "copies_left_out": copies}
     return rows, {one.dataset_split: on for samples in sets.values() for one in samples}
 
@@ -226,17 +219,19 @@ def _reader(name: str, seed: int, backbone: Callable[[], Backbone]) -> tuple[See
 
 
 def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
-    """Return the rows of people about those of `sets` that publish votes."""
-    rows, facts = [], {}
-    for name, samples in _by_set(sets.values()).items():
-        found = agreement_of_people(samples, seed=seed)
-        if found is None:
-            log.warning("people: %s publishes no votes of single people; it has no ceiling", name)
-            continue
-        pictures, scores, opinions = zip(*found.pairs, strict=True)
-        rows += number_rows(pictures, scores, found.how, mos=opinions)
-        facts[name] = found.facts
-    return rows, facts
+    """Return the rows of people about those of `sets` whose opinions show how far they agree."""
+    agreements = agreement_of_people(chain.from_iterable(sets.values()), seed=seed)
+    for name in _names(sets.values()):
+        if name not in agreements:
+            log.warning("people: %s publishes no votes of single people, nor their spread; it has no ceiling", name)
+    rows = []
+    for place, found in agreements.items():
+        name, split = place.rsplit("/", 1)
+        rows += [
+            {"how": found.how, "id": one, "dataset": name, "split": split, "mos": opinion, "score": score}
+            for one, score, opinion in found.pairs
+        ]
+    return rows, {place: found.facts for place, found in agreements.items()}
 
 
 def _mark(name: str) -> str:

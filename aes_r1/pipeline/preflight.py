@@ -37,7 +37,6 @@ from aes_r1.rollout.vllm_client import is_healthy
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.log import quiet
 from aes_r1.settings import DataSettings, InputError, Settings
-from aes_r1.trainer import checkpoint
 from aes_r1.trainer.launch import launched, require_deepspeed, world
 from aes_r1.trainer.step_images import require_a_step
 from aes_r1.trainer.taught import require_words
@@ -68,7 +67,6 @@ def check(settings: Settings) -> None:
             _check_sub_scores(settings, train)
             _check_rewards(settings, train)
         _check_models(settings)
-        _check_processes(settings, size)
         if settings.trainer.resume != "never":
             require_same_files(RunFolder(settings.out), settings)
             require_same_labels(RunFolder(settings.out), settings)
@@ -136,19 +134,6 @@ def _divisible(settings: Settings, size: int) -> None:
         raise InputError(
             f"trainer.minibatches={trainer.minibatches}: a process has {completions} completions in a step; "
             "give at most that many"
-        )
-
-
-def _check_processes(settings: Settings, size: int) -> None:
-    """Check that a run whose processes replace pictures of their own shares goes on with as many processes."""
-    trainer = settings.trainer
-    if trainer.refill_rounds == 0 or trainer.resume == "never" or not _rapo_to_come(settings):
-        return
-    before = checkpoint.progress_of(RunFolder(settings.out).checkpoints).get("processes", size)
-    if before != size:
-        raise InputError(
-            f"trainer.refill_rounds={trainer.refill_rounds}: {settings.out} began with {before} processes, and {size} "
-            f"would train on other pictures; launch {before}, or give trainer.resume=never to begin anew"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from aes_r1.report.charts import signed
+from aes_r1.runs.cells import Interval, format_cell
 
 HERE = Path(__file__).parent
 STAGE_NAMES = {"base": "Base model", "cold_start": "Cold start", "rapo": "RAPO"}
@@ -51,8 +52,23 @@ def made_from(cell: Mapping[str, Any]) -> str:
         return f"fitted on {cell['fitted_n']} of {cell['fitted_on']}" if "fitted_on" in cell else "fitted"
     if cell["how"] == "other_group":
         return f"{cell['group']} against the opinions" if "group" in cell else "another group against the opinions"
-    srcc = cell["whole_group"]["srcc"]["value"]
-    return "half of the raters against the other half" + ("" if srcc is None else f"; whole groups: SRCC {srcc:.3f}")
+    srcc = reached(cell, "srcc")
+    drawn = ", drawn from their standard deviation" if cell["how"] == "spread" else ""
+    whole = "" if srcc["value"] is None else f"; whole groups: SRCC {format_cell(srcc)}"
+    return f"half of the raters against the other half{drawn}{whole}"
+
+
+def reached(cell: Mapping[str, Any], metric: str) -> Interval:
+    """Return what a baseline reaches in `metric`: of halves of the raters, what two whole groups of them would."""
+    return cell.get("whole_group", cell)[metric]
+
+
+def two_groups(people: Mapping[str, Any]) -> str:
+    """Say whose agreement is that of `people`, the cell of this baseline, and over how many pictures."""
+    if people["how"] == "other_group":
+        return f"{made_from(people)}, {people['n']} pictures"
+    source = {"halves": "halves of them", "spread": "their standard deviation"}[people["how"]]
+    return f"two groups of as many raters, by {source}, {people['n']} pictures"
 
 
 def inside(name: str) -> str:

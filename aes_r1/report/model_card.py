@@ -13,7 +13,7 @@ from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
 from aes_r1.inference.asking import Facts
 from aes_r1.model.families import SQUARE
 from aes_r1.prompts import FILLER, answer
-from aes_r1.report.html import STAGE_NAMES, number, percent
+from aes_r1.report.html import STAGE_NAMES, number, percent, reached, two_groups
 from aes_r1.report.opinions_section import opinions_lines
 from aes_r1.report.settings_section import main_settings
 from aes_r1.runs.cells import format_cell
@@ -217,6 +217,7 @@ def _measured(evaluation: Mapping[str, Any], stage: str, cells: Cells) -> str:
     for dataset, protocol, cell in cells:
         values = " | ".join(_interval(cell[metric]) for metric in METRICS)
         lines.append(f"| {dataset} | {protocol} | {cell['n']} | {values} | {percent(cell['parse_failure_rate'])} |")
+    lines += _people(evaluation, cells)
     rated = [(*cell[:2], *part) for cell in cells for part in cell[2].get("sub_scores", {}).items()]
     if rated:
         lines += ["", "Sub-scores against the ratings of their dimension:", ""]
@@ -236,6 +237,23 @@ def _measured(evaluation: Mapping[str, Any], stage: str, cells: Cells) -> str:
             for change in changes
         ]
     return "\n".join([*lines, *opinions_lines(cells), *_sensitivity(cells)])
+
+
+def _people(evaluation: Mapping[str, Any], cells: Cells) -> Iterator[str]:
+    """Yield a table of how far people agree about the same pictures, where their opinions show it."""
+    baselines = evaluation.get("baseline_cells", {})
+    known = [
+        (name, found["people"])
+        for name in dict.fromkeys(cell[0] for cell in cells)
+        if "people" in (found := baselines.get(name, {}))
+    ]
+    if known:
+        yield "\nHow far people agree about the same pictures:\n"
+        yield "| set | people | SRCC | PLCC |"
+        yield "|---|---|---|---|"
+    for name, people in known:
+        values = " | ".join(_interval(reached(people, metric)) for metric in ("srcc", "plcc"))
+        yield f"| {name} | {two_groups(people)} | {values} |"
 
 
 def _sensitivity(cells: Cells) -> Iterator[str]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.html import number, stage_name
 from aes_r1.report.titled_table import titled_table
-from aes_r1.runs.cells import METRIC, Interval, Stages, format_cell
+from aes_r1.runs.cells import METRIC, Interval, format_cell
 from aes_r1.tracking.glossary import GLOSSARY
 
 # The raters' own CRPS stands beside that of the scores, because no model gets below it in expectation.
@@ -23,27 +23,36 @@ def meanings() -> Iterator[str]:
     yield from (f"{title}: {GLOSSARY[f'opinions/{name}']}" for name, title in MEASURES.items())
 
 
-def opinions_section(stages: Mapping[str, Any]) -> list[tuple[str, str, str, Mapping[str, Any], int]]:
+def opinions_section(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, Mapping[str, Any], int]]:
     """Return (stage, set, protocol, measures, outputs of a picture) of every cell whose raters' opinions are known.
 
-    A no-reference metric is left out: its scale is its own, so that a distance from opinions says nothing of it.
+    Of a baseline, which gives one score as a greedy model does, these are its name and how it was made. A no-reference
+    metric is left out: its scale is its own, so that a distance from opinions says nothing of it.
     """
-    return [
-        (stage, dataset, protocol, cells[protocol]["opinions"], _outputs(cells[protocol]))
-        for dataset in dict.fromkeys(name for sets in stages.values() for name in sets)
-        for stage, sets in stages.items()
-        for cells in [sets.get(dataset, {})]
-        for protocol in in_order(cells, PROTOCOL_ORDER)
-        if protocol != METRIC and "opinions" in cells[protocol]
-    ]
+    stages, baselines = evaluation.get("stages", {}), evaluation.get("baseline_cells", {})
+    found = []
+    for dataset in dict.fromkeys([*(name for sets in stages.values() for name in sets), *baselines]):
+        measured = [
+            (stage, protocol, sets[dataset][protocol])
+            for stage, sets in stages.items()
+            for protocol in in_order(sets.get(dataset, {}), PROTOCOL_ORDER)
+            if protocol != METRIC
+        ]
+        measured += [(name, cell["how"], cell) for name, cell in baselines.get(dataset, {}).items()]
+        found += [
+            (stage, dataset, protocol, cell["opinions"], _outputs(cell))
+            for stage, protocol, cell in measured
+            if "opinions" in cell
+        ]
+    return found
 
 
-def opinions_table(dataset: str, stages: Stages) -> Table | None:
+def opinions_table(dataset: str, evaluation: Mapping[str, Any]) -> Table | None:
     """Return a table within 80 columns of the set `dataset` under the protocol of most outputs; None without opinions.
 
     Of few outputs a distribution is known badly; the report page and evaluation.json have the other protocols.
     """
-    found = [row for row in opinions_section(stages) if row[1] == dataset]
+    found = [row for row in opinions_section(evaluation) if row[1] == dataset]
     if not found:
         return None
     protocol = max(found, key=lambda row: row[-1])[2]
@@ -55,9 +64,9 @@ def opinions_table(dataset: str, stages: Stages) -> Table | None:
     return table
 
 
-def every_opinion(dataset: str, stages: Stages) -> Table | None:
+def every_opinion(dataset: str, evaluation: Mapping[str, Any]) -> Table | None:
     """Return a table of all that is measured on the set `dataset`, explained below it; None without opinions."""
-    found = [row for row in opinions_section(stages) if row[1] == dataset]
+    found = [row for row in opinions_section(evaluation) if row[1] == dataset]
     title = f"{dataset}: distance from the raters’ opinions as distributions"
     table = titled_table(title, ["", "n", "outputs", *MEASURES.values()])
     for stage, _, protocol, measures, outputs in found:

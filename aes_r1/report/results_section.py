@@ -7,7 +7,7 @@ from typing import Any
 
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.charts import Estimate, Figure, interval_chart
-from aes_r1.report.html import short_protocol, stage_color, stage_name
+from aes_r1.report.html import reached, short_protocol, stage_color, stage_name
 from aes_r1.report.opinions_section import COMPARABLE, MEASURES, meanings, opinions_section
 from aes_r1.runs.cells import MetricName
 
@@ -29,7 +29,7 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, 
         ],
         "means": list(_means(evaluation)),
         "sub_scores": list(_sub_scores(stages)),
-        "opinions": opinions_section(stages),
+        "opinions": opinions_section(evaluation),
         "opinion_measures": MEASURES,
         "meanings": [*meanings(), COMPARABLE.rstrip(".")],
         "origins": list(_origins(stages)),
@@ -53,6 +53,7 @@ def _set(
         "name": dataset,
         "protocols": protocols,
         "baseline_cells": baselines,
+        "baselines_title": _baselines_title(baselines),
         "metrics": shared_metrics(cell for cells in by_protocol.values() for cell in cells.values()),
         "charts": [
             Figure(
@@ -74,9 +75,17 @@ def _stage_estimates(cells: Mapping[str, Mapping], metric: str) -> list[Estimate
 
 def _baseline_estimates(baselines: Mapping[str, Mapping], metric: str) -> tuple[str, list[Estimate]] | None:
     """Return the group of baselines that have the metric: the mean opinion, for one, ranks no pictures."""
-    estimates = [estimate(name, cell[metric], "muted") for name, cell in baselines.items()]
-    known = [row for row in estimates if row.value is not None]
-    return ("Baselines (dashed)", known) if known else None
+    known = [
+        estimate(f"{name}, n {cell['n']}", reached(cell, metric), "muted")
+        for name, cell in baselines.items()
+        if reached(cell, metric)["value"] is not None
+    ]
+    return (f"{_baselines_title(baselines)} (dashed)", known) if known else None
+
+
+def _baselines_title(baselines: Mapping[str, Any]) -> str:
+    """Name the group of baselines: people stand alone where no other was asked for."""
+    return "People" if set(baselines) == {"people"} else "Baselines"
 
 
 def estimate(name: str, cell: Mapping, color: str) -> Estimate:

@@ -28,7 +28,7 @@ def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
             yield _calibration(name, rows)
         if sub_scores := _sub_scores(name, rows):
             yield sub_scores
-        if opinions := every_opinion(name, stages):
+        if opinions := every_opinion(name, evaluation):
             yield opinions
         if origins := _origins(name, rows):
             yield origins

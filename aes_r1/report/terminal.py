@@ -11,7 +11,7 @@ from rich.table import Table
 from aes_r1.evaluation.health import ALIKE, LOST, MOST_UNREAD
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.inference.predictions import GROUNDED
-from aes_r1.report.html import STAGE_NAMES, number, percent
+from aes_r1.report.html import STAGE_NAMES, number, percent, reached, two_groups
 from aes_r1.report.opinions_section import opinions_table
 from aes_r1.report.pairs_section import pairs_tables
 from aes_r1.report.tables import sensitivity_table
@@ -24,16 +24,18 @@ _NATS = ("information_nats", "score_information_nats")
 def headline_tables(evaluation: Evaluation) -> list[Table]:
     """Build tables per set from evaluation.json: per protocol a row for each stage, correlations with 95% intervals.
 
-    There is one table of the scores, one of the sub-scores where they were asked for, one that shows words beside
-    scores where critiques were measured, one of the distance from the raters' opinions where these are known, and one
-    of the scores under edits where these were asked.
+    There is one table of the scores, with the agreement of people where their opinions show it, one of the sub-scores
+    where they were asked for, one that shows words beside scores where critiques were measured, one of the distance
+    from the raters' opinions where these are known, and one of the scores under edits where these were asked.
     """
     stages = evaluation["stages"]
     tables = []
     for dataset in dict.fromkeys(name for sets in stages.values() for name in sets):
         further = (_sub_scores(dataset, stages), _critiques(dataset, stages))
-        tables += [_table(dataset, stages), *(table for table in further if table.row_count)]
-        tables += [table for build in (opinions_table, sensitivity_table) if (table := build(dataset, stages))]
+        people = evaluation.get("baseline_cells", {}).get(dataset, {}).get("people")
+        tables += [_table(dataset, stages, people), *(table for table in further if table.row_count)]
+        opinions, edited = opinions_table(dataset, evaluation), sensitivity_table(dataset, stages)
+        tables += [table for table in (opinions, edited) if table]
     return tables
 
 
@@ -100,7 +102,7 @@ def _agreement(critiques: Mapping[str, Any]) -> Mapping[str, Any]:
     return critiques["words_srcc"] or {"value": None, "low": None}
 
 
-def _table(dataset: str, stages: Stages) -> Table:
+def _table(dataset: str, stages: Stages, people: Mapping[str, Any] | None) -> Table:
     by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
     n = max(cell["n"] for cells in by_stage.values() for cell in cells.values())
     title = f"{dataset}, {n} pictures, [95% intervals]"
@@ -111,6 +113,10 @@ def _table(dataset: str, stages: Stages) -> Table:
         for stage, cells in by_stage.items():
             if protocol in cells:
                 table.add_row(f"  {STAGE_NAMES.get(stage, stage)}", *_values(cells[protocol]))
+    if people:
+        table.add_section()
+        table.add_row("people", *(_with_interval(reached(people, name)) for name in ("srcc", "plcc")))
+        table.caption = f"people: {two_groups(people)}"
     return table
 
 

@@ -31,7 +31,7 @@ from aes_r1.reward.error import error_reward
 from aes_r1.reward.format import format_reward
 from aes_r1.reward.pair import pair_reward
 from aes_r1.reward.rank import bradley_terry_reward, rank_reward
-from aes_r1.reward.twin import twin_reward
+from aes_r1.reward.twin import Twins, twin_reward
 from aes_r1.settings import RewardSettings
 
 
@@ -64,7 +64,7 @@ def total_reward(
     guesses: Tensor | None = None,
     raters: tuple[Tensor, Tensor] | None = None,
     custom: Tensor | None = None,
-    twins: tuple[Tensor, Tensor] | None = None,
+    twins: Twins | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the total [N, K] and its parts {"rank", "error", "binary", "format", ..}, each [N, K] and unweighted.
 
@@ -72,8 +72,8 @@ def total_reward(
     when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,
     which still counts them as failed. Parts of weight 0 are computed too, so that every run logs the same curves; but
     "distribution" and "custom" exist only where they have a weight. `raters`: levels and shares [N, V] of opinions
-    (distribution_reward); `custom` [N, K]: the values of a reward of your own. `twins`: pair and edited [N]
-    (twin_reward). Edited twins have no opinion, so they earn "twin" and "format" alone, and rank as nobody's opponent.
+    (distribution_reward); `custom` [N, K]: the values of a reward of your own. `twins`: what edited twins are
+    compared by. They have no opinion, so they earn "twin" and "format" alone, and rank as nobody's opponent.
 
     With reward.pair.weight, `scores` are the choices between two pictures and `mos` the numbers of the better ones
     (pair_reward); the parts are then {"pair", "format"}.
@@ -98,11 +98,11 @@ def _parts_of_scores(
     guesses: Tensor | None,
     raters: tuple[Tensor, Tensor] | None,
     custom: Tensor | None,
-    twins: tuple[Tensor, Tensor] | None,
+    twins: Twins | None,
 ) -> dict[str, Tensor]:
     readable = scores
     scores = scores if guesses is None else torch.where(scores.isnan(), guesses, scores)
-    rated = scores if twins is None else scores.masked_fill(twins[1][:, None], torch.nan)
+    rated = scores if twins is None else scores.masked_fill(twins.edited[:, None], torch.nan)
     parts = {
         "rank": relative_reward(rated, mos, reward, pool=pool),
         "error": error_reward(rated, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon),
@@ -114,7 +114,8 @@ def _parts_of_scores(
             raise ValueError("reward.distribution needs raters")
         parts["distribution"] = distribution_reward(rated, *raters)
     if twins is not None:
-        parts["twin"] = twin_reward(scores, *twins, compare=_pairwise_model(reward))
+        compared = scores if twins.scores is None else twins.scores
+        parts["twin"] = twin_reward(compared, twins.pair, twins.edited, compare=_pairwise_model(reward))
     if custom is not None:
         parts["custom"] = custom.to(scores)
     return parts

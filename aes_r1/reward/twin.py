@@ -10,10 +10,22 @@ twin is known without a rating (data/edits.py).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor
 
 from aes_r1.reward.rank import rank_reward
+
+
+class Twins(NamedTuple):
+    """Say which of N images are compared with their twins.
+
+    pair, edited [N]: as twin_reward takes them. scores [N, K]: the sub-scores that are compared; None: the scores.
+    """
+
+    pair: Tensor
+    edited: Tensor
+    scores: Tensor | None = None
 
 
 def twin_reward(

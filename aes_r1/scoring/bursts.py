@@ -24,13 +24,13 @@ def group_takes(rows: Sequence[Row], *, within: int) -> list[Row]:
     Pictures are in a group if their perceptual hashes are near (copies.takes_of_one_scene). keep: whether it has the
     highest score of its group; None without a score, because a picture that was not judged should not be thrown
     away. best: the probability behind it (uncertainty.probability_highest); None where there is nothing to compare, or
-    where no picture has two answers.
+    where no picture has two answers, as with a scorer.
     """
     chosen: list[Row] = []
     for number, places in enumerate(takes_of_one_scene([row["hash"] for row in rows], within=within), 1):
         group = [{name: value for name, value in rows[place].items() if name != "hash"} for place in places]
         judged = [row for row in group if row["score"] is not None]
-        answers = [np.array([score for score in row["scores"] if score is not None]) for row in judged]
+        answers = [np.array([score for score in row.get("scores", ()) if score is not None]) for row in judged]
         likely = probability_highest(answers) if len(judged) > 1 else None
         best: list[float | None] = [None] * len(judged) if likely is None else [round(float(one), 4) for one in likely]
         order = sorted(range(len(judged)), key=lambda place: -judged[place]["score"])
@@ -53,5 +53,5 @@ def kept_summary(rows: Sequence[Row]) -> Iterator[str]:
     close = sum(row["group"] in several and row["best"] is not None and row["best"] < SURE for row in kept)
     if close:
         yield f"in {close} of them another may be better: the model is less than {SURE:.0%} sure of its own order"
-    if several and all(len(row["scores"]) == 1 for row in rows):
+    if several and all(len(row.get("scores", ())) == 1 for row in rows):
         yield "no probability, because each picture was asked about once; give --samples 4"

@@ -30,6 +30,7 @@ from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.runs.identity import fingerprint
 from aes_r1.scoring.agreement import agreement_of
+from aes_r1.scoring.scorer import Scorer, is_scorer, scorer_identity
 from aes_r1.settings import RolloutSettings, require
 
 
@@ -156,13 +157,20 @@ class Critic:
         return [texts[start : start + self.samples] for start in range(0, len(texts), self.samples)]
 
 
+def load_any(path: str | Path, *, samples: int | None = None, seed: int = 0) -> Critic | Scorer:
+    """Load the scorer without language that `path` holds, which samples nothing, or else the critic."""
+    return Scorer.load(path) if is_scorer(path) else Critic.load(path, samples=samples, seed=seed)
+
+
 def identity_of(path: str | Path, *, samples: int | None = None, seed: int = 0) -> str:
-    """Hash what decides a verdict besides the picture: the model's files, question, sampling.
+    """Hash what decides a verdict besides the picture: the model's files, question, sampling; or a scorer's files.
 
     No weights are loaded, so the hash is the same on every device; those of a hub name count as the revision that lies
     in the cache. InputError where there is no such model.
     """
     require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
+    if is_scorer(path):
+        return scorer_identity(path)
     folder, facts = find_model(path, "--model")
     backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
     named: Any = digest_of(content_of(Path(folder))) if Path(folder).is_dir() else [folder, revision_of(folder)]

@@ -11,6 +11,7 @@ TOO_FEW_ANSWERS = (
     f"no interval: only {_NEEDED} answers or more show where 9 in 10 further answers lie; start the command with "
     f"--samples {_NEEDED}"
 )
+NO_LANGUAGE = "no_language"  # the kind of a scorer's scores
 HOLDING = ("conformal", "samples")  # the kinds with low and high
 HELD = "the mean opinion of 9 in 10 pictures like those of"  # followed by the set of the evaluation
 
@@ -23,4 +24,6 @@ def meaning(kind: str | None, measured_on: str | None = None) -> str:
         return "holds 9 in 10 further answers of the model, not people's opinions"
     if kind == "too_few_answers":
         return TOO_FEW_ANSWERS
+    if kind == NO_LANGUAGE:
+        return "no critique and no interval: the scores are those of a scorer without language"
     return NOT_CALIBRATED if kind == "not_calibrated" else ""

@@ -16,7 +16,7 @@ from rich.text import Text
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.files import row_line
 from aes_r1.scoring.critic import Verdict
-from aes_r1.scoring.intervals import HOLDING, meaning
+from aes_r1.scoring.intervals import HOLDING, NO_LANGUAGE, meaning
 from aes_r1.settings import printable
 
 COLUMNS = ("path", "score", "low", "high", "critique")
@@ -30,11 +30,14 @@ _KEEP = {True: "yes", False: "no", None: "?"}
 Row = Mapping[str, Any]
 
 
-def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
+def row_of(path: str, verdict: Verdict | float) -> dict[str, Any]:
     """Return path, score, low, high, critique, then the details behind them; numbers have four decimal places.
 
-    The key sub_scores is there where the model is asked for some.
+    The key sub_scores is there where the model is asked for some. A score alone is that of a scorer without language:
+    there are no details but the kind of interval, which says so.
     """
+    if isinstance(verdict, float):
+        return {**dict.fromkeys(COLUMNS), "path": path, "score": round(verdict, _PLACES), "interval": NO_LANGUAGE}
     said = {
         name: round(value, _PLACES) if isinstance(value, float) else value for name, value in verdict.as_dict().items()
     }
@@ -69,17 +72,20 @@ def write_rows(
     measured_on: str | None = None,
     chosen: bool = False,
     sub_scores: Sequence[str] = (),
+    words: bool = True,
 ) -> None:
     """Write `rows` as `form` (jsonl, csv or table) to `out`: a line as soon as its row is there, a table at the end.
 
     measured_on: the set that the intervals below a table come from. chosen: whether the rows are those of
     bursts.group_takes, with their group and which one to keep. sub_scores: the dimensions that have a sub-score, a
-    column DIMENSION_score each in csv.
+    column DIMENSION_score each in csv. words: whether rows have the details of critiques; a scorer's have none.
     """
     if form == "table":
-        _table(rows, out, measured_on, chosen)
-    elif form == "csv":
+        _table(rows, out, measured_on, chosen, words)
+    elif form == "csv" and words:
         _csv(rows, out, CHOICE if chosen else (), sub_scores)
+    elif form == "csv":
+        _plain_csv(rows, out, [*COLUMNS, "interval", *(CHOICE if chosen else ())])
     else:
         _jsonl(rows, out)
 
@@ -108,22 +114,33 @@ def _csv(rows: Iterable[Row], out: IO[str], further: Sequence[str], sub_scores: 
         out.flush()
 
 
-def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: bool) -> None:
+def _plain_csv(rows: Iterable[Row], out: IO[str], names: Sequence[str]) -> None:
+    """Write the columns `names`."""
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow(["" if row[name] is None else row[name] for name in names])
+        out.flush()
+
+
+def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: bool, words: bool) -> None:
     rows = list(rows)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=False)
     for name in ("group", "keep") if chosen else ():
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("path", overflow="fold", ratio=2)
     bounds = ("low", "high") if any(row["low"] is not None for row in rows) else ()
-    numbered = (*(("best",) if chosen else ()), "score", *bounds, "words", "agreement")
+    numbered = (*(("best",) if chosen else ()), "score", *bounds, *(("words", "agreement") if words else ()))
     for name in numbered:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("critique", overflow="fold", ratio=5)
+    if words:
+        table.add_column("critique", overflow="fold", ratio=5)
     for row, following in zip_longest(rows, rows[1:]):
         numbers = ["–" if row[name] is None else f"{row[name]:.2f}" for name in numbered]
         choice = [str(row["group"]), _KEEP[row["keep"]]] if chosen else []
         ends = chosen and following is not None and following["group"] != row["group"]
-        table.add_row(*choice, Text(printable(row["path"])), *numbers, _critique(row), end_section=ends)
+        critique = [_critique(row)] if words else []
+        table.add_row(*choice, Text(printable(row["path"])), *numbers, *critique, end_section=ends)
     # A pipe has no width: lines there are as long as a wide terminal's.
     console = Console(
         file=out,
@@ -138,7 +155,7 @@ def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: b
     for kind in dict.fromkeys(row["interval"] for row in rows):
         if said := meaning(kind, measured_on):
             console.print(f"low to high {said}" if kind in HOLDING else said)
-    if any(row["agreement"] is not None for row in rows):
+    if words and any(row["agreement"] is not None for row in rows):
         console.print("words: how favourable the critique is, 0 to 1; agreement: 1 less its distance to the score")
 
 

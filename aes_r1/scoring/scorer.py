@@ -1,4 +1,4 @@
-"""Score pictures without language: a model's vision tower and one linear layer, `Scorer.load(OUT).scores([..])`.
+"""Score pictures without language: a model's vision tower and one linear layer, `aes-r1 score photo.jpg --model OUT`.
 
 `make_scorer` fits the layer to the opinions of a run's training pictures and says how much agreement is lost against
 the run's own answers. A picture costs one pass of the tower, where an answer costs hundreds of tokens.
@@ -32,10 +32,12 @@ from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import features_of, ridge_weights, to_fit_on
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tower as towers
+from aes_r1.model.digest import content_of, digest_of
 from aes_r1.model.tower import Tower
 from aes_r1.runs.cells import format_cell
 from aes_r1.runs.files import draft_of, read_json, write_json
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import InputError, place
 
 PICTURES = 4000  # training pictures that the layer is fitted on, at most
@@ -73,6 +75,36 @@ class Scorer:
         """Return [n] scores in 0..1 of paths or PIL pictures, in one batch. PictureError for an unreadable one."""
         opened = [open_picture(one) for one in pictures]
         return np.clip(eyes_features(self.tower, opened) @ self.weights + self.constant, 0, 1)
+
+    def score(self, picture: str | Path | Image.Image) -> float:
+        """Return the score of one picture, which does not depend on others. PictureError for an unreadable one."""
+        return float(self.scores([picture])[0])
+
+
+def is_scorer(path: str | Path) -> bool:
+    """Return whether `path` is a folder that `make_scorer` wrote."""
+    return bool(str(path).strip()) and (place(path) / FILE).is_file()  # an empty path would mean the current folder
+
+
+def stated(folder: str | Path) -> list[str]:
+    """Say what the scorer in `folder` was fitted on, and how it compares. InputError where that cannot be read."""
+    try:
+        made = read_json(place(folder) / FILE)
+        fitted = f"fitted to the opinions of {operator.index(made['fitted_n'])} pictures of {made['fitted_on']}"
+        return [f"a scorer without language, {fitted}", *comparison_lines(made)]
+    except (RecursionError, *_OTHER_CONTENT) as error:
+        raise _no_scorer(place(folder), error) from error
+
+
+def scorer_identity(folder: str | Path) -> str:
+    """Hash what decides a score besides the picture: tower, layer and size of pictures. InputError for other content.
+
+    No weights are loaded.
+    """
+    folder = place(folder)
+    family, max_pixels, weights, constant = _read(folder)
+    tower = digest_of(content_of(folder / TOWER))
+    return fingerprint("scorer", family, max_pixels, weights.tolist(), constant, tower)
 
 
 def _read(folder: Path) -> tuple[str, int, np.ndarray, float]:

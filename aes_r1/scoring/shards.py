@@ -31,7 +31,7 @@ from rich.progress import (
 from aes_r1.data.sample import PictureError
 from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
 from aes_r1.runs.ray_cluster import lost_workers, start_ray
-from aes_r1.scoring.critic import Critic, identity_of
+from aes_r1.scoring.critic import identity_of, load_any
 from aes_r1.scoring.inputs import LastingError, UrlLimits, is_url, read_picture
 from aes_r1.scoring.rows import count_of, row_of
 from aes_r1.settings import InputError
@@ -45,7 +45,7 @@ class ShardScorer:
 
         torch.set_num_threads(threads)
         self.out = Path(out)
-        self.critic = Critic.load(model, samples=samples, seed=seed)
+        self.critic = load_any(model, samples=samples, seed=seed)
         self.limits = None if limits is None else UrlLimits(**limits)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ try:
     from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings, RoleSettings
     from aes_r1.settings.build import CONF, as_dict, build, values_of
     from aes_r1.settings.data import SETS_WITHOUT_ENDS, DataSettings, PrepareSettings
-    from aes_r1.settings.edits import EDITS
+    from aes_r1.settings.edits import EDITS, HARMED
     from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
     from aes_r1.settings.model import PAPER_PIXELS, WORDLESS, LoraSettings, ModelSettings, PretrainSettings
     from aes_r1.settings.places import expanded, place, user_cache
@@ -43,6 +43,7 @@ __all__ = [
     "BASELINES",
     "CONF",
     "EDITS",
+    "HARMED",
     "PAPER_PIXELS",
     "PROTOCOLS",
     "SETS_WITHOUT_ENDS",

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from aes_r1.settings.rules import once_rule, one_of, require
 
-EDITS = ("crop", "tilt", "overexpose", "underexpose", "desaturate", "clutter")
+# The dimension (prompts.DIMENSIONS) in which each edit makes a picture worse.
+HARMED = {
+    "crop": "composition",
+    "tilt": "composition",
+    "overexpose": "exposure",
+    "underexpose": "exposure",
+    "desaturate": "color",
+    "clutter": "composition",
+}
+EDITS = tuple(HARMED)
 
 
 def edits_rule(key: str, edits: list[str]) -> None:

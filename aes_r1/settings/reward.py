@@ -85,15 +85,20 @@ class PairSettings:
         require(0 < self.margin <= 1, "reward.pair.margin", self.margin, "must be in (0, 1]")
 
 
+TWIN_SCORES = ("score", "sub_score")
+
+
 @dataclass
 @defaults("reward/rapo.yaml", at="twin")
 class TwinSettings:
     """The reward for a score above that of the edited twin, where trainer.edited_pairs makes twins."""
 
     weight: float = IN_YAML
+    of: str = IN_YAML  # of TWIN_SCORES: what is compared
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.twin.weight", self.weight, "must not be negative")
+        one_of("reward.twin.of", self.of, TWIN_SCORES)
 
 
 @dataclass

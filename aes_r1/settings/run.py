@@ -9,6 +9,7 @@ from typing import Any
 from aes_r1.settings.aescot import ExpertSettings, JudgeSettings
 from aes_r1.settings.data import MEASURE_APART, DataSettings, sets_rule
 from aes_r1.settings.defaults import IN_YAML, defaults
+from aes_r1.settings.edits import HARMED
 from aes_r1.settings.evaluation import EvaluationSettings
 from aes_r1.settings.model import WORDLESS, ModelSettings
 from aes_r1.settings.reward import RewardSettings
@@ -107,6 +108,8 @@ class Settings:
             rule = "edited twins earn this reward alone; give a positive weight, or trainer.edited_pairs=0"
             earns = self.reward.twin.weight > 0 or self.trainer.edited_pairs == 0
             require(earns, "reward.twin.weight", self.reward.twin.weight, rule)
+            if self.reward.twin.of == "sub_score":
+                self._check_twins_of_sub_scores()
             weight = self.reward.sub_scores.weight if self.model.sub_scores else 0.0
             rule = "sub-scores earn by rank and error; give reward.rank.weight or reward.error.weight above 0, or 0"
             is_earned = weight == 0 or self.reward.rank.weight + self.reward.error.weight > 0
@@ -118,6 +121,17 @@ class Settings:
     def models(self) -> tuple[str, ...]:
         """The names of the run's models, in order."""
         return models_of(vars(self.trainer), vars(self.cold_start))
+
+    def _check_twins_of_sub_scores(self) -> None:
+        """Refuse a comparison of sub-scores where there are no twins, or an edit harms a dimension without one."""
+        rule = (
+            "compares edited twins, of which there are none; give trainer.edited_pairs above 0, or reward.twin.of=score"
+        )
+        require(self.trainer.edited_pairs > 0, "reward.twin.of", self.reward.twin.of, rule)
+        lacking = [edit for edit in self.trainer.edits if HARMED[edit] not in self.model.sub_scores]
+        missing = ", ".join(dict.fromkeys(HARMED[edit] for edit in lacking))
+        rule = f"compares sub-scores of {missing}; name them in model.sub_scores, or leave {', '.join(lacking)} out of "
+        require(not lacking, "reward.twin.of", self.reward.twin.of, f"{rule}trainer.edits")
 
     def _check_sets(self) -> None:
         """Refuse sets of the evaluation whose lists of pictures would bear the name of another list of the run."""

@@ -1,7 +1,8 @@
 """Draw further images in place of those whose completions all earn the same: dynamic sampling (DAPO).
 
 Such a group has no advantage and teaches nothing. The further images of a step are a function of seed, step and number
-of the drawing, so a resumed run draws the same, and the order of the images of later steps does not change.
+of the drawing, and each takes the place of one image in the order of the step. So a resumed run, and one of another
+number of processes, trains on the same images, and the order of the images of later steps does not change.
 """
 
 from __future__ import annotations
@@ -44,28 +45,25 @@ class Refill:
         reward_fn: Callable[[Completions], StepRewards],
         timer: PhaseTimer,
     ) -> tuple[Completions, StepRewards]:
-        """Return what is kept of `completions` and of the further ones, with its rewards. Collective.
+        """Return `completions` with further ones in place of those without spread, and the rewards. Collective.
 
-        Each round draws, for every process, as many images as the process with the most groups without spread has of
-        them, so that all processes draw equally many. All are rewarded together, and each process keeps as many images
-        as it had, first those with spread. They are rewarded again, because the rank reward depends on the other
-        images. reward_fn(completions): the rewards.
+        Each round draws an image for every image of the step without spread, while there are images that the step has
+        not seen. All are rewarded again, because the rank reward depends on the other images. Every process draws as
+        many images as the one with the most places to fill, because a rollout is collective; those in excess are not
+        used. reward_fn(completions): the rewards.
         """
         count, processes = len(completions.images.local), self.engine.size
         used = set(self._first_indices(step))
         for drawing in range(self.trainer.refill_rounds):
-            lacking = int(rewards.zero_spread.view(processes, count).sum(dim=1).max())
-            wanted = min(lacking, (len(self.images) - len(used)) // processes) * processes
+            without = rewards.zero_spread.view(processes, count).T.flatten()  # in the order of the step
+            places = without.nonzero().flatten().tolist()
+            wanted = min(len(places), len(self.images) - len(used))
             if wanted == 0:
                 break
             further = further_indices(step, drawing, wanted=wanted, used=used, count=len(self.images), seed=self.seed)
             used |= set(further)
-            parts = [completions, self._draw(step, further, timer)]
-            several = count + wanted // processes
-            together = self._choose(step, parts, [list(range(several))] * processes)
-            without = reward_fn(together).zero_spread.view(processes, several)
-            best_first = [sorted(range(several), key=row.__getitem__) for row in without.tolist()]
-            completions = self._choose(step, parts, [sorted(order[:count]) for order in best_first])
+            chosen, drawn = stand_ins(further, places, count=count, processes=processes)
+            completions = self._choose(step, [completions, self._draw(step, drawn, timer)], chosen)
             rewards = reward_fn(completions)
         return completions, rewards
 
@@ -74,8 +72,8 @@ class Refill:
         if not self.trainer.refill_rounds:
             return {}
         first = {_identity(self.images[index]) for index in self._first_indices(step)}
-        stand_ins = sum(_identity(image) not in first for image in images.all_ranks)
-        return {"rollout/refilled": stand_ins / len(images.all_ranks)}
+        replaced = sum(_identity(image) not in first for image in images.all_ranks)
+        return {"rollout/refilled": replaced / len(images.all_ranks)}
 
     def _first_indices(self, step: int) -> list[int]:
         return batch_indices_without_repeats(
@@ -106,6 +104,25 @@ class Refill:
         kept = [[images[index] for index in indices] for images, indices in zip(of_ranks, chosen, strict=True)]
         images = self._shared_out(step, [image for row in zip(*kept, strict=True) for image in row])
         return self.rollouts.choose(parts, images, chosen[self.engine.rank])
+
+
+def stand_ins(
+    further: Sequence[int], places: Sequence[int], *, count: int, processes: int
+) -> tuple[list[list[int]], list[int]]:
+    """Return what each of `processes` keeps, and the images to draw in the order of a step.
+
+    further: the images that stand in for those at the first of `places` of a step with `count` images a process. Every
+    process gets equally many to draw. What it keeps are its own images, numbered from 0, then what it drew.
+    """
+    chosen = [list(range(count)) for _ in range(processes)]
+    drawn: list[list[int]] = [[] for _ in range(processes)]
+    for place, image in zip(places, further, strict=False):
+        local, rank = divmod(place, processes)
+        chosen[rank][local] = count + len(drawn[rank])
+        drawn[rank].append(image)
+    most = max(map(len, drawn))
+    padded = [[*images, *[further[0]] * (most - len(images))] for images in drawn]
+    return chosen, [image for row in zip(*padded, strict=True) for image in row]
 
 
 def _identity(image: Sample | Pair) -> tuple[str, str]:

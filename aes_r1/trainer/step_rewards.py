@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.aescot.reward_judge import RewardJudge
-from aes_r1.data.edits import EditedSample
+from aes_r1.data.edits import EDITS, EditedSample
 from aes_r1.data.opinions import levels_of, rater_shares
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
@@ -22,6 +22,7 @@ from aes_r1.reward.custom import CustomReward, custom_reward, load_reward
 from aes_r1.reward.judge import judge_reward
 from aes_r1.reward.length import overlong_penalty
 from aes_r1.reward.total import sub_score_rewards, total_reward, weights_at
+from aes_r1.reward.twin import Twins
 from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise
 from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.completions import Completions, score_table
@@ -53,7 +54,7 @@ class StepRewards:
     weights: dict[str, float]
     zero_spread: Tensor
     local: slice
-    twins: tuple[Tensor, Tensor] | None = None
+    twins: Twins | None = None
 
     @property
     def by_name(self) -> dict[str, Tensor]:
@@ -69,7 +70,7 @@ class StepRewards:
         """Return the mean of the total and of each part, over the images that it is for."""
         if self.twins is None:
             return {name: float(table.mean()) for name, table in self.by_name.items()}
-        pair, edited = self.twins
+        pair, edited, _ = self.twins
         images = dict.fromkeys(_OF_TWINS, torch.ones_like(edited)) | {"twin": torch.isin(pair, pair[edited])}
         return {name: float(table[images.get(name, ~edited)].mean()) for name, table in self.by_name.items()}
 
@@ -125,7 +126,10 @@ def reward_completions(
     # No reward that needs the images themselves is beside one of pairs.
     ordered = [image for image in chain(*images.by_rank(engine.size)) if isinstance(image, Sample)]
     raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
+    sub_scores = _sub_scores(completions, trainer.num_samples, engine)
     twins = twins_of(ordered, device)
+    if twins is not None and reward.twin.of == "sub_score":
+        twins = by_edited_dimension(twins, ordered, sub_scores)
     rated = [index for index, image in enumerate(ordered) if not isinstance(image, EditedSample)]
     rated_images = [ordered[index] for index in rated]
     custom = None
@@ -140,7 +144,7 @@ def reward_completions(
         scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom, twins=twins
     )
     weights = weights_at(reward, progress)
-    for name, earned in _by_dimension(completions, ordered, reward, pool, progress, engine).items():
+    for name, earned in _by_dimension(sub_scores, ordered, reward, pool, progress).items():
         total = total + reward.sub_scores.weight * earned
         parts |= {name: earned}
         weights |= {name: reward.sub_scores.weight}
@@ -196,14 +200,31 @@ def _known_of(image: Sample | Pair) -> float:
     return image.mos
 
 
-def twins_of(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Return pair and edited [N], as twin_reward takes them, of a step's images; None where none has a twin."""
+def twins_of(images: Sequence[Sample], device: torch.device) -> Twins | None:
+    """Return which of a step's images are twins, and of which, by their scores; None where none has a twin."""
     edited = [isinstance(image, EditedSample) for image in images]
     if not any(edited):
         return None
     index_of = {(image.dataset, image.id): index for index, image in enumerate(images)}
     names = [(one.dataset, one.original if isinstance(one, EditedSample) else one.id) for one in images]
-    return torch.tensor([index_of[name] for name in names], device=device), torch.tensor(edited, device=device)
+    pair = torch.tensor([index_of[name] for name in names], device=device)
+    return Twins(pair, torch.tensor(edited, device=device))
+
+
+def by_edited_dimension(twins: Twins, images: Sequence[Sample], sub_scores: Mapping[str, Tensor]) -> Twins:
+    """Return `twins` that are compared by the sub-score of the dimension that the edit of the pair harms.
+
+    images: all N of the step; sub_scores: {dimension: [N, K]}, NaN where an answer has none.
+    """
+    pairs = twins.pair.tolist()
+    harmed = {
+        pair: EDITS[image.edit].dimension
+        for pair, image in zip(pairs, images, strict=True)
+        if isinstance(image, EditedSample)
+    }
+    nothing = torch.full_like(next(iter(sub_scores.values()))[0], torch.nan)
+    rows = [sub_scores[harmed[pair]][row] if pair in harmed else nothing for row, pair in enumerate(pairs)]
+    return twins._replace(scores=torch.stack(rows))
 
 
 def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -217,27 +238,30 @@ def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor,
     return levels.to(device), shares.to(device)
 
 
+def _sub_scores(completions: Completions, samples: int, engine: Engine) -> dict[str, Tensor]:
+    """Return {dimension: [N, K]} of the sub-scores that were asked for, in the order of ranks. Collective."""
+    names = tuple(completions.sub_scores[0])
+    if not names:
+        return {}
+    given = [score_table([row[name] for row in completions.sub_scores], samples, engine.device) for name in names]
+    return dict(zip(names, engine.all_gather(torch.stack(given, dim=2)).unbind(2), strict=True))
+
+
 def _by_dimension(
-    completions: Completions,
+    sub_scores: Mapping[str, Tensor],
     images: Sequence[Sample],
     reward: RewardSettings,
     pool: Tensor,
     progress: float,
-    engine: Engine,
 ) -> dict[str, Tensor]:
-    """Return {"sub_DIMENSION": [N, K]}, the rewards of the sub-scores that were asked for. Collective.
-
-    images: all N of the step, in the order of ranks.
-    """
-    names = tuple(completions.sub_scores[0])
-    if not names:
+    """Return {"sub_DIMENSION": [N, K]}, the rewards of `sub_scores`; images: all N, in the order of ranks."""
+    if not sub_scores:
         return {}
-    samples = len(completions.texts) // len(completions.images.local)
-    given = [score_table([row[name] for row in completions.sub_scores], samples, engine.device) for name in names]
-    sub_scores = engine.all_gather(torch.stack(given, dim=2))
-    ratings = ratings_table(images, names).to(engine.device)
-    earned = sub_score_rewards(sub_scores, ratings, reward, pool=pool, progress=progress)
-    return {f"sub_{name}": one for name, one in zip(names, earned.unbind(2), strict=True)}
+    ratings = ratings_table(images, tuple(sub_scores)).to(pool.device)
+    earned = sub_score_rewards(
+        torch.stack([*sub_scores.values()], dim=2), ratings, reward, pool=pool, progress=progress
+    )
+    return {f"sub_{name}": one for name, one in zip(sub_scores, earned.unbind(2), strict=True)}
 
 
 def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequence[Sequence[str]]) -> Tensor:

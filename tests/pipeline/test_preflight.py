@@ -414,29 +414,3 @@ def test_a_second_start_that_is_refused_leaves_a_run_that_is_worked_on_alone(tmp
     with pytest.raises(InputError, match="no such folder"):
         run(composed("trainer.init_from=/nonexistent", f"out={out}"))
     assert (out / "failure.txt").read_text().startswith("rank 0: InputError: trainer.init_from=/nonexistent")
-
-
-@pytest.mark.slow
-def test_further_pictures_are_drawn_by_as_many_processes_as_before(tmp_path, monkeypatch):
-    """Each process replaces pictures of its own share, so that another number would train on others."""
-    for name, value in TOGETHER.items():
-        monkeypatch.setenv(name, value)
-    saved = tmp_path / "run" / "checkpoints" / "step_7"
-    given = (
-        *("engine=zero2", f"out={tmp_path}/run", f"store={tmp_path}/store", "cold_start.batch_size=33"),
-        *("trainer.images_per_step=33", "trainer.start_anyway=true"),
-    )
-    refilled = composed(*given, "trainer.refill_rounds=2")
-    preflight.check(refilled)  # no step is kept
-    saved.mkdir(parents=True)
-    for processes, says in ((int(TOGETHER["WORLD_SIZE"]), None), (2, "began with 2 processes")):
-        (saved / "progress.json").write_text(json.dumps({"step": 7, "processes": processes}))
-        preflight.check(composed(*given))
-        preflight.check(composed(*given, "trainer.refill_rounds=2", "trainer.resume=never"))
-        if says is None:
-            preflight.check(refilled)
-        else:
-            with pytest.raises(InputError, match=rf"^trainer\.refill_rounds=2: .*/run {says}, and 3 would train on"):
-                preflight.check(refilled)
-    RunFolder(tmp_path / "run").finish_stage("rapo", {})
-    preflight.check(refilled)

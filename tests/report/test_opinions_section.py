@@ -71,7 +71,7 @@ def test_every_measure_has_a_title_and_a_line_of_the_glossary():
 
 
 def test_rows_are_those_of_sets_with_votes(evaluation):
-    rows = opinions_section(evaluation["stages"])
+    rows = opinions_section(evaluation)
     assert [(stage, name, protocol, outputs) for stage, name, protocol, _, outputs in rows] == [
         (stage, KNOWN, protocol, outputs)
         for stage in ("cold_start", "rapo")
@@ -135,8 +135,41 @@ def test_the_trackers_summary_has_every_value(evaluation):
 def test_a_metric_on_its_own_scale_has_no_distance_from_opinions(evaluation):
     cell = evaluation["stages"]["rapo"][KNOWN]["sample"]
     stages = {"sharpness": {KNOWN: {"metric": cell}}}
-    assert opinions_section(stages) == []
+    assert opinions_section({"stages": stages}) == []
     assert not [name for name in summary_of({"stages": stages}) if "opinions" in name]
+
+
+def test_a_baseline_has_the_distances_of_its_one_score(evaluation):
+    """Of 2 and 2 raters on 0 and 1: a score of .5 is .5 from each, a score of .25 is .25 and .75 from them."""
+    row = {"stage": "mean", "protocol": "fitted", "dataset": "voted", "split": "test", "mos": 0.5, "votes": [2, 2]}
+    given = [{**row, "id": str(place), "score": score} for place, score in enumerate((0.5, 0.25, 0.25, 0.5))]
+    measured = summarise([], n_bootstrap=10, baseline_rows=given)["baseline_cells"][KNOWN]
+    opinions = measured["mean"]["opinions"]
+    assert (opinions["n"], opinions["emd"]["value"]) == (4, pytest.approx(0.5))
+    assert opinions["crps"] == opinions["emd"]
+    assert opinions["crps_of_raters"]["value"] == pytest.approx(0.25)
+    # All scores are nearest to level 0 (.5 is a tie), so that with the shared output the shares are 3/4 and 1/4.
+    assert opinions["kl"]["value"] == pytest.approx(np.log(2 / 3) / 2 + np.log(2) / 2)
+    beside = {
+        **evaluation,
+        "baseline_cells": {KNOWN: {"mean": {**measured["mean"], "fitted_n": 9, "fitted_on": "a/train"}}},
+    }
+    assert opinions_section(beside)[-1] == ("mean", KNOWN, "fitted", opinions, 1)
+    values = [number(opinions[name]["value"]) for name in MEASURES]
+    text = printed(evaluation_tables(beside), width=150)
+    (line,) = (line.split() for line in text.splitlines() if line.split()[1:3] == ["4", "1"])
+    assert [line[0], *line[3:]] == ["mean", *values]
+    section = page(beside)
+    row = section[section.index(f"mean, {KNOWN}, fitted ") :].split()
+    assert row[3] == values[0]
+
+
+def test_rows_of_a_baseline_from_before_they_held_opinions_have_no_distances():
+    row = {"stage": "mean", "protocol": "fitted", "dataset": "voted", "split": "test", "mos": 0.5}
+    given = [{**row, "id": str(place), "score": 0.5} for place in range(4)]
+    measured = summarise([], n_bootstrap=10, baseline_rows=given)
+    assert "opinions" not in measured["baseline_cells"][KNOWN]["mean"]
+    assert opinions_section(measured) == []
 
 
 def test_a_set_without_votes_has_no_table_anywhere(evaluation):

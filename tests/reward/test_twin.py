@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aes_r1.reward.rank import bradley_terry_reward, rank_reward
 from aes_r1.reward.total import total_reward
-from aes_r1.reward.twin import twin_reward
+from aes_r1.reward.twin import Twins, twin_reward
 from aes_r1.settings import FormatSettings, RankSettings, RewardSettings, TwinSettings
 
 NAN = math.nan
@@ -73,7 +73,7 @@ def test_twins_change_no_other_reward():
     """They have no opinion: they earn pair and format, and are nobody's opponent in the ranking."""
     scores = torch.tensor([[0.5, 0.7, NAN], [0.2, 0.9, 0.4], [0.4, 0.6, NAN]])
     mos = torch.tensor([0.6, 0.3, NAN])
-    twins = torch.tensor([0, 1, 0]), torch.tensor([False, False, True])
+    twins = Twins(torch.tensor([0, 1, 0]), torch.tensor([False, False, True]))
     reward = RewardSettings(twin=TwinSettings(weight=2.0), format=FormatSettings(weight=0.5))
     total, parts = total_reward(scores, mos, reward, twins=twins)
     plain, without = total_reward(scores[:2], mos[:2], reward)
@@ -87,10 +87,27 @@ def test_twins_change_no_other_reward():
     assert parts["twin"][1].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_sub_scores_are_compared_in_place_of_the_scores_where_they_are_given():
+    """As test_one_pair_by_hand, with these numbers as sub-scores: all other parts are those of the scores."""
+    scores, mos = torch.tensor([[0.9, 0.1], [0.3, NAN]]), torch.tensor([0.6, NAN])
+    reward = RewardSettings()
+    own = torch.tensor([[0.5, 0.7], [0.4, 0.6]])
+    _, by_scores = total_reward(scores, mos, reward, twins=Twins(PAIR, EDITED))
+    _, by_own = total_reward(scores, mos, reward, twins=Twins(PAIR, EDITED, own))
+    wanted = torch.tensor([[phi(0.0), phi(1.0)], [phi(1.0), phi(0.0)]]).sqrt()
+    torch.testing.assert_close(by_own["twin"], wanted, atol=1e-5, rtol=0)
+    for name in by_own.keys() - {"twin"}:
+        assert torch.equal(by_own[name], by_scores[name]), name
+    _, unread = total_reward(scores, mos, reward, twins=Twins(PAIR, EDITED, torch.tensor([[0.5, NAN], [0.4, 0.6]])))
+    assert unread["twin"][0, 1] == 0
+    # Against the one sub-score .5 that is left the variance is that of the twin, .02: (.5 - .4) / sqrt(.02) = .7071.
+    torch.testing.assert_close(unread["twin"][1], torch.tensor([phi(0.7071), phi(-0.7071)]).sqrt(), atol=1e-4, rtol=0)
+
+
 def test_the_pairwise_model_is_that_of_the_ranking():
     scores, mos = torch.tensor([[0.5, 0.7], [0.4, 0.6]]), torch.tensor([0.6, NAN])
     reward = RewardSettings(rank=RankSettings(model="bradley_terry", tau=0.3))
-    _, parts = total_reward(scores, mos, reward, twins=(PAIR, EDITED))
+    _, parts = total_reward(scores, mos, reward, twins=Twins(PAIR, EDITED))
     wanted = twin_reward(scores, PAIR, EDITED, compare=partial(bradley_terry_reward, tau=0.3))
     assert torch.equal(parts["twin"], wanted)
     assert parts["twin"][0, 1].item() == pytest.approx(math.sqrt(1 / (1 + math.exp(-0.2 / 0.3))), rel=1e-5)

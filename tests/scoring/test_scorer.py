@@ -1,9 +1,12 @@
 """A scorer without language: what is exported scores like the fit, and says how it compares."""
 
+import csv
+import io
 import json
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,14 +14,17 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from scipy import stats
 
-from aes_r1 import export
+from aes_r1 import export, score
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import fit_ridge, ridge_weights
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tower as towers
+from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder
+from aes_r1.scoring import shards
+from aes_r1.scoring.rows import row_of
 from aes_r1.scoring.scorer import Scorer, _compare, comparison_lines, make_scorer
 from aes_r1.settings import InputError
 from tests import processes
@@ -147,6 +153,113 @@ def test_what_cannot_be_exported_is_one_line(run, tmp_path, monkeypatch, capsys)
     assert (code, "list of training pictures is missing" in err) == (2, True)
     with pytest.raises(InputError, match=r"scorer\.json"):
         Scorer.load(tmp_path)
+
+
+def scored(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["score", *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        score.main()
+    said = capsys.readouterr()
+    return leaving.value.code, said.out, said.err
+
+
+@pytest.fixture
+def scorer(run, tmp_path):
+    """A scorer of the run, and the paths of the twelve pictures that the run was tested on."""
+    folder = RunFolder(run)
+    make_scorer(folder, folder.model, tmp_path / "SCORER")
+    return tmp_path / "SCORER", sorted((run / "pictures").glob("[01]*.png"))
+
+
+def test_the_score_command_reads_a_scorer_and_says_how_it_compares(scorer, tmp_path, monkeypatch, capsys):
+    folder, paths = scorer
+    expected = [round(float(one), 4) for one in Scorer.load(folder).scores(paths)]
+    (tmp_path / "text.jpg").write_text("hello")
+    asked = (*paths, tmp_path / "text.jpg", "--model", folder)
+    code, out, err = scored(monkeypatch, capsys, *asked, "--format", "jsonl")
+    assert code == 1
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["score"] for row in rows] == pytest.approx(expected, abs=1e-4)
+    nothing = {"low": None, "high": None, "critique": None, "interval": "no_language"}
+    assert rows[0] == {"path": str(paths[0]), "score": rows[0]["score"], **nothing}
+    notes = [line.removeprefix("note: ") for line in err.splitlines() if line.startswith("note: ")]
+    compared = comparison_lines(json.loads((folder / "scorer.json").read_text()))
+    assert notes == ["a scorer without language, fitted to the opinions of 12 pictures of folder/train", *compared]
+    assert "scored: 12 pictures" in err
+    code, out, _ = scored(monkeypatch, capsys, *paths, "--model", folder, "--format", "csv", "--sort", "score")
+    header, *lines = csv.reader(io.StringIO(out))
+    assert (code, header) == (0, ["path", "score", "low", "high", "critique", "interval"])
+    assert lines == [[row["path"], str(row["score"]), "", "", "", "no_language"] for row in rows[::-1]]
+    code, out, _ = scored(monkeypatch, capsys, *paths[:2], "--model", folder)
+    assert (code, out.split()[:2]) == (0, ["path", "score"])
+    assert f"{rows[1]['score']:.2f}" in out
+    assert "no critique and no interval: the scores are those of a scorer without language" in out
+
+
+def test_a_scorer_says_which_take_to_keep_without_a_probability(scorer, monkeypatch, capsys):
+    folder, paths = scorer
+    asked = (*paths[:3], "--model", folder, "--best-of", "--format", "csv")
+    code, out, err = scored(monkeypatch, capsys, *asked)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert list(rows[0])[-3:] == ["group", "keep", "best"]
+    assert {row["best"] for row in rows} == {""}
+    by_group = {}
+    for row in rows:
+        by_group.setdefault(row["group"], []).append(row)
+    for group in by_group.values():
+        best = max(group, key=lambda row: float(row["score"]))
+        assert [row["keep"] for row in group] == [str(row is best) for row in group]
+    assert "--samples" not in err
+
+
+@pytest.mark.parametrize(
+    "given", [["--samples", 4], ["--seed", 1], ["--url", "http://127.0.0.1:8100"], ["--sort", "agreement"]]
+)
+def test_what_needs_words_is_refused_of_a_scorer(given, scorer, monkeypatch, capsys):
+    folder, paths = scorer
+    code, out, err = scored(monkeypatch, capsys, paths[0], "--model", folder, *given)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{given[0]}=" in err
+    assert "a scorer has no words" in err
+
+
+def test_a_scorer_of_which_nothing_is_stated_is_one_line(scorer, monkeypatch, capsys):
+    folder, paths = scorer
+    whole = json.loads((folder / "scorer.json").read_text())
+    some = {"folder/test": {"n": 3, "scorer": 1}}
+    for changes in ({"srcc": None}, {"srcc": some}, {"srcc": [1]}, {"fitted_n": "many"}, {"fitted_on": None}):
+        values = {key: one for key, one in {**whole, **changes}.items() if one is not None}
+        (folder / "scorer.json").write_text(json.dumps(values))
+        code, out, err = scored(monkeypatch, capsys, paths[0], "--model", folder)
+        assert (code, out, err.count("\n"), "holds no whole scorer" in err) == (2, "", 1, True), changes
+
+
+def test_shards_of_a_scorer_hold_its_rows_and_know_it_again(scorer, tmp_path, monkeypatch):
+    folder, paths = scorer
+    out = tmp_path / "out"
+
+    def run_here(_, missing, out, *how):
+        worker = shards.ShardScorer(str(out), how[0], how[1], how[2], how[3], 1)
+        for shard in missing:
+            assert worker({key: [value] for key, value in shard.items()})["fault"] == [""]
+
+    monkeypatch.setattr(shards, "_run", run_here)
+    monkeypatch.setattr(shards, "_Cluster", lambda *_: nullcontext())
+    names = [str(path) for path in paths[:5]]
+    how = {"samples": None, "seed": 0, "limits": None, "shard_size": 2, "workers": 1}
+    counts, unreadable = shards.score_shards(names, out, model=str(folder), **how)
+    assert (counts["pictures"], counts["unanswered"], unreadable) == (5, 0, [])
+    loaded = Scorer.load(folder)
+    rows = [row for part in sorted(out.glob("part-*.jsonl")) for row in read_rows(part)]
+    assert rows == [row_of(name, loaded.score(name)) for name in names]
+    monkeypatch.setattr(shards, "_run", lambda *_: pytest.fail("all is scored"))
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    shards.score_shards(names, out, model=str(moved), **how)
+    _layer(constant=np.array([0.25]))(moved)
+    with pytest.raises(InputError, match="another critic"):
+        shards.score_shards(names, out, model=str(moved), **how)
 
 
 def _json(**changes):

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,12 +24,13 @@ from aes_r1.data.pairs import draw_pairs
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import PAIR_PROMPT, RATING_PROMPT
 from aes_r1.recipe import group_values
-from aes_r1.runs.stopping import StopRequest
+from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import (
     EngineSettings,
     ErrorSettings,
     InformationSettings,
     LoraSettings,
+    RankSettings,
     ReadBackSettings,
     RewardSettings,
     TrainerSettings,
@@ -51,9 +54,10 @@ def engine_settings(name: str) -> EngineSettings:
 
     A suffix changes the steps: "_bf16" half precision, "_budget" micro-batches of at most BUDGET tokens, "_lora" an
     adapter, "_hard" clipped gradients and several steps per rollout, "_parts" rewards of the critiques themselves,
-    "_held" the grounded recipe, "_pairs" edited twins, "_compared" prompts of two pictures.
+    "_held" the grounded recipe, "_pairs" edited twins, "_compared" prompts of two pictures, "_refilled" further images
+    for groups without spread.
     """
-    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts", "_held", "_pairs", "_compared"):
+    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts", "_held", "_pairs", "_compared", "_refilled"):
         name = name.removesuffix(suffix)
     if name == "single":
         return EngineSettings()
@@ -87,8 +91,11 @@ CLIPPED = 0.02  # far below the gradient norms of "_hard"
 REFERENCE_KEPT = {"zero2_hard": "sharded", "zero3_hard": "host", "zero2_bf16": "sharded", "zero1": "host"}
 
 
-def take_steps(start: Path, out: Path, name: str) -> dict:
-    """Return metrics, first moments and weights of two steps of each loop; with half precision a plain gradient too."""
+def take_steps(start: Path, out: Path, name: str, *, stop_after: int | None = None) -> dict:
+    """Return metrics, first moments and weights of two steps of each loop; with half precision a plain gradient too.
+
+    stop_after: the step of RAPO after which the run is stopped; another call goes on with the second.
+    """
     settings = engine_settings(name)
     device = launch.start(settings)
     results = {"gradient": one_gradient(start, out, name)} if name.endswith("_bf16") else {}
@@ -104,7 +111,7 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     clip = CLIPPED if name.endswith("_hard") else 1e9
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=clip, device=device)
     with contextlib.closing(engine):
-        results |= steps_of_both_loops(backbone, reference, engine, start, out, name)
+        results |= steps_of_both_loops(backbone, reference, engine, start, out, name, stop_after=stop_after)
     return results
 
 
@@ -128,13 +135,20 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
         return {"norm": norms[0], "moments": first_moments(engine), "adds_up_in": adds_up_in}
 
 
-def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:
-    results: dict = {"sft": [], "rapo": [], "passes": [], "answered": []}
-    suffixes = ("_budget", "_lora", "_hard", "_parts", "_held", "_pairs", "_compared")
-    budget, adapted, hard, parts, held, pairs, compared = (name.endswith(suffix) for suffix in suffixes)
+def steps_of_both_loops(
+    backbone, reference, engine, start: Path, out: Path, name: str, *, stop_after: int | None = None
+) -> dict:
+    results: dict = {"sft": [], "rapo": [], "passes": [], "answered": [], "ids": []}
+    suffixes = ("_budget", "_lora", "_hard", "_parts", "_held", "_pairs", "_compared", "_refilled")
+    budget, adapted, hard, parts, held, pairs, compared, refilled = (name.endswith(suffix) for suffix in suffixes)
     reward = RewardSettings(
         error=ErrorSettings(sigma=0.3), read_back=ReadBackSettings(0.5), information=InformationSettings(1.0)
     )
+    if refilled:
+        reward = RewardSettings(
+            rank=RankSettings(weight=0), error=ErrorSettings(weight=0), custom=f"{start / 'mine.py'}:high"
+        )
+    stop = StopRequest()
 
     def kept(values: dict) -> dict:
         return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
@@ -146,9 +160,16 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
 
     def answered(step: int, rows: list[dict]) -> None:
         results["answered"].append(engine.all_gather_objects([sum(row["score"] is not None for row in rows)]))
+        results["ids"].append(engine.all_gather_objects([row["id"] for row in rows if row["k"] == 0]))
+
+    def log(number: int, values: dict) -> None:
+        results["rapo"].append(kept(values))
+        if number == stop_after:
+            stop.signal = signal.SIGTERM
 
     planning.micro_batches = counted
-    rapo.train_rapo(
+    train = partial(
+        rapo.train_rapo,
         Policy(backbone, reference, PAIR_PROMPT if compared else RATING_PROMPT),
         engine,
         draw_pairs(samples(start / "pictures"), margin=0.2, seed=0) if compared else samples(start / "pictures"),
@@ -156,6 +177,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
             num_samples=4,
             images_per_step=4,
             edited_pairs=2 if pairs else 0,
+            refill_rounds=6 if refilled else 0,
             max_steps=2,
             warmup_steps=0,
             lr=3e-3 if adapted else 3e-4,
@@ -176,14 +198,16 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         context=TrainingContext(
             seed=0,
             folder=out / name / "checkpoints",
-            log=lambda number, values: results["rapo"].append(kept(values)),
+            log=log,
             log_completions=answered,
             evaluate=lambda step: {"eval/twelve/srcc": 0.5},
-            stop=StopRequest(),
+            stop=stop,
         ),
     )
+    with contextlib.nullcontext() if stop_after is None else contextlib.suppress(Stopped):
+        train()
     results["rapo_moments"] = first_moments(engine)
-    if budget or hard or parts or held or pairs or compared:
+    if budget or hard or parts or held or pairs or compared or refilled:
         return results
     if adapted:
         with engine.gathered_parameters():
@@ -238,6 +262,9 @@ def main() -> None:
     rank, size = launch.world()
     for name in names:
         results = (take_steps if mode == "steps" else resume)(Path(start), Path(out), name)
+        if name.endswith("_refilled"):
+            take_steps(Path(start), Path(out) / "parts", name, stop_after=1)
+            results["resumed"] = take_steps(Path(start), Path(out) / "parts", name)
         if rank == 0:
             torch.save(results, Path(out) / (f"{name}.pt" if mode == "steps" else f"{name}_resumed_{size}.pt"))
 

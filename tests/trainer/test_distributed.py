@@ -14,6 +14,7 @@ from aes_r1.export import export
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.settings import Settings, as_dict
+from aes_r1.trainer.order import batch_indices_without_repeats
 from tests.conftest import picture_folder
 from tests.processes import run_job
 from tests.trainer import distributed_steps
@@ -30,6 +31,7 @@ PAID = ("zero2_parts",)
 HELD = ("zero2_held",)
 TWINS = ("zero2_pairs",)
 COMPARED = ("zero2_compared",)
+REFILLED = ("zero2_refilled", "zero3_refilled")
 ADAPTED = ("zero2_lora", "zero3_lora")
 
 
@@ -63,6 +65,9 @@ def start(tokenizer, tmp_path_factory) -> Path:
     sft(backbone, folder / "pictures", folder / "sft", epochs=30)
     backbone.save(folder / "model")
     train_comparer(backbone, folder / "pictures", folder / "comparer_steps").save(folder / "comparer")
+    (folder / "mine.py").write_text(
+        "def high(scores, texts, samples): return [[k * (one.mos > 0.5) for k in range(4)] for one in samples]"
+    )
     return folder
 
 
@@ -79,9 +84,11 @@ def out(start, tmp_path_factory) -> Path:
         "single_held",
         "single_pairs",
         "single_compared",
+        "single_refilled",
     ):
         torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
-    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD, *PAID, *HELD, *TWINS, *COMPARED)
+    both = (*STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD, *PAID, *HELD, *TWINS, *COMPARED, *REFILLED)
+    launch(2, "steps", start, folder, *both)
     return folder
 
 
@@ -118,6 +125,26 @@ def test_two_processes_that_compare_pairs_equal_one(out, stage):
     assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
     assert 0 < one["rapo"][0]["reward/pair"] < 1
     assert one["rapo"][0]["policy/grad_norm"] > 1e-3
+
+
+@pytest.mark.parametrize("stage", REFILLED)
+def test_two_processes_replace_groups_without_spread_as_one_does_and_a_resumed_run_as_a_straight_one(out, stage):
+    """Outputs differ in reward for pictures above .5 alone, of which the two shares of a step hold unlike many."""
+    one, two = results(out, stage, "single_refilled")
+    high = [f"{place:02d}.png" for place in range(6, 12)]
+    drawn = [batch_indices_without_repeats(step, per_step=4, count=12, seed=0) for step in (0, 1)]
+    assert any(sum(place < 6 for place in step[::2]) != sum(place < 6 for place in step[1::2]) for step in drawn)
+    for step, alone, shares in zip(drawn, one["ids"], two["ids"], strict=True):
+        assert [name for names in zip(shares[:2], shares[2:], strict=True) for name in names] == alone
+        for place, name in zip(step, alone, strict=True):
+            assert name in high
+            assert name == f"{place:02d}.png" or place < 6, "a picture that teaches stays in its place"
+    assert one["rapo"][0]["rollout/refilled"] == sum(place < 6 for place in drawn[0]) / 4
+    assert_same_metrics(one["rapo"], two["rapo"])
+    assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
+    again = two["resumed"]
+    assert (again["ids"], again["rapo"]) == (two["ids"][1:], two["rapo"][1:])
+    assert_close(two["rapo_moments"], again["rapo_moments"], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("stage", PAID)

@@ -7,11 +7,12 @@ import torch
 
 from aes_r1.data.edits import edited_sample
 from aes_r1.data.sample import Sample
+from aes_r1.reward.twin import Twins
 from aes_r1.rollout.sampler import Rollout
 from aes_r1.settings import FaithfulnessSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.step_credit import assign_credit
-from aes_r1.trainer.step_rewards import StepRewards, rater_table, subtract_kl, twins_of
+from aes_r1.trainer.step_rewards import StepRewards, by_edited_dimension, rater_table, subtract_kl, twins_of
 from tests.trainer.cold_starts import engine_of
 
 
@@ -39,16 +40,30 @@ def test_pairs_are_found_in_the_order_of_any_number_of_processes():
     """Two sets share an id; twins stand at the end of each process's images."""
     ava, para = sample(), Sample("a", "b.jpg", 0.5, "para", "train")
     twins = [edited_sample(one, "tilt", seed=0) for one in (ava, para)]
-    pair, edited = twins_of([ava, para, *twins], torch.device("cpu"))
+    pair, edited, _ = twins_of([ava, para, *twins], torch.device("cpu"))
     assert (pair.tolist(), edited.tolist()) == ([0, 1, 0, 1], [False, False, True, True])
-    pair, edited = twins_of([ava, twins[0], para, twins[1]], torch.device("cpu"))
+    pair, edited, _ = twins_of([ava, twins[0], para, twins[1]], torch.device("cpu"))
     assert (pair.tolist(), edited.tolist()) == ([0, 0, 2, 2], [False, True, False, True])
     assert twins_of([ava, para], torch.device("cpu")) is None
 
 
+def test_each_pair_is_compared_by_the_dimension_that_its_edit_harms():
+    """Crop harms composition, desaturation color; a picture without a twin is compared by nothing."""
+    one, two, alone = (Sample(name, f"{name}.jpg", 0.5, "ava", "train") for name in "abc")
+    images = [one, alone, two, edited_sample(two, "crop", seed=0), edited_sample(one, "desaturate", seed=0)]
+    twins = twins_of(images, torch.device("cpu"))
+    color = torch.arange(10.0).view(5, 2)
+    compared = by_edited_dimension(twins, images, {"color": color, "composition": color + 100})
+    assert (compared.pair.tolist(), compared.edited.tolist()) == (twins.pair.tolist(), twins.edited.tolist())
+    scores = compared.scores
+    assert scores[[0, 4]].tolist() == [[0, 1], [8, 9]], "desaturated: color"
+    assert scores[[2, 3]].tolist() == [[104, 105], [106, 107]], "cropped: composition"
+    assert scores[1].isnan().all()
+
+
 def test_a_logged_mean_is_over_the_images_that_the_reward_is_for():
     parts = {"error": [[0.2, 0.4], [0.6, 0.8], [0.0, 0.0]], "twin": [[0.0, 0.0], [0.5, 0.7], [0.9, 0.7]]}
-    twins = torch.tensor([0, 1, 1]), torch.tensor([False, False, True])
+    twins = Twins(torch.tensor([0, 1, 1]), torch.tensor([False, False, True]))
     means = rewards_of(parts, {"error": 1.0, "twin": 1.0}, twins=twins).means()
     assert means == pytest.approx({"total": 4.8 / 6, "error": 0.5, "twin": 0.7})
     assert rewards_of(parts, {"error": 1.0}).means()["error"] == pytest.approx(2.0 / 6)

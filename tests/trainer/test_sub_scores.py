@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
+import torch
 
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.predict import predict
 from aes_r1.model import tiny
 from aes_r1.prompts import RATING_PROMPT, answer, parse_sub_scores, question_of
+from aes_r1.reward.twin import twin_reward
 from aes_r1.runs.stopping import Stopped
-from aes_r1.settings import ErrorSettings, RewardSettings, SubScoreSettings
+from aes_r1.settings import ErrorSettings, RewardSettings, SubScoreSettings, TwinSettings
 from aes_r1.trainer.taught import rated_records
 from tests.conftest import twelve_pictures
 from tests.trainer.cold_starts import engine_of, train_cold_start
@@ -85,6 +88,33 @@ def test_each_sub_score_is_a_reward_of_its_own(scorer, tmp_path):
     differ = [one["advantage"] != other["advantage"] for one, other in zip(by_completion, others, strict=True)]
     assert any(differ)
     assert all(row["sub_scores"] == parse_sub_scores(row["text"], sub_scores=NAMES) for row in by_completion)
+
+
+@pytest.mark.slow
+def test_twins_are_compared_by_the_sub_score_that_their_edit_harms(scorer, tmp_path):
+    """What the rows of a step say: twin_reward of the sub-scores of color, by hand in tests/reward/test_twin.py."""
+    folder, start = scorer
+    options = {"question": QUESTION, "max_new_tokens": 48, "steps": 1, "edited_pairs": 4, "edits": ["desaturate"]}
+    options["completions_every"] = 1
+    drawn = {}
+    for of in ("score", "sub_score"):
+        reward = RewardSettings(error=ErrorSettings(sigma=0.3), twin=TwinSettings(of=of))
+        _, drawn[of] = rapo(copy.deepcopy(start), folder, tmp_path / of, reward=reward, **options)
+    rows = drawn["sub_score"]
+    assert [row["text"] for row in rows] == [row["text"] for row in drawn["score"]]
+    groups = [rows[first : first + 4] for first in range(0, len(rows), 4)]
+    assert [len({row["id"] for row in group}) for group in groups] == [1] * 8
+    by_id = {group[0]["id"]: group for group in groups}
+    paid = 0
+    for name, twin in by_id.items():
+        if name.endswith("+desaturate"):
+            pair = [by_id[name.removesuffix("+desaturate")], twin]
+            colors = [[math.nan if (one := row["sub_scores"]["color"]) is None else one for row in of] for of in pair]
+            earned = twin_reward(torch.tensor(colors), torch.tensor([0, 0]), torch.tensor([False, True]))
+            assert [[row["reward_twin"] for row in of] for of in pair] == pytest.approx(earned.numpy(), abs=1e-6)
+            paid += int((earned > 0).sum())
+    assert paid > 0
+    assert [row["reward_twin"] for row in rows] != [row["reward_twin"] for row in drawn["score"]]
 
 
 def test_ratings_are_found_by_the_file_of_the_picture(tmp_path):
