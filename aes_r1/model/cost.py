@@ -45,7 +45,7 @@ class Shape:
 def published_paths(conf: Path) -> dict[str, str]:
     """Return {hub name: recipe} of the models of which `conf`/shapes holds the configuration."""
     stems = sorted(file.stem for file in (conf / "shapes").glob("*.json"))
-    return {values_of(conf / "model" / f"{stem}.yaml")["path"]: stem for stem in stems}
+    return {values_of(conf / f"model/{stem}.yaml")["path"]: stem for stem in stems}
 
 
 def load_config(path: str | None, name: str, conf: Path) -> Any:
