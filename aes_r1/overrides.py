@@ -13,6 +13,7 @@ from typing import Any
 from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, nearest, text_keys
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
+COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
 # Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
 _PATH_KEYS = (
     *("out", "store", "runs", "analyses", "audit", "data.root", "data.split_by", "model.path", "cold_start.data"),
@@ -295,6 +296,12 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
             return f"{name}: it is added to a recipe; give +{name}=.."
         if package and name in groups(conf):
             return f"{match[1]}: a group has one place; give {name}=.."
+        if name in keys(schema) and name == group:
+            own = [key for key in keys(schema) if key.startswith(f"{name}.")]
+            kept = (
+                f"it has keys of its own; give {own[0]}=.., say" if own else f"it is not in the recipe; give +{name}=.."
+            )
+            return f"{name}: {kept}; --cfg job prints all"
         if name in keys(schema):
             return f"{name}: the chosen {group} does not use it; choose another with {group}=..; --cfg job prints all"
         if not name:
@@ -309,12 +316,26 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
     match = re.search(r"Error merging override ([^=]*)=(.*)", message)
     if match:
         return f"{match[1]}={match[2]}: the setting is of another kind; --cfg job prints its value"
+    match = re.search(r"Environment variable '(.*?)' not found.*full_key: ([\w.]+)", message, re.DOTALL)
+    if match:
+        return f"{match[2]}: the environment variable {match[1]} is not set; set it, or give {match[2]}=VALUE"
+    match = re.search(r"Interpolation key '(.*?)' not found.*full_key: ([\w.]+)", message, re.DOTALL)
+    if match:
+        return f"{match[2]}: ${{{match[1]}}} names no key{nearest(match[1], keys(schema))}; --cfg job prints all"
     match = re.search(r"Multiple values for (\w+)\. To override", message)
     if match:
         return f"+{match[1]}=..: the recipe has a {match[1]} already; give {match[1]}=.. without +"
     match = re.search(r"Ambiguous value for argument '(.*?)'\s*1\. ", message, re.DOTALL)
     if match:
         key, _, value = match[1].partition("=")
+        if key in groups(conf) and key not in ADDED:
+            first = value.partition(",")[0]
+            return f"{match[1]}: {key}= takes one name; give {key}={first}, or a run for each: add --multirun"
+        if COMMA_DECIMAL.fullmatch(value):
+            return (
+                f"{match[1]}: one value or several? A decimal: {key}={value.replace(',', '.')}; a list: "
+                f"{shlex.quote(f'{key}=[{value}]')}; a run for each: add --multirun"
+            )
         return (
             f"{match[1]}: one value or several? One: {quoted(key, value)}; a list: {shlex.quote(f'{key}=[{value}]')}; "
             "a run for each: add --multirun"

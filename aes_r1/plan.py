@@ -213,8 +213,10 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     def say(line: str) -> None:
         console.print(line, highlight=False)
 
+    path = settings.model.path
+    model = settings.model.name if path is None else cost.published_paths(CONF).get(path, path)
     say(
-        f"{settings.model.name}: {estimate.shape.parameters / 1e9:.3f} B parameters, "
+        f"{model}: {estimate.shape.parameters / 1e9:.3f} B parameters, "
         f"{estimate.trained / 1e9:.3f} B trained; "
         f"{settings.engine.name}, {gpus}, N {trainer.images_per_step}{twins}, K {trainer.num_samples}"
     )
@@ -274,7 +276,7 @@ def run(settings: PlanSettings) -> None:
         )
     settings = counted(settings)
     require_a_step(settings.plan.pictures, settings.trainer)
-    config = cost.load_config(settings.model.path, settings.model.name, CONF / "shapes")
+    config = cost.load_config(settings.model.path, settings.model.name, CONF)
     show(plan(settings, cost.shape_of(config)), settings, Console(markup=False, emoji=False))
 
 

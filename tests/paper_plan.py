@@ -20,7 +20,7 @@ from aes_r1.settings import (
 
 def paper_shape() -> cost.Shape:
     """Return the shape of Qwen2.5-VL-7B."""
-    return cost.shape_of(cost.load_config(None, "qwen2_5_vl_7b", CONF / "shapes"))
+    return cost.shape_of(cost.load_config(None, "qwen2_5_vl_7b", CONF))
 
 
 def trainer(**changes: Any) -> TrainerSettings:

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -15,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aes_r1 import command, overrides
 from aes_r1.recipe import to_settings
-from aes_r1.settings import EvaluateSettings, InputError, PlanSettings, PrepareSettings, Settings
+from aes_r1.settings import CONF, DistillSettings, EvaluateSettings, InputError, PlanSettings, PrepareSettings, Settings
 from aes_r1.trainer.step_images import rapo_steps
 from tests.recipes import composed, composed_plan
 from tests.test_command import train
@@ -233,7 +234,7 @@ def test_an_axis_belongs_to_no_recipe_of_ours(given):
         ("+trainer={num_samplez: 4}", "nearest: trainer.num_samples"),
         ("+experimnt=rapo", "config key experimnt: no such key; nearest: +experiment"),
         ("evaluation.also=[{name: scenes, rot: x}]", "nearest: "),
-        ("reward=rapo,rank", "a run for each: add --multirun"),
+        ("reward=rapo,rank", "reward= takes one name; give reward=rapo, or a run for each: add --multirun"),
         ("trainer.learning_rate=1", "nearest: trainer.lr"),
         ("data.root=x", "the chosen data does not use it; choose another with data="),
         ("data@x=folder", "a group has one place; give data="),
@@ -252,7 +253,14 @@ def test_an_axis_belongs_to_no_recipe_of_ours(given):
         ("run_name={a: b}", "run_name={'a': 'b'}: must be one text"),
         ("evaluation.protocols={a: 1}", "evaluation.protocols={a: 1}: the setting is of another kind"),
         ("+trainer=sft", "give trainer=.. without +"),
-        ("reward.rank=1", "config key reward.rank: "),
+        ("reward.rank=1", "reward.rank=1: it has keys of its own; give reward.rank.KEY=VALUE"),
+        ("reward.rank=null", "reward.rank=null: it has keys of its own; give reward.rank.KEY=VALUE"),
+        ("model.lora=16", "model.lora=16: it has keys of its own"),
+        ("model.lora=a", "model.lora=a: it has keys of its own"),
+        ("run_name=${nope}", "run_name: ${nope} names no key"),
+        ("out=${trainer.max_step}", "out: ${trainer.max_step} names no key; nearest: trainer.max_steps"),
+        ("out=${oc.env:AES_R1_ABSENT}", "out: the environment variable AES_R1_ABSENT is not set; set it, or give out="),
+        ("trainer.lr=0,001", "A decimal: trainer.lr=0.001; a list: 'trainer.lr=[0,001]'"),
         ("trainer.lr=abc", "trainer.lr=abc: must be a number"),
         ("seed=1.5", "seed=1.5: must be a whole number"),
         ("data.strict=perhaps", "data.strict=perhaps: must be true or false"),
@@ -274,6 +282,24 @@ def test_the_nearest_thing_is_named(argument, says):
     message = command._one_line(caught.value, Settings)
     assert says in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "argument", "says"),
+    [
+        *(
+            ("distill", DistillSettings, f"quotas={value}", "quotas: must be a mapping, as 'quotas={NAME: VALUE}'")
+            for value in ("5", "[1,2,3]", "x")
+        ),
+        ("prepare", PrepareSettings, "also=[folder]", "also: it is not in the recipe; give +also=.."),
+        ("evaluate", EvaluateSettings, "model=DIR", "model: it has keys of its own; give model."),
+    ],
+)
+@pytest.mark.slow
+def test_a_key_of_another_command_is_named_with_its_form(name, schema, argument, says):
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises((InputError, HydraException)) as caught:
+        to_settings(compose(name, overrides=[argument]), schema)
+    assert says in command._one_line(caught.value, schema)
 
 
 @pytest.mark.parametrize("also", [7, "para", {"name": "para"}, [7], [["para"]], [None]])

@@ -119,6 +119,17 @@ def test_the_printed_plan_says_which_answer_decoding_waits_for(shape, given, gpu
     assert any(f"hours on {gpus}: " in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl_3b"), ("owner/name", "owner/name"), (None, "qwen2_5_vl_7b")],
+)
+def test_the_printed_plan_names_the_model_that_was_planned(shape, path, said):
+    given = dataclasses.replace(settings(), model=dataclasses.replace(settings().model, path=path))
+    console = Console(file=io.StringIO(), width=400)
+    show(plan(given, shape), given, console)
+    assert console.file.getvalue().startswith(f"{said}: 8.292 B parameters")
+
+
 def test_traffic_grows_with_passes_and_not_with_outputs(shape):
     base = settings()
     one = shape.parameters * 2 * 7 / 8
@@ -373,7 +384,7 @@ def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):
 def test_advice_for_a_full_cache_is_a_smaller_cache():
     """3B with an adapter on a card of 24 GB under the paper's counts: LoRA and checkpointing are on already."""
     card = ("+experiment=paper", "model=qwen2_5_vl_3b", "model.lora.rank=64", "engine=single", "plan.memory_gb=24")
-    small = cost.shape_of(cost.load_config(None, "qwen2_5_vl_3b", CONF / "shapes"))
+    small = cost.shape_of(cost.load_config(None, "qwen2_5_vl_3b", CONF))
     found = composed(*card)
     (line, _) = advice(plan(found, small), found)
     assert "in the rollout, most of it KV cache (21.5); enough by itself: trainer.images_per_step=32 (22.0)" in line
@@ -388,7 +399,7 @@ def test_advice_for_a_full_cache_is_a_smaller_cache():
 def test_the_cheapest_recipe_that_fits_is_named():
     """7B and 3B on cards of several sizes: all weights need more than an adapter, and an adapter more than 4 bits."""
     names = {size: f"qwen2_5_vl_{size}" for size in ("3b", "7b")}
-    shapes = {size: cost.shape_of(cost.load_config(None, name, CONF / "shapes")) for size, name in names.items()}
+    shapes = {size: cost.shape_of(cost.load_config(None, name, CONF)) for size, name in names.items()}
 
     def named(size: str, memory_gb: float, *more: str) -> str:
         recipe = ("+experiment=one_24gb", f"model={names[size]}", f"plan.memory_gb={memory_gb}", *more)
@@ -468,7 +479,7 @@ def test_a_recipe_for_a_card_fits_it_and_the_guide_shows_what_the_plan_says(name
     counts = ("plan.pictures=140", "plan.critiques=140", "plan.test_pictures=40")
     found = composed(f"+experiment={name}", *counts)
     assert found.plan.gpus == (8 if name == "eight_80gb" else 1)
-    planned = plan(found, cost.shape_of(cost.load_config(found.model.path, found.model.name, CONF / "shapes")))
+    planned = plan(found, cost.shape_of(cost.load_config(found.model.path, found.model.name, CONF)))
     assert planned.largest_micro_batch >= outputs_per_pass(found)
     memory, hours = peak(planned.memory) / 1e9, sum(planned.stage_hours.values())
     numbers = f"{memory:.0f} of {found.plan.memory_gb:g} | {sum(planned.seconds.values()):.0f} | {hours:.1f}"

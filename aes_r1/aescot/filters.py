@@ -71,7 +71,7 @@ def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]
     missing = _missing_texts(reading.values)
     if missing:
         return None, {"refusal": refused[0]} if refused else {"missing_dimension": ", ".join(missing)}, ()
-    texts = {name: " ".join(str(_single_text(reading.values[name])).split()) for name in _NAMES}
+    texts = {name: _unquoted(str(_single_text(reading.values[name]))) for name in _NAMES}
     unusable = next((words for words in map(untaught, texts.values()) if words), None)
     if unusable is not None:
         return None, {"unusable": unusable}, ()
@@ -83,6 +83,17 @@ def _missing_texts(values: Mapping[str, Any]) -> list[str]:
     """Name the texts that are missing or empty."""
     texts = {name: _single_text(values.get(name)) for name in _NAMES}
     return [name for name, text in texts.items() if not isinstance(text, str) or _PLACEHOLDER.fullmatch(text)]
+
+
+def _unquoted(text: str) -> str:
+    """Return `text` in one line, without the half of a pair of curly quotes that was written in place of straight ones.
+
+    The repair of an object takes the opening one for a straight quote and keeps the closing one as a part of the text.
+    """
+    text = " ".join(text.split())
+    if text.endswith("”") and "“" not in text:
+        return text[:-1].rstrip()
+    return text[1:].lstrip() if text.startswith("“") and "”" not in text else text
 
 
 def _single_text(value: Any) -> Any:

@@ -96,6 +96,7 @@ _RIGHT = r"(?:supported|true|correct|accurate|valid|consistent)(?: (?:by|with|in
 _NO_CLAIM = (
     rf"(?:there (?:are|were|is) )?(?:no|zero) (?:{_WRONG}(?:,? (?:or|and) {_WRONG})? )?(?:claims?|statements?)"
     rf"(?: (?:are|is) {_WRONG}|(?: were| are)? (?:found|identified|detected|present))?"
+    r"(?: in (?:the|this) (?:critique|text|description))?"
 )
 _ALL_HOLD = (
     r"(?:(?:all|every|each)(?: of)?(?: the| its)?(?: \w+)? (?:claims?|statements?|details?)|everything) "
@@ -103,7 +104,7 @@ _ALL_HOLD = (
 )
 _NOTHING = r"(?:none|nothing|null|nil|n\.?/?a\.?)(?: (?:found|identified|to report))?"
 _NONE = re.compile(
-    rf"\s*(?:{_NOTHING}(?:\s*[-–—:;,.(]\s*(?:{_NO_CLAIM}|{_ALL_HOLD}))?|{_NO_CLAIM}|{_ALL_HOLD}|no|-|)[.!)]*\s*",
+    rf"\s*(?:{_NOTHING}(?:\s*[-–—:;,.(]\s*(?:{_NO_CLAIM}|{_ALL_HOLD}))?|{_NO_CLAIM}|{_ALL_HOLD}|no|-|\[\]|)[.!)]*\s*",
     re.IGNORECASE,
 )
 

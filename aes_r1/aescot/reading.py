@@ -62,8 +62,7 @@ def read_object(
     """
     text = text[-MAX_CHARACTERS:]
     if decides is not None:
-        _, thought, said = text.rpartition("</think>")
-        text = said if thought and "{" in said else text
+        text = _said_after_thinking(text)
     objects, broken = _objects(text)
     found = _named(objects, names)
     if decides is None:
@@ -92,6 +91,20 @@ def read_object(
             return None
     drafts = any(one.values != chosen.values and is_complete(one.values) for one in complete)
     return Reading(chosen.values, (*chosen.mended, "draft") if drafts else chosen.mended)
+
+
+# What ends a model's thinking aloud, and what a server may write out behind an answer.
+_THOUGHT = re.compile(r"</think(?:ing)?>|\[/THINK\]|<\|end_of_thought\|>", re.IGNORECASE)
+_MARKS = re.compile(r"<[^<>]*>|`")
+
+
+def _said_after_thinking(text: str) -> str:
+    """Return what follows the thinking in `text`, where words do; the whole text where nothing was said after it.
+
+    An answer without an object, such as a bare number, is no reason to read the object of a draft in its place.
+    """
+    said = text[max((match.end() for match in _THOUGHT.finditer(text)), default=0) :]
+    return said if re.search(r"\w", _MARKS.sub("", said)) else text
 
 
 def plain(key: str) -> str:

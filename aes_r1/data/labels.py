@@ -110,7 +110,7 @@ def column(row: dict[str, Any], name: str, path: Path, location: str | None = No
 
 
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
-_COUNT = re.compile(r"count_[0-9]+(?:\.[0-9]+)?", re.IGNORECASE)
+_COUNT = re.compile(r"count_-?[0-9]+(?:[.,][0-9]+)?", re.IGNORECASE)
 _NEAR = 0.05  # of the scale: how far the mean of the counts may lie from mos, which may be rounded or filtered
 _COLUMNS = ("image", "mos", "mos_std", "n_raters", "split")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -125,7 +125,18 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
     none may have a name that the program itself gives to attributes.
     """
     path = labels_file(root)
-    labels = [_label(row, path, location, root, scale) for location, row in label_rows(path)]
+    labels: list[Label] = []
+    levels: int | None = None
+    for location, row in label_rows(path):
+        label = _label(row, path, location, root, scale)
+        votes = label.attributes.get("votes")
+        levels = levels or (None if votes is None else len(votes))
+        if votes is not None and len(votes) != levels:
+            raise InputError(
+                f"{path}, {location}: counts of {len(votes)} levels, {levels} in earlier rows; give every row all "
+                "levels, with 0 for one that nobody chose"
+            )
+        labels.append(label)
     if not labels:
         raise InputError(f"{path}: no row below the header; every picture needs one")
     return labels
@@ -171,8 +182,12 @@ def _votes(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
     if all(cell in (None, "") for cell in cells.values()):
         return None
     (low, high), levels = scale, sorted(cells)
+    if len(levels) == 1:
+        raise InputError(
+            f"{where}: {names[levels[0]]} alone is no scale; give all levels, with 0 for what nobody chose"
+        )
     step = (high - low) / max(1, len(levels) - 1)
-    if len(levels) < 2 or any(abs(low + step * index - level) > 1e-6 for index, level in enumerate(levels)):
+    if any(abs(low + step * index - level) > 1e-6 for index, level in enumerate(levels)):
         raise InputError(
             f"{path}: count_{levels[0]:g} .. count_{levels[-1]:g} are not the levels of a scale from {low:g} to "
             f"{high:g} at equal distances; give data.scale=[{levels[0]:g},{levels[-1]:g}] and all levels, or other "
@@ -192,7 +207,7 @@ def _count_columns(row: dict[str, Any], path: Path) -> dict[float, str]:
     names: dict[float, str] = {}
     for name in row:
         if name and _COUNT.fullmatch(name):
-            other = names.setdefault(float(name.partition("_")[2]), name)
+            other = names.setdefault(float(name.partition("_")[2].replace(",", ".")), name)
             if other != name:
                 raise InputError(f"{path}: {other} and {name} are counts of one level; take one out")
     return names

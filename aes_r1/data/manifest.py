@@ -199,7 +199,7 @@ def _check_types(sample: Sample) -> None:
     for name, types in _TYPES.items():
         value = getattr(sample, name)
         if isinstance(value, bool) or not isinstance(value, types):
-            key, kind = "path" if name == "image" else name, _KINDS[types[0]]
+            key, kind = "path" if name == "image" else name, "a whole number" if name in _LEAST else _KINDS[types[0]]
             raise _Fault(f"{key}={repr(value)[:40]} is of a wrong type; give {kind}")
     if not sample.image.strip():
         raise _Fault(f"path={sample.image!r} is empty; give the picture's path")

@@ -108,6 +108,12 @@ def _folder_ratings(root: Path, columns: Sequence[str]) -> Values:
     path, ratings = labels_file(root), {}
     earlier: dict[str, Mapping[str, float]] = {}  # by the name on disk, because rows may spell it in different ways
     for location, row in label_rows(path):
+        lacking = [name for name in columns if name not in row]
+        if lacking and path.suffix in (".json", ".jsonl"):
+            raise InputError(
+                f"data.attributes={lacking[0]}: {path}, {location}: no such key; it has {', '.join(map(str, row))}; "
+                "write null where nobody rated it"
+            )
         cells = {name: _named_cell(row, name, path) for name in columns}
         image = image_name(column(row, "image", path, location), f"{path}, {location}", root)
         ratings[image] = {

@@ -157,7 +157,10 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
     if speaker and speaker.lower() not in _SPEAKERS:
         raise InputError(f"{where}: the last message is the {speaker}'s; it must be the answer, <think>..</think>..")
     images = [picture for key in _IMAGES if key in row for picture in _as_list(row[key])]
-    images = images or [picture for turn in turns for picture in _pictures_in(turn)]
+    inside = [picture for turn in turns for picture in _pictures_in(turn)]
+    if len(images) == len(inside) == 1:
+        _require_one_picture(path, where, images[0], inside[0])
+    images = images or inside
     if len(images) != 1:
         raise InputError(f"{where}: images must hold the path of one picture; it has {len(images)}")
     score, critique = _read_answer(_text(turns[-1]), where)
@@ -246,17 +249,43 @@ def _picture(path: Path, where: str, image: Any) -> str:
     """Return the file of a record's picture; it is written first when the record itself holds the bytes."""
     if isinstance(image, dict):
         candidates = [image.get(key) for key in ("path", "bytes", "url", "image", "base64", "data")]
-        named_path, content = candidates[0], candidates[1]
-        if content is not None and not (
-            isinstance(named_path, str) and os.path.isfile(_path_on_disk(path, where, named_path))
-        ):
-            return _write_embedded(path, where, content)
+        if candidates[1] is not None:
+            return _with_bytes(path, where, candidates[0], candidates[1])
         image = next((candidate for candidate in candidates if candidate), None)
     if not isinstance(image, str) or not image.strip():
         raise InputError(f"{where}: image={str(image)[:40]!r} is no picture; give its path, or {{'path': ..}}")
     if _DATA_URL.match(image) or (_BASE64.fullmatch(image) and not os.path.exists(path.parent / image)):
-        return _write_embedded(path, where, image)
+        return _write_embedded(path, where, _unpacked(where, image))
     return _path_on_disk(path, where, image)
+
+
+def _with_bytes(path: Path, where: str, named: Any, content: Any) -> str:
+    """Return the file of a picture that a record holds as bytes beside a path, which may be that of another machine.
+
+    The bytes are the picture. The file that the path names is used where it holds the same, and not written again.
+    """
+    data = _unpacked(where, content)
+    try:
+        file = Path(_path_on_disk(path, where, named)) if isinstance(named, str) else None
+        if file is not None and file.is_file() and file.stat().st_size == len(data) and file.read_bytes() == data:
+            return str(file)
+    except (InputError, OSError):
+        pass  # the path means nothing here
+    return _write_embedded(path, where, data)
+
+
+def _require_one_picture(path: Path, where: str, beside: Any, inside: Any) -> None:
+    """Raise InputError where the picture beside a conversation is another one than that in a message.
+
+    One in a message that means nothing here, such as an address or a placeholder, is none.
+    """
+    beside = _picture(path, where, beside)
+    try:
+        inside = _picture(path, where, inside)
+    except InputError:
+        return
+    if inside != beside and os.path.exists(inside):
+        raise InputError(f"{where}: two pictures, in a message {inside} and beside them {beside}; keep one")
 
 
 def _path_on_disk(path: Path, where: str, image: str) -> str:
@@ -269,15 +298,15 @@ def _path_on_disk(path: Path, where: str, image: str) -> str:
     if any(ord(letter) < 32 for letter in str(picture)):  # the address had them as %0A
         raise InputError(f"{where}: image={image[:80]!r} is no path on this machine; give one below the file's folder")
     if picture.is_absolute():
-        return f"/{name_on_disk(Path('/'), str(picture)[1:])}"  # so that a picture has one name
+        return f"/{name_on_disk(Path('/'), str(picture).lstrip('/'))}"  # so that a picture has one name
     named = name_on_disk(path.parent, str(picture))
     if os.path.normpath(named).split(os.sep)[0] == "..":
         raise InputError(f"{where}: image={image} leaves the folder of the file; give the absolute path if it is meant")
     return str(path.parent / named)
 
 
-def _write_embedded(path: Path, where: str, content: Any) -> str:
-    """Write a picture that the record itself holds to a file, and return its path."""
+def _unpacked(where: str, content: Any) -> bytes:
+    """Return the bytes of a picture that a record itself holds; InputError where there are none."""
     try:
         data = _embedded_bytes(content)
     except (binascii.Error, TypeError, ValueError) as error:
@@ -285,6 +314,11 @@ def _write_embedded(path: Path, where: str, content: Any) -> str:
         raise InputError(f"{where}: its picture cannot be unpacked ({error}); {remedy}") from error
     if not data:
         raise InputError(f"{where}: its picture is empty; give it as base64 or by its path")
+    return data
+
+
+def _write_embedded(path: Path, where: str, data: bytes) -> str:
+    """Write the bytes of a picture to a file, and return its path."""
     name = f"{hashlib.sha256(data).hexdigest()[:32]}.picture"
     beside = path.parent / f".{path.stem}.pictures"
     for place in (lambda: beside, lambda: private_cache() / "pictures"):  # the cache if the file's folder is read-only

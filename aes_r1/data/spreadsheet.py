@@ -175,19 +175,36 @@ def table_in(
         if names is None:
             names = _columns([cell.strip() for cell in cells], path, wanted)
             continue
-        while len(cells) > len(names) and not cells[-1].strip():
-            cells.pop()
-        # Where a column of ours is missing, the header is at fault, which the caller says.
-        if len(cells) > len(names) and strict and {"image", "mos"} <= set(names):
-            raise InputError(
-                f"{path}, {location}: {len(cells)} cells under {len(names)} columns ({separator.join(cells)[:80]!r}); "
-                f"put cells that hold {SEPARATORS.get(separator, 'the separator')} in quotes, or save it with "
-                "another one"
-            )
-        cells += [""] * (len(names) - len(cells))
+        cells = _fitted(cells, names, separator, f"{path}, {location}", strict=strict)
         yield location, dict(zip(names, cells, strict=False))
     if names is None:
         raise InputError(f"{path}: the label file is empty")
+
+
+def _fitted(cells: list[str], names: list[str], separator: str, where: str, *, strict: bool) -> list[str]:
+    """Return as many cells as there are columns; InputError, beginning with `where`, for a `strict` row of more."""
+    written, cells = len(cells), list(cells)
+    while len(cells) > len(names) and not cells[-1].strip():
+        cells.pop()
+    told = f"{where}: {written} cells under {len(names)} columns ({separator.join(cells)[:80]!r})"
+    # A decimal comma without quotes moves every later cell of a row by one place, and the last one may be empty.
+    if strict and separator == "," and written - 1 == len(cells) == len(names) and _is_cut_number(cells, names):
+        raise InputError(
+            f"{told}; put a number with a decimal comma in quotes, or take the comma at the end of the row out"
+        )
+    # Where a column of ours is missing, the header is at fault, which the caller says.
+    if strict and len(cells) > len(names) and {"image", "mos"} <= set(names):
+        raise InputError(
+            f"{told}; put cells that hold {SEPARATORS.get(separator, 'the separator')} in quotes, or save it with "
+            "another one"
+        )
+    return cells + [""] * (len(names) - len(cells))
+
+
+def _is_cut_number(cells: list[str], names: list[str]) -> bool:
+    """Return whether the cell under mos and the next one may be one number with a decimal comma."""
+    place = names.index("mos") if "mos" in names else len(cells)
+    return place + 1 < len(cells) and COMMA_DECIMAL.fullmatch(",".join(cells[place : place + 2])) is not None
 
 
 def _holds_rows(record: list[str], cells: list[str], names: list[str] | None, separator: str, root: Path) -> bool:

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from aes_r1.model.families import FAMILIES, LANGUAGE_PARTS, is_vision, patches_per_token
-from aes_r1.settings import InputError
+from aes_r1.model.files import config_of
+from aes_r1.settings import InputError, values_of
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,31 @@ class Shape:
     vision_linear_sides: int = 0  # inputs plus outputs, summed over the linear layers of vision tower and projector
 
 
-def load_config(path: str | None, name: str, shapes: Path) -> Any:
-    """Return the configuration at `path` if it is a folder, otherwise the published one in `shapes`/NAME.json.
+def published_paths(conf: Path) -> dict[str, str]:
+    """Return {hub name: recipe} of the models of which `conf`/shapes holds the configuration."""
+    stems = sorted(file.stem for file in (conf / "shapes").glob("*.json"))
+    return {values_of(conf / f"model/{stem}.yaml")["path"]: stem for stem in stems}
 
-    Raises InputError if `shapes` has no such file.
+
+def load_config(path: str | None, name: str, conf: Path) -> Any:
+    """Return the configuration of the model at `path`, or of the recipe `name` where `path` is None.
+
+    The published ones are in `conf`/shapes, so that the hub is not asked for the models that `conf`/model names. Raises
+    InputError for a path that is no model, and for a recipe without a published configuration.
     """
     from transformers import AutoConfig
 
-    if path is not None and Path(path).is_dir():
-        return AutoConfig.from_pretrained(path)
-    file = shapes / f"{name}.json"
-    if not file.exists():
-        names = ", ".join(sorted(shape_file.stem for shape_file in shapes.glob("*.json")))
+    if path is not None and path not in published_paths(conf):
+        config = config_of(path, "model.path")
+        return AutoConfig.from_pretrained(path) if Path(path).is_dir() else AutoConfig.for_model(**config)
+    shapes = {file.stem: file for file in sorted((conf / "shapes").glob("*.json"))}
+    stem = name if path is None else published_paths(conf)[path]
+    if stem not in shapes:
         raise InputError(
-            f"model={name}: its shape is not known; give model.path=FOLDER or one of {names}. The tiny model needs none"
+            f"model={name}: its shape is not known; give model.path=FOLDER or one of {', '.join(shapes)}. The tiny "
+            "model needs none"
         )
-    return AutoConfig.for_model(**json.loads(file.read_text()))
+    return AutoConfig.for_model(**json.loads(shapes[stem].read_text()))
 
 
 def shape_of(config: Any) -> Shape:

@@ -37,17 +37,9 @@ def check(path: str | Path, key: str | None) -> None:
     For a hub name only config.json is fetched, because files from the hub are complete.
     """
     folder = Path(path)
-    config = find(path, key)
-    if config is not None:
-        _check_kind(config, path, key)
+    config_of(path, key)
+    if not folder.is_dir():
         return
-    if not (folder / "config.json").exists():
-        raise InputError(f"{prefix(key)}{path}: holds no config.json; {_near(folder)}")
-    for file in sorted(folder.glob("*.json")):
-        fault = _json_fault(file)
-        if fault:
-            raise InputError(f"{prefix(key)}{path}: {file.name} {fault}; download it again")
-    _check_kind(json.loads((folder / "config.json").read_text(encoding="utf-8")), path, key)
     _check_weights(folder, key)
     tokenizers = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
     if not any(all((folder / name).exists() for name in names) for names in tokenizers):
@@ -59,6 +51,24 @@ def check(path: str | Path, key: str | None) -> None:
         raise InputError(
             f"{prefix(key)}{path}: holds no preprocessor_config.json; copy that of the model's own repository into it"
         )
+
+
+def config_of(path: str | Path, key: str | None) -> dict[str, Any]:
+    """Return the config.json of a hub name or a folder; InputError, naming `key`, unless it is one of FAMILIES.
+
+    The folder may lack the weights.
+    """
+    folder, config = Path(path), find(path, key)
+    if config is None:
+        if not (folder / "config.json").exists():
+            raise InputError(f"{prefix(key)}{path}: holds no config.json; {_near(folder)}")
+        for file in sorted(folder.glob("*.json")):
+            fault = _json_fault(file)
+            if fault:
+                raise InputError(f"{prefix(key)}{path}: {file.name} {fault}; download it again")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    _check_kind(config, path, key)
+    return config
 
 
 def find(path: str | Path, key: str | None) -> dict[str, Any] | None:

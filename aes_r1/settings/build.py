@@ -24,6 +24,9 @@ _KINDS = {"Float": "a number", "Integer": "a whole number", "a valid bool": "tru
 _WRONG_KIND = re.compile(rf"Value '(.*?)' .*(?:to|not) ({'|'.join(_KINDS)})\b")
 _NO_VALUE = re.compile(r"Incompatible value 'None' for field of type '(\w+)'")
 _NO_TEXT = re.compile(r"Cannot convert '(?:List|Dict)Config' to string: '(.*)'")
+# A plain value, or none, in the place of a mapping.
+_NO_KEYS = re.compile(r"Merge error: \w+ is not a subclass of \w+\. value: (.*)|Cannot assign (\w+) to \w+Settings")
+_KEYS_OF_ITS_OWN = "it has keys of its own; give {key}.KEY=VALUE, and --cfg job prints them"
 _KIND_OF_TYPE = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
 
 
@@ -87,6 +90,13 @@ def build(schema: type, config: Any) -> Any:
             raise InputError(f"{key}=null: must be {_KIND_OF_TYPE.get(empty[1], 'given')}") from error
         if many:
             raise InputError(f"{key}={many[1]}: must be one text; put quotes around a text with brackets") from error
+        no_keys = _NO_KEYS.match(reason)
+        if no_keys:
+            raise InputError(f"{key}={no_keys[1] or no_keys[2]}: {_KEYS_OF_ITS_OWN.format(key=key)}") from error
+        if "is not Optional" in reason:
+            raise InputError(f"{key}=null: {_KEYS_OF_ITS_OWN.format(key=key)}") from error
+        if "Dict[" in reason or "with ListConfig" in reason:
+            raise InputError(f"{key}: must be a mapping, as '{key}={{NAME: VALUE}}'") from error
         if "is not a ListConfig" in reason:
             raise InputError(f"{key}: must be a list, as {key}=[..,..]") from error
         raise InputError(f"config key {key}: {reason}") from error
@@ -116,6 +126,8 @@ def _group_without_keys(schema: type, config: Any, prefix: str = "") -> str:
     """Name the first key that must hold keys of its own and holds a plain value; OmegaConf does not name it."""
     for name, kind in typing.get_type_hints(schema).items():
         value = config.get(name) if isinstance(config, dict) else None
+        if isinstance(value, list) and "dict[" in str(kind) and "list[" not in str(kind):
+            return f"{prefix}{name}"
         if value is None or not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
             continue
         if not isinstance(value, dict):

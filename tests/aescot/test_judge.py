@@ -98,6 +98,16 @@ def test_a_rating_is_read_strictly(text, rating):
         ('<think>{"rating": 6, wait no}} or {"rating": </think>{"rating": 7}', 7.0),
         ('<think>The form {"rating": </think>I say {"rating": 7}}', 7.0),
         ('<think>{"rating": 7}</think>', 7.0),
+        ('<think>{"rating": 7}</think>\n<|im_end|>', 7.0),
+        # What was thought decides nothing where something else was said after it.
+        ('<think>A 2? {"rating": 2}</think>7', None),
+        ('<think>{"rating": 2}</think>\n\nFinal: 7', None),
+        ('<think>{"rating": 2}</think>Rating: 7 of 10 {so}', None),
+        ('<thinking>{"rating": 2}</thinking>7', None),
+        ('[THINK]{"rating": 2}[/THINK]7', None),
+        ('<|begin_of_thought|>{"rating": 2}<|end_of_thought|>7', None),
+        ('<thinking>{"rating": 2}</thinking>{"rating": 7}', 7.0),
+        ('[THINK]{"rating": 2, or {"rating": [/THINK]{"rating": 7}', 7.0),
         ('Scale {0 = bad ... rating: as asked\n{"rating": 7}', 7.0),
         ('{"rating": 6, wait no, the light is better.\nFinal: {"rating": 7}', 7.0),
         ('{"rating": 6, "why": [unclear\nFinal: {"verdict": {"rating": 7}}', 7.0),
@@ -135,6 +145,7 @@ GOOD = '{"level": "good", "score": 0.9, "unsupported_claims": ["a dog"]'
         (f'Draft: {{"level": "bad", \nFinal:\n{GOOD}}}', "good"),
         (f"<think>The form is {{level: one of bad, fair, good</think>{GOOD}}}", "good"),
         (f'{{"level": "bad", "verdict": {GOOD}}}', None),
+        (f"<think>{BAD}</think>The level is good.", None),
     ],
 )
 def test_a_verdict_is_taken_from_the_object_that_gives_it(text, level):
@@ -156,6 +167,7 @@ def test_a_verdict_is_taken_from_the_object_that_gives_it(text, level):
                 ),
                 *("There are no unsupported claims.", "No claims are unsupported", "No claims.", "nil", "None found."),
                 *("N/A - all claims hold", "None: all of the claims are supported by the picture.", "None."),
+                *("There are no unsupported claims in this critique.", "No unsupported claims in the text", "[]"),
                 *("none (every claim holds)", "All claims are supported.", "Everything is consistent with the image."),
                 *("N/A. All the described details are accurate", "Nothing to report", "nothing identified."),
             )

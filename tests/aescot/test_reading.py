@@ -47,6 +47,10 @@ MENDED = [
     (json.dumps({**SAID, "color": {"text": SAID["color"]}}), ("lists",)),
     (WHOLE[:-1] + ",}", ("repaired",)),
     (WHOLE.replace('"', "“", 1).replace('"', "”", 1), ("repaired",)),
+    *(
+        ("{" + ", ".join(form.format(key, text) for key, text in SAID.items()) + "}", ("repaired",))
+        for form in ('"{}": “{}”', "“{}”: “{}”", '“{}”: "{}"')
+    ),
     (WHOLE.replace('", "', '"\n"'), ("repaired",)),
     (str(SAID), ("repaired",)),  # Python's quotes
     (WHOLE[:-1] + "} // done }", ()),

@@ -126,6 +126,13 @@ def with_attributes(dataset, **attributes):
         ('{"id": "a", "path": "a", "mos": 0.1}', "line 2: no dataset, split; make it with aes_r1.prepare"),
         ('{"id": 7, "path": "a", "mos": 0.1, "dataset": "x", "split": "test"}', "id=7 is of a wrong type"),
         ('{"id": "a", "path": "a", "mos": true, "dataset": "x", "split": "test"}', "mos=True is of a wrong type"),
+        *(
+            (
+                f'{{"id": "a", "path": "a", "mos": 0.1, "dataset": "x", "split": "test", "{name}": 3.0}}',
+                f"{name}=3.0 is of a wrong type; give a whole number",
+            )
+            for name in ("n_raters", "width", "height", "bytes")
+        ),
         ('{"id": "a", "path": "a", "mos": "0.5", "dataset": "x", "split": "test"}', "mos='0.5' is of a wrong type"),
         ('{"id": "a", "path": "a", "mos": NaN, "dataset": "x", "split": "test"}', "outside"),
         ('{"id": "a", "path": "a", "mos": 0.5, "dataset": "x", "split": "dev"}', "split='dev'"),

@@ -393,6 +393,31 @@ def test_counts_may_differ_from_a_rounded_opinion(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("levels", "scale"), [(("1", "1.5", "2"), (1, 2)), (("1", "1,5", "2"), (1, 2)), (("-1", "0", "1"), (-1, 1))]
+)
+def test_counts_of_levels_with_a_decimal_comma_or_a_minus(levels, scale, tmp_path):
+    names = ";".join(f"count_{level}" for level in levels)
+    put(tmp_path, "labels.csv", f"image;mos;{names}\na.jpg;{levels[1]};1;2;1\n".encode())
+    (label,), _ = read_set("folder", tmp_path, scale=scale)
+    assert (label.attributes, label.n_raters, label.mos) == ({"votes": [1, 2, 1]}, 4, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        ({"count_1": 1, "count_3": 1}, "line 2: counts of 2 levels, 3 in earlier rows; give every row all levels"),
+        ({"count_2": 4}, "line 2: count_2 alone is no scale; give all levels, with 0 for what nobody chose"),
+    ],
+)
+def test_a_row_of_json_that_leaves_out_levels_is_refused(second, says, tmp_path):
+    first = {"image": "a.jpg", "mos": 2, "count_1": 1, "count_2": 1, "count_3": 1}
+    rows = [first, {"image": "b.jpg", "mos": 2, **second}]
+    put(tmp_path, "labels.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    with pytest.raises(InputError, match=says):
+        read_set("folder", tmp_path, scale=(1, 3))
+
+
+@pytest.mark.parametrize(
     ("content", "scale", "says"),
     [
         (COUNTS.replace("2.25", "1.9"), [1, 3], r"line 2: mos=1\.9, but the mean of its counts is 2\.25; mend the one"),
@@ -405,7 +430,11 @@ def test_counts_may_differ_from_a_rounded_opinion(tmp_path):
         (COUNTS.replace("2.25", ".5").replace(",2,", ",1,"), None, r"data\.scale=\[1,3\]"),
         (COUNTS, [1, 5], r"count_1 \.\. count_3 are not the levels of a scale from 1 to 5"),
         (COUNTS.replace("count_2", "count_2.5"), [1, 3], "at equal distances"),
-        (COUNTS.replace("count_2,count_3", "more,others"), [1, 3], "at equal distances"),
+        (
+            COUNTS.replace("count_2,count_3", "more,others"),
+            [1, 3],
+            "line 2: count_1 alone is no scale; give all levels",
+        ),
         (COUNTS.replace("25,1,1", "25,-1,1"), [1, 3], "line 2: counts .* must be whole numbers"),
         (COUNTS.replace("25,1,1", "25,0.5,1"), [1, 3], "line 2: counts .* must be whole numbers"),
         (COUNTS.replace("25,1,1", "25,1e300,1"), [1, 3], "line 2: counts .* from 0 to 1000000000"),

@@ -62,6 +62,13 @@ def test_factors_are_known_of_scenes_alone():
     assert known_ratings(Sample("a", "a.png", 0.5, "scenes", "train", attributes=both)) == FACTORS
 
 
+def test_a_row_of_json_that_lacks_a_rated_key_is_named(tmp_path):
+    rows = [{"image": "a.png", "mos": 0.5, "frame": 0.3}, {"image": "b.png", "mos": 0.6}]
+    put(tmp_path, "labels.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    with pytest.raises(InputError, match=r"labels\.jsonl, line 2: no such key; it has image, mos; write null where"):
+        samples(tmp_path, {"composition": "frame"})
+
+
 @pytest.mark.parametrize(
     ("attributes", "says"),
     [

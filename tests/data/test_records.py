@@ -384,3 +384,43 @@ def test_a_record_with_two_answers_is_refused(answers, says, tmp_path):
 def test_one_answer_beside_empty_ones_and_the_same_again_is_read(answers, tmp_path):
     (record,) = read_records(write(tmp_path, {"prompt": "x", "image": "a.jpg", **answers}))
     assert (record["mos"], record["critique"]) == (1.0, "A.")
+
+
+OTHER = PIXEL + bytes(7)
+
+
+@pytest.mark.parametrize(
+    ("named", "held"),
+    [
+        *((name, PIXEL) for name in ("https://host/a.png", "hf://set/a.png", "../a.png", "C:\\a.png", "\0", "", 7)),
+        ("same.png", PIXEL),  # a picture of that name is there
+        ("same.png", OTHER),
+        ("gone.png", OTHER),
+    ],
+)
+def test_the_bytes_of_a_record_are_its_picture_wherever_its_path_leads(named, held, tmp_path):
+    (tmp_path / "same.png").write_bytes(PIXEL)
+    image = {"path": named, "bytes": base64.b64encode(held).decode()}
+    (row,) = read_records(write(tmp_path, {**OURS, "image": image}))
+    assert Path(row["image"]).read_bytes() == held
+    assert (row["image"] == str(tmp_path / "same.png")) == (named == "same.png" and held == PIXEL)
+
+
+def test_a_picture_in_a_message_and_another_one_beside_it_are_refused(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(PIXEL)
+
+    def row(inside):
+        ask = {"role": "user", "content": [{"type": "image", "image": inside}]}
+        return {"messages": [ask, RELEASED["messages"][1]], "images": ["a.jpg"]}
+
+    with pytest.raises(InputError, match=r":1: two pictures, in a message .*b\.jpg and beside them .*a\.jpg; keep one"):
+        read_records(write(tmp_path, row("b.jpg")))
+    for inside in ("a.jpg", "./a.jpg", str(tmp_path / "a.jpg"), "https://host/a.jpg", "image_0"):
+        (read,) = read_records(write(tmp_path, row(inside)))
+        assert read["image"] == str(tmp_path / "a.jpg")
+
+
+def test_a_path_that_begins_with_two_slashes_is_the_same_picture(tmp_path):
+    rows = [{**OURS, "image": f"{slashes}{tmp_path}/a.jpg"} for slashes in ("", "/")]
+    assert {row["image"] for row in read_records(write(tmp_path, *rows))} == {f"{tmp_path}/a.jpg"}

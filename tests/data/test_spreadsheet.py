@@ -407,6 +407,19 @@ def test_a_comma_before_three_digits_is_read_by_the_scale():
         read("4,125", 0, 10_000)
 
 
+@pytest.mark.parametrize("row", ["a.jpg,0,5,", "a.jpg,0,63,", "a.jpg,,5,", "a.jpg,4,1,"])
+@pytest.mark.parametrize("header", ["image,mos,note", "image,mos,n_raters"])
+def test_a_decimal_comma_is_not_two_cells_before_an_empty_one(header, row, tmp_path):
+    said = refusal(tmp_path, f"{header}\n{row}\n", scale=(0, 5))
+    assert "labels.csv, line 2: 4 cells under 3 columns" in said
+    assert "put a number with a decimal comma in quotes" in said
+
+
+@pytest.mark.parametrize("row", ["a.jpg,0.5,9,", "a.jpg,1,fine,", "a.jpg,1,,", "a.jpg,1,5,,,", "a.jpg,1,5"])
+def test_empty_cells_at_the_end_of_a_row_do_no_harm(row, tmp_path):
+    assert own(tmp_path, f"image,mos,note\n{row}\n") == [("a.jpg", 0.5 if "0.5" in row else 1)]
+
+
 # ------------------------------------------------------------------------------------------------------------- scale
 
 

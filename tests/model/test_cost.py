@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
 from aes_r1.model import backbone as backbones
-from aes_r1.model import cost
+from aes_r1.model import cost, files
 from aes_r1.model.families import vision_features
 from aes_r1.model.shared_prefix import grouped_hidden_states
-from aes_r1.settings import CONF, InputError, LoraSettings
+from aes_r1.settings import CONF, InputError, LoraSettings, values_of
 from tests.model.siblings import save_sibling
 
 # Parameters as the models' own pages count them.
@@ -24,7 +26,7 @@ SMALL = cost.Shape(
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_shapes_have_their_published_size(name):
-    assert cost.shape_of(cost.load_config(None, name, CONF / "shapes")).parameters == PUBLISHED[name]
+    assert cost.shape_of(cost.load_config(None, name, CONF)).parameters == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
@@ -32,7 +34,7 @@ def test_published_shapes_have_their_published_size(name):
 def test_parameters_are_exact(family, tmp_path):
     folder = save_sibling(family, tmp_path)
     backbone = backbones.load(folder, dtype="float32", max_pixels=9216)
-    shape = cost.shape_of(cost.load_config(str(folder), "any", CONF / "shapes"))
+    shape = cost.shape_of(cost.load_config(str(folder), "any", CONF))
     assert shape.parameters == backbone.model.num_parameters()
     backbones.freeze(backbone.model, vision=True)
     frozen = sum(p.numel() for p in backbone.model.parameters() if not p.requires_grad)
@@ -44,10 +46,52 @@ def test_parameters_are_exact(family, tmp_path):
 
 def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"model=mine: its shape is not known; .* qwen2_5_vl_7b"):
-        cost.load_config(None, "mine", CONF / "shapes")
+        cost.load_config(None, "mine", CONF)
     AutoConfig.for_model("qwen2").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="a qwen2 model"):
-        cost.shape_of(cost.load_config(str(tmp_path), "mine", CONF / "shapes"))
+        cost.shape_of(cost.load_config(str(tmp_path), "mine", CONF))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_path_counts_as_that_model_whatever_the_recipe_is_called(name):
+    path = values_of(CONF / "model" / f"{name}.yaml")["path"]
+    assert cost.shape_of(cost.load_config(path, "qwen2_5_vl_7b", CONF)).parameters == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "holds no config.json"),
+        (" ", "no such folder"),
+        ("nothing", "no such folder"),
+        ("~/nothing", "no such folder"),
+        ("owner/name/more", "no such folder"),
+        ("{folder}", "holds no config.json"),
+        ("{folder}/file.txt", "is a file"),
+        ("{folder}/absent", "no such folder"),
+        ("{folder}/broken", "config.json is"),
+    ],
+)
+def test_a_path_that_is_no_model_is_never_planned_as_another_one(path, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    with pytest.raises(InputError, match=rf"^model\.path=.*{re.escape(said)}.*; (give|download)"):
+        cost.load_config(path.format(folder=tmp_path), "qwen2_5_vl_7b", CONF)
+
+
+def test_a_hub_name_that_no_recipe_has_is_asked_for_and_never_planned_as_another_one(monkeypatch):
+    asked = []
+
+    def answer(name, key):
+        asked.append(name)
+        return {"model_type": "qwen2", "key": key}
+
+    monkeypatch.setattr(files, "_hub_config", answer)
+    with pytest.raises(InputError, match=r"model\.path=owner/name: a qwen2 model"):
+        cost.load_config("owner/name", "qwen2_5_vl_7b", CONF)
+    assert asked == ["owner/name"]
 
 
 def pass_of(backbone, prompts):
