@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.data.manifest import list_hash, read_run_manifest
 from aes_r1.inference.asking import FACTS_FILE, read_facts, run_facts
 from aes_r1.model import backbone as backbones

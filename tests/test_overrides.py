@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aes_r1 import command, overrides
+from aes_r1 import ending, overrides
 from aes_r1.recipe import to_settings
 from aes_r1.settings import EvaluateSettings, InputError, PlanSettings, PrepareSettings, Settings
 from aes_r1.trainer.step_images import rapo_steps
@@ -271,7 +271,7 @@ def test_an_axis_belongs_to_no_recipe_of_ours(given):
 def test_the_nearest_thing_is_named(argument, says):
     with pytest.raises((InputError, HydraException, OmegaConfBaseException)) as caught:
         composed(argument)
-    message = command._one_line(caught.value, Settings)
+    message = ending.one_line(caught.value, Settings)
     assert says in message
     assert "\n" not in message
 
