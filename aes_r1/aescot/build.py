@@ -119,7 +119,7 @@ def build_aescot(
         if expert.name == "scenes":
             report["plants"] = job.tally.plants()
         if job.stopped is None or job.files.hold_as_many_as_before():
-            job.files.replace(report)
+            job.files.put_in_place(report)
         else:
             job.files.drop()
             report = {**_report_before(out, report, job, cells), "stopped": job.stopped, "calls": report["calls"]}

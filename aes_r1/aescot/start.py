@@ -17,7 +17,7 @@ from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import prompt_sha256
-from aes_r1.runs.files import write_json
+from aes_r1.runs.files import read_json, write_json
 from aes_r1.settings import ChatSettings, ExpertSettings, InputError, JudgeSettings
 
 # Settings that change how answers are bought, but not what is asked.
@@ -98,7 +98,7 @@ def claim_output_folder(
         out.mkdir(parents=True, exist_ok=True)
         stack.enter_context(FileLock(out / ".lock", timeout=0))
         if path.exists():
-            existing = json.loads(path.read_text())
+            existing = _named_by(path)
             if differing := _differing(identity, existing):
                 for shorter in _shorter_lists(samples, readable, existing, out):
                     if not _differing(named := _identity(shorter, expert, judge, **settings), existing):
@@ -123,9 +123,15 @@ def claim_output_folder(
         ) from error
     except OSError as error:
         raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error.msg}); delete it to go on here, or give another out=") from error
     return samples
+
+
+def _named_by(path: Path) -> dict[str, Any]:
+    """Return the identity that distill.json holds; InputError where it is damaged."""
+    try:
+        return read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}, or give another out=") from error
 
 
 def _shorter_lists(

@@ -7,7 +7,6 @@ operations, with a multiplication and an addition as two, and attention only ove
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from aes_r1.model.families import FAMILIES, LANGUAGE_PARTS, is_vision, patches_per_token
+from aes_r1.runs.files import read_json
 from aes_r1.settings import InputError
 
 
@@ -56,7 +56,7 @@ def load_config(path: str | None, name: str, shapes: Path) -> Any:
         raise InputError(
             f"model={name}: its shape is not known; give model.path=FOLDER or one of {names}. The tiny model needs none"
         )
-    return AutoConfig.for_model(**json.loads(file.read_text()))
+    return AutoConfig.for_model(**read_json(file))
 
 
 def shape_of(config: Any) -> Shape:

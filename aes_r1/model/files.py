@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1.model import families
+from aes_r1.runs.files import read_json
 from aes_r1.settings import InputError
 
 log = logging.getLogger("aes_r1")
@@ -47,7 +48,7 @@ def check(path: str | Path, key: str | None) -> None:
         fault = _json_fault(file)
         if fault:
             raise InputError(f"{prefix(key)}{path}: {file.name} {fault}; download it again")
-    _check_kind(json.loads((folder / "config.json").read_text(encoding="utf-8")), path, key)
+    _check_kind(read_json(folder / "config.json"), path, key)
     _check_weights(folder, key)
     tokenizers = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
     if not any(all((folder / name).exists() for name in names) for names in tokenizers):
@@ -159,7 +160,7 @@ def _hub_config(name: str, key: str | None) -> Any:
     fault = _json_fault(file)
     if fault:
         raise InputError(f"{prefix(key)}{name}: {file.name} {fault}; download it again")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file)
 
 
 def _first_line(error: Exception) -> str:
@@ -188,7 +189,7 @@ def _check_kind(config: dict[str, Any], path: str | Path, key: str | None) -> No
 def _check_weights(folder: Path, key: str | None) -> None:
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+        shards = read_json(index).get("weight_map", {})
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
             raise InputError(f"{prefix(key)}{folder}: {index.name} names no weight files; download it again")
         names = sorted(set(shards.values()))

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import logging
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from aes_r1.pipeline.rapo_log import RapoLog
 from aes_r1.pipeline.readable_start import require_readable_answers
 from aes_r1.prompts import PAIR_PROMPT
 from aes_r1.rollout.failures import ServersGone
-from aes_r1.runs.files import copy_folder, draft_of, write_text_atomically
+from aes_r1.runs.files import copy_folder, replacing_folder, write_text_atomically
 from aes_r1.runs.progress import progress_bars
 from aes_r1.settings import PAPER_PIXELS, reward_file
 from aes_r1.trainer import checkpoint
@@ -197,7 +196,5 @@ def keep_final(job: Job, models: dict[str, str]) -> None:
     if not final.exists():
         source = models.get("cold_start", models["base"])
         if Path(source).is_dir():
-            draft = draft_of(final)
-            shutil.rmtree(draft, ignore_errors=True)
-            copy_folder(Path(source), draft)
-            draft.rename(final)
+            with replacing_folder(final) as draft:
+                copy_folder(Path(source), draft)
