@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit(0 if names else 2)
     if names[0] not in COMMANDS:
         fail(names[0])
-    from aes_r1.command import require_current_folder
+    from aes_r1.starting import require_current_folder
 
     require_current_folder()  # before the libraries, one of which ends the process itself
     module = f"aes_r1.{names[0].replace('-', '_')}"

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.inference.asking import find_model
 from aes_r1.inference.conformance import FAIL, PASS, TOLERANCE, examine
 from aes_r1.model import files

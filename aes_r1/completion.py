@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aes_r1 import config_names
 from aes_r1.__main__ import COMMANDS
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.config_names import groups, keys
 from aes_r1.settings import (
     CONF,

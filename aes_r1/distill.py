@@ -10,7 +10,6 @@ from aes_r1.runs.stopping import leave_when_told
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
 from aes_r1.data.sample import Sample
 from aes_r1.runs.cells import format_cell
+from aes_r1.runs.files import read_json
 from aes_r1.settings import PAPER_PIXELS, DistillSettings, as_dict, printable
 from aes_r1.tracking.tracker import Tracker
 
@@ -67,7 +67,7 @@ def run(settings: DistillSettings) -> None:
         print(f"aes_r1: {error}; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(1)
     write_audit(out, items=settings.audit_items, seed=settings.seed, judged=settings.judge.name != "none")
-    report = json.loads((out / "distill_report.json").read_text(encoding="utf-8"))
+    report = read_json(out / "distill_report.json")
     with Tracker(
         out, settings.tracker, as_dict(settings), run_name=f"distill/{data.name}", job_type="distill"
     ) as tracker:

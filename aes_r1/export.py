@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.data.manifest import list_hash, read_run_manifest
 from aes_r1.inference.asking import FACTS_FILE, read_facts, run_facts
 from aes_r1.model import backbone as backbones
@@ -19,7 +18,7 @@ from aes_r1.model.backbone import prompt_text
 from aes_r1.report.model_card import Made, model_card
 from aes_r1.rollout.served import ServedPolicy, probe_picture
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.files import copy_folder, draft_of, read_json, write_json
+from aes_r1.runs.files import copy_folder, read_json, replacing_folder, write_json
 from aes_r1.runs.folder import RunFolder, no_final_model, require_run
 from aes_r1.scoring.scorer import comparison_lines, make_scorer
 from aes_r1.settings import InputError, RolloutSettings, require
@@ -76,7 +75,7 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
         raise InputError(f"{out}: is not empty; give a new folder")
     evaluation = run.evaluation if model == run.model else Evaluation()
     facts = run_facts(run, model)
-    with _replacing_folder(out) as draft:
+    with replacing_folder(out) as draft:
         copy_folder(model, draft)
         generation = read_json(path) if (path := draft / "generation_config.json").exists() else {}
         kept = {key: value for key, value in generation.items() if key.endswith("_token_id")}
@@ -99,20 +98,6 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
     return out
-
-
-@contextlib.contextmanager
-def _replacing_folder(out: Path) -> Iterator[Path]:
-    """Yield the name of a folder to fill, which replaces the empty or missing folder `out`; an error deletes it."""
-    draft = draft_of(out)
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        yield draft
-        if out.exists():
-            out.rmdir()
-        draft.replace(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)  # it is there only where an error ended the block
 
 
 def _list_digests(run: RunFolder, names: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.model.likelihood import CHUNK_LOGITS
 from aes_r1.model.quantize import BITS
-from aes_r1.settings import EngineSettings, LoraSettings, PlanSettings
+from aes_r1.settings import LoraSettings, PlanSettings
 
 ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -312,52 +312,70 @@ def most_disk(parts: dict[str, int]) -> int:
 
 def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     """Return {setting: peak in bytes with it} of settings that would lower the peak of a pass over one output."""
-    model, engine, gpus = settings.model, settings.engine, settings.plan.gpus
-
-    def needs(changed: PlanSettings) -> int:
-        return peak(memory_per_gpu(changed, shape, trained_parameters(changed, shape), 1))
-
-    def with_trainer(**changes: Any) -> PlanSettings:
-        return dataclasses.replace(settings, trainer=dataclasses.replace(settings.trainer, **changes))
-
-    def with_model(**changes: Any) -> PlanSettings:
-        return dataclasses.replace(settings, model=dataclasses.replace(model, **changes))
-
-    def with_zero(name: str, **changes: Any) -> PlanSettings:
-        zero = {**_zero(settings), "stage": 3, **changes}
-        return dataclasses.replace(settings, engine=EngineSettings(name, {**engine.config, "zero_optimization": zero}))
-
-    now = needs(settings)
-    offload = {"offload_optimizer": {"device": "cpu"}}
-    doubled = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, gpus=2 * gpus))
+    now = _needed(settings, shape)
     found = {
-        "model.gradient_checkpointing=true": needs(with_model(gradient_checkpointing=True)),
-        f"plan.gpus={2 * gpus}": now if engine.name == "single" else needs(doubled),
+        name: _needed(_with(settings, changes), shape) for name, applies, changes in _cures(settings, shape) if applies
     }
-    if model.quantize == "none":  # 4-bit weights are trained by one process alone
-        found["engine=zero3"] = needs(with_zero("zero3"))
-        found["engine=zero3_offload"] = needs(with_zero("zero3_offload", **offload))
-    if model.lora.rank == 0 or model.lora.target == "language":
-        found["model.freeze_vision=true"] = needs(with_model(freeze_vision=True))
-    fewest = max(2 * gpus, settings.trainer.edited_pairs)
-    samples = settings.reward.fewest_samples
-    for name, floor in (("images_per_step", fewest), ("num_samples", samples), ("max_new_tokens", 128)):
-        # Halved until it fits, though never below what a step can be rewarded for or an answer needs.
-        size = getattr(settings.trainer, name) // 2
-        while size // 2 >= floor and needs(with_trainer(**{name: size})) > settings.plan.memory_gb * 1e9:
-            size //= 2
-        if size >= floor:
-            found[f"trainer.{name}={size}"] = needs(with_trainer(**{name: size}))
-    if model.lora.rank == 0:
-        # With an adapter the policy without it is the reference, and another model.reference is refused.
-        given = "" if model.reference == "device" else " model.reference=device"
-        found[f"model.lora.rank=64{given}"] = needs(with_model(lora=LoraSettings(rank=64), reference="device"))
-    elif engine.name == "single" and settings.rollout.name == "local" and model.quantize == "none":
-        found["model.quantize=nf4"] = needs(with_model(quantize="nf4"))
-    memory = memory_per_gpu(settings, shape, trained_parameters(settings, shape), 1)
-    if reference_place(settings) == "device":
-        for location in ("sharded", "host") if gpus > 1 else ("host",):
-            resident, fetched = cost.reference_bytes(memory["reference"], gpus, location)
-            moved = {**memory, "reference": resident, "reference on the GPU for its pass": fetched}
-            found[f"model.reference={location}"] = peak(moved)
-    return {setting: size for setting, size in sorted(found.items(), key=itemgetter(1)) if size < now}
+    return {name: size for name, size in sorted(found.items(), key=itemgetter(1)) if size < now}
+
+
+# What a setting is called, whether it may be given, and {group: {key: value}} that it changes.
+Cure = tuple[str, bool, dict[str, dict[str, Any]]]
+
+
+def _cures(settings: PlanSettings, shape: Shape) -> list[Cure]:
+    model, engine, gpus = settings.model, settings.engine.name, settings.plan.gpus
+    adapter, packed = model.lora.rank > 0, model.quantize != "none"  # 4-bit weights are trained by one process alone
+    zero3 = {**settings.engine.config, "zero_optimization": {**_zero(settings), "stage": 3}}
+    offload = {**zero3, "zero_optimization": {**zero3["zero_optimization"], "offload_optimizer": {"device": "cpu"}}}
+    images, samples = max(2 * gpus, settings.trainer.edited_pairs), settings.reward.fewest_samples
+    # With an adapter the policy without it is the reference, and another model.reference is refused.
+    adapted = "" if model.reference == "device" else " model.reference=device"
+    copied = reference_place(settings) == "device"
+    return [
+        ("model.gradient_checkpointing=true", True, {"model": {"gradient_checkpointing": True}}),
+        (f"plan.gpus={2 * gpus}", engine != "single", {"plan": {"gpus": 2 * gpus}}),
+        ("engine=zero3", not packed, {"engine": {"name": "zero3", "config": zero3}}),
+        ("engine=zero3_offload", not packed, {"engine": {"name": "zero3_offload", "config": offload}}),
+        (
+            "model.freeze_vision=true",
+            not adapter or model.lora.target == "language",
+            {"model": {"freeze_vision": True}},
+        ),
+        # No fewer than a step can be rewarded for, or an answer needs.
+        _halved(settings, shape, "images_per_step", images),
+        _halved(settings, shape, "num_samples", samples),
+        _halved(settings, shape, "max_new_tokens", 128),
+        (
+            f"model.lora.rank=64{adapted}",
+            not adapter,
+            {"model": {"lora": LoraSettings(rank=64), "reference": "device"}},
+        ),
+        (
+            "model.quantize=nf4",
+            adapter and engine == "single" and settings.rollout.name == "local" and not packed,
+            {"model": {"quantize": "nf4"}},
+        ),
+        ("model.reference=sharded", copied and gpus > 1, {"model": {"reference": "sharded"}}),
+        ("model.reference=host", copied, {"model": {"reference": "host"}}),
+    ]
+
+
+def _halved(settings: PlanSettings, shape: Shape, key: str, floor: int) -> Cure:
+    """Return the trainer's `key` halved until a pass fits the memory, or cannot be halved again above `floor`."""
+    size = getattr(settings.trainer, key) // 2
+    while size // 2 >= floor:
+        if _needed(_with(settings, {"trainer": {key: size}}), shape) <= settings.plan.memory_gb * 1e9:
+            break
+        size //= 2
+    return f"trainer.{key}={size}", size >= floor, {"trainer": {key: size}}
+
+
+def _with(settings: PlanSettings, changes: dict[str, dict[str, Any]]) -> PlanSettings:
+    changed = {group: dataclasses.replace(getattr(settings, group), **values) for group, values in changes.items()}
+    return dataclasses.replace(settings, **changed)
+
+
+def _needed(settings: PlanSettings, shape: Shape) -> int:
+    """Count the bytes of the largest phase with a pass over one output."""
+    return peak(memory_per_gpu(settings, shape, trained_parameters(settings, shape), 1))

@@ -23,8 +23,11 @@ from typing import Any
 
 from aes_r1.overrides import as_text
 from aes_r1.runs.files import read_json, write_json
+from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.identity import differences
 from aes_r1.runs.stopping import StopRequest, stop_requests
-from aes_r1.settings import InputError
+from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
+from aes_r1.tracking.headline import headline, headline_origin
 
 PLAN = "plan.json"
 REASON = "AES_R1_REASON"  # the environment variable that names a point's reason_file
@@ -152,3 +155,33 @@ def _terminate_with_parent() -> Callable[[], object] | None:
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None
     return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+def is_done(folder: Path, settings: Any) -> bool:
+    """Return whether the folder of a job holds its finished run; InputError where that run used other files."""
+    from aes_r1.pipeline.evaluated_content import require_same_content
+    from aes_r1.pipeline.label_files import require_same_labels
+    from aes_r1.pipeline.origin import require_same_files
+
+    run = RunFolder(folder)
+    if not isinstance(settings, Settings | EvaluateSettings) or run.state != "done":
+        return False
+    if differences(run.settings, as_dict(settings)):
+        return False
+    if isinstance(settings, Settings):
+        if settings.trainer.resume == "never":
+            return False
+        require_same_files(run, settings)
+        require_same_labels(run, settings)
+    else:
+        require_same_content(run, settings)
+    return True
+
+
+def headline_of(folder: Path) -> dict[str, Any]:
+    """Return the run's headline `srcc`, which W&B has as headline/srcc, and what it was `measured_on`; {} if none."""
+    run = RunFolder(folder)
+    values = headline(run.evaluation, run.last_stage)
+    if "srcc" not in values:
+        return {}
+    return {"srcc": values["srcc"], "measured_on": headline_origin(run.evaluation, run.last_stage)}

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.data.check import perceptual_hash
 from aes_r1.data.copies import SAME_SCENE_BITS
 from aes_r1.data.prefetch import prefetch

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import torch
 from PIL import Image
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.inference.asking import Facts, find_model
 from aes_r1.model import backbone as backbones
 from aes_r1.rollout.forced_prefix import ANSWER_TOKENS

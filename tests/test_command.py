@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import errno
 import json
 import os
 import re
@@ -14,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1 import NO_CURRENT_FOLDER, command, config_names
-from aes_r1 import __main__ as console
-from aes_r1.aescot.failures import ServerGone
+from aes_r1 import config_names
 from aes_r1.model import tiny
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
-from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict
+from aes_r1.settings import CONF, EvaluateSettings, Settings, as_dict
 from tests import processes
 from tests.conftest import label_twelve
 from tests.recipes import composed, composed_evaluate
@@ -133,78 +129,6 @@ def test_a_place_that_can_be_no_folder_is_one_line(out, says, picture_folder, tm
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"aes_r1: {out}: {says}\n"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [OSError(errno.EACCES, "Permission denied", "x: bild\udcff.jpg"), InputError("x: bild\udcff.jpg"),
-     ServerGone("x: bild\udcff.jpg")],
-    ids=lambda error: type(error).__name__,
-)  # fmt: skip
-def test_a_name_that_is_no_utf_8_ends_a_point_in_its_line(error, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv(command.REASON, str(tmp_path / "reason"))
-    code, line = command._ending(error)
-    with pytest.raises(SystemExit) as ended:
-        command.exit_with(code, line)
-    assert ended.value.code == code
-    told = (tmp_path / "reason").read_text(encoding="utf-8")
-    assert told.startswith("x: bild\\udcff.jpg")
-    assert capsys.readouterr().err == f"aes_r1: {told}\n"
-
-
-@pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_a_stream_that_was_closed_before_the_start_ends_no_command(name, monkeypatch):
-    """As `aes-r1 score .. >&-` or a scheduler closes it: Python then has no stream at all."""
-    monkeypatch.setattr(sys, name, None)
-    command.speak_anywhere()
-    stream = getattr(sys, name)
-    print("said to nobody", file=stream)
-    csv.writer(stream).writerow(["a", "b"])
-    stream.flush()
-
-
-STARTS = {
-    "argparse": lambda task: command.run_argparse(command.OneLineParser(), task),
-    "hydra": lambda task: command.run("aes_r1.train", task),
-    "console": lambda _: console.main(),
-}
-
-
-@pytest.mark.parametrize(("kind", "arguments"), [("argparse", []), ("hydra", []), ("console", ["score"])])
-def test_a_current_folder_that_is_gone_is_one_line(kind, arguments, tmp_path, monkeypatch, capsys):
-    (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    monkeypatch.setattr(sys, "argv", ["aes-r1", *arguments])
-    (tmp_path / "gone").rmdir()
-    with pytest.raises(SystemExit) as ended:
-        STARTS[kind](lambda _: pytest.fail("it was started"))
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == (
-        "aes_r1: the current folder was deleted; change to another one (cd) and start the command again\n"
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", console.COMMANDS)
-def test_every_command_says_in_one_line_that_the_current_folder_is_gone(name, tmp_path):
-    (tmp_path / "gone").mkdir()
-    module = f"aes_r1.{name.replace('-', '_')}"
-    done = subprocess.run(
-        ["sh", "-c", f'rmdir "$PWD"; exec {sys.executable} -m {module}'],
-        cwd=tmp_path / "gone", capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(CONF.parent)},
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == f"aes_r1: {NO_CURRENT_FOLDER}\n"
-
-
-@pytest.mark.parametrize("number", sorted(command._CANNOT_WRITE))
-def test_what_cannot_be_written_is_one_line_with_a_way_out(number):
-    """It names the place that the user gave rather than the draft that was to become it."""
-    for error in (OSError(number, os.strerror(number), "d", None, "out"), OSError(number, os.strerror(number), "out")):
-        code, line = command._ending(error)
-        assert code == 2
-        assert re.fullmatch(rf"out: {re.escape(os.strerror(number))}; give [^\n]+", line)
-    assert command._ending(OSError(errno.ENOENT, "No such file or directory", "x")) is None, "a fault of the code"
 
 
 @pytest.mark.slow
@@ -391,68 +315,3 @@ def test_a_real_point_of_two_processes_leaves_its_evaluation(talking_run, tmp_pa
     asked = [json.loads(line)["id"] for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert sorted(asked) == [f"{index:02d}.png" for index in range(1, 12, 2)]
     assert json.loads((run / "settings.json").read_text())["processes"] == 2
-
-
-@pytest.mark.parametrize(
-    "then",
-    [
-        "announce.failures = interrupted(announce.failures)",  # after the first one was handled
-        "command._ending = interrupted(command._ending)",  # while it is handled
-        "command._ignore_interrupts = interrupted(command._ignore_interrupts)",  # before anything is
-    ],
-)
-@pytest.mark.parametrize("kind", ["hydra", "argparse"])
-@pytest.mark.slow
-def test_a_second_interrupt_while_the_first_is_handled_is_one_line(kind, then, tmp_path):
-    program = f"""
-import os, signal
-from aes_r1 import announce, command
-
-def interrupted(function):
-    times = iter([1])
-    def inner(*arguments):
-        for _ in times:
-            os.kill(os.getpid(), signal.SIGINT)
-        return function(*arguments)
-    return inner
-
-def task(_):
-    raise KeyboardInterrupt
-
-{then}
-if "{kind}" == "hydra":
-    command.run("aes_r1.train", task)
-else:
-    command.run_argparse(command.OneLineParser(prog="aes-r1 runs"), task)
-"""
-    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    words = "interrupted" + "; the same command goes on from the last checkpoint" * (kind == "hydra")
-    assert (ended.returncode, ended.stderr) == (1, f"aes_r1: {words}\n")
-
-
-@pytest.mark.parametrize(
-    ("typed", "says"),
-    [
-        (["--modle", "RUN"], "--modle: no such option; nearest: --model"),
-        (["--modle=RUN"], "--modle: no such option; nearest: --model"),
-        (["model=RUN"], "model=RUN: an option has dashes; give --model RUN"),
-        (["model=my run"], "model=my run: an option has dashes; give --model 'my run'"),
-        (["--colour", "red"], "--colour: no such option"),
-        ([], ""),
-        (["a=b.jpg"], ""),
-        (["--por", "1"], ""),
-        (["--port", "model=1"], ""),
-        (["--reverse", "model=RUN"], "model=RUN: an option has dashes; give --model RUN"),
-    ],
-)
-def test_a_missing_argument_that_was_misspelled_is_shown_as_typed(typed, says, capsys):
-    parser = command.OneLineParser(prog="aes-r1 score")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--port")
-    parser.add_argument("--reverse", action="store_true")
-    parser.add_argument("pictures", nargs="*")
-    with pytest.raises(SystemExit) as ended:
-        parser.parse_args(typed)
-    said = f"; {says}" if says else ""
-    expected = f"aes_r1: the following arguments are required: --model{said}; aes-r1 score --help lists the arguments\n"
-    assert (ended.value.code, capsys.readouterr().err) == (2, expected)

@@ -298,6 +298,49 @@ def test_no_text_of_a_user_is_taken_for_markup():
     assert count > 12
 
 
+# Files that read JSON by hand, and why.
+OWN_READERS = {
+    "model/files.py": "says of any JSON beside a model what is wrong with it, and that is no InputError yet",
+    "aescot/audit.py": "reads what a browser saved, perhaps with a byte order mark, and names the key audit=",
+}
+
+
+def by_hand(tree: ast.Module) -> list[str]:
+    """The calls of `tree` that rename files, or read a JSON file, without runs/files.py."""
+    found = []
+    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        name = ast.unparse(call.func)
+        method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        # text.replace() has two arguments and dataclasses.replace() has keywords.
+        renames = method in ("rename", "renames") or (method == "replace" and len(call.args) == 1 and not call.keywords)
+        reads = name == "json.loads" and any(part in ast.unparse(call) for part in (".read_text(", ".read_bytes("))
+        if renames or reads or name in ("os.replace", "shutil.move", "json.load"):
+            found.append(ast.unparse(call))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_one_file_renames_drafts_and_reads_json(path):
+    if path != HOUSE / "runs" / "files.py":
+        found = by_hand(ast.parse(path.read_text()))
+        assert bool(found) == (str(path.relative_to(HOUSE)) in OWN_READERS), f"{found}: ask aes_r1.runs.files for it"
+        assert not [call for call in found if not call.startswith("json.")], "no reason is given for a rename"
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["os.replace(a, b)", "a.rename(b)", "a.replace(b)", "draft(a).replace(self.b)", "os.rename(a, b)",
+     "shutil.move(a, b)",
+     "json.loads(a.read_text())",
+     "json.loads((a / 'x').read_bytes().strip())", "json.load(open(a))"],
+)  # fmt: skip
+def test_what_is_done_by_hand_is_found(call):
+    assert by_hand(ast.parse(call)) == [ast.unparse(ast.parse(call))]
+    assert (
+        by_hand(ast.parse("a.replace('x', 'y'); replace(a, x=1); dataclasses.replace(a, x=1); json.loads(line)")) == []
+    )
+
+
 HOMES = re.compile(r"\b(expanduser|Path\.home)\b")
 
 

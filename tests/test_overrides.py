@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aes_r1 import command, overrides
+from aes_r1 import ending, overrides
 from aes_r1.recipe import to_settings
 from aes_r1.settings import CONF, DistillSettings, EvaluateSettings, InputError, PlanSettings, PrepareSettings, Settings
 from aes_r1.trainer.step_images import rapo_steps
@@ -279,7 +279,7 @@ def test_an_axis_belongs_to_no_recipe_of_ours(given):
 def test_the_nearest_thing_is_named(argument, says):
     with pytest.raises((InputError, HydraException, OmegaConfBaseException)) as caught:
         composed(argument)
-    message = command._one_line(caught.value, Settings)
+    message = ending.one_line(caught.value, Settings)
     assert says in message
     assert "\n" not in message
 
@@ -299,7 +299,7 @@ def test_the_nearest_thing_is_named(argument, says):
 def test_a_key_of_another_command_is_named_with_its_form(name, schema, argument, says):
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises((InputError, HydraException)) as caught:
         to_settings(compose(name, overrides=[argument]), schema)
-    assert says in command._one_line(caught.value, schema)
+    assert says in ending.one_line(caught.value, schema)
 
 
 @pytest.mark.parametrize("also", [7, "para", {"name": "para"}, [7], [["para"]], [None]])

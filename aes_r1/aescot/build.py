@@ -30,7 +30,7 @@ from aes_r1.aescot.near_copy import NearCopies
 from aes_r1.aescot.quotas import Cell, QuotaSampler, read_quotas
 from aes_r1.aescot.record import Reply, record
 from aes_r1.aescot.report import Tally, calls_summary
-from aes_r1.aescot.start import check_roles, claim_output_folder, prompts_of
+from aes_r1.aescot.start import Recipe, check_roles, claim_output_folder, prompts_of
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.runs.files import iter_rows, read_json, write_json
 from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
@@ -82,11 +82,7 @@ def build_aescot(
         begun = claim_output_folder(
             out,
             samples if listed is None else listed,
-            expert,
-            judge,
-            seed=seed,
-            quotas=quotas or {},
-            max_pixels=max_pixels,
+            Recipe(expert, judge, seed, quotas or {}, max_pixels),
             stack=stack,
             readable=samples,
         )
@@ -119,7 +115,7 @@ def build_aescot(
         if expert.name == "scenes":
             report["plants"] = job.tally.plants()
         if job.stopped is None or job.files.hold_as_many_as_before():
-            job.files.replace(report)
+            job.files.put_in_place(report)
         else:
             job.files.drop()
             report = {**_report_before(out, report, job, cells), "stopped": job.stopped, "calls": report["calls"]}

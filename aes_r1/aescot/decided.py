@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aes_r1.runs.files import append_rows, delete_left_drafts, draft_of, read_json, rows_at, write_json
+from aes_r1.runs.files import append_rows, delete_left_drafts, draft_of, put_in_place, read_json, rows_at, write_json
 
 DECIDED = ("aescot.jsonl", "rejected.jsonl")  # the files of which every decided picture stands in one
 
@@ -36,7 +36,7 @@ class DecidedFiles:
         paths = [self._paths[name] for name in DECIDED]
         return len(decided_pictures(map(draft_of, paths))) >= len(decided_pictures(paths))
 
-    def replace(self, report: Mapping[str, Any]) -> None:
+    def put_in_place(self, report: Mapping[str, Any]) -> None:
         """Put the new files and the report on them into the places of the old ones."""
         write_json(self._replacing, report)
         self._finish_replacing()
@@ -45,7 +45,7 @@ class DecidedFiles:
         report = read_json(self._replacing)
         for path in self._paths.values():
             if draft_of(path).exists():  # else a start that was killed had renamed it
-                draft_of(path).replace(path)
+                put_in_place(path)
         write_json(self._report, report)
         self._replacing.unlink()
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from aes_r1.aescot.answers import Answer
 from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.phrases import read_grade, read_phrase, step_of
-from aes_r1.aescot.reading import plain, read_object
+from aes_r1.aescot.reading import plain, read_deciding_object
 from aes_r1.aescot.record import Reply
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS, LEVELS, judge_prompt, level_of
@@ -67,7 +67,7 @@ def misaligned(verdict: JudgeVerdict, mos: float, tolerance: float) -> str | Non
 
 def read_verdict(text: str) -> tuple[JudgeVerdict | None, tuple[str, ...]]:
     """Read a judge's raw text: (verdict, how it was mended), or (None, ()) where it is not what was asked for."""
-    reading = read_object(text, _KEYS, lambda values: _verdict(values) is not None, decides="level")
+    reading = read_deciding_object(text, _KEYS, lambda values: _verdict(values) is not None, decides="level")
     verdict = None if reading is None else _verdict(reading.values)
     return verdict, reading.mended if reading is not None and verdict is not None else ()
 
@@ -126,7 +126,9 @@ RATING_SCHEMA: dict[str, Any] = {
 
 def read_rating(text: str) -> tuple[float | None, tuple[str, ...]]:
     """Read a rating of 0..10 from a judge's raw text: (rating, how it was mended), or (None, ()) without one."""
-    reading = read_object(text, {"rating": "rating"}, lambda values: _rating(values) is not None, decides="rating")
+    reading = read_deciding_object(
+        text, {"rating": "rating"}, lambda values: _rating(values) is not None, decides="rating"
+    )
     rating = None if reading is None else _rating(reading.values)
     return rating, reading.mended if reading is not None and rating is not None else ()
 

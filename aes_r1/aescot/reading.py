@@ -45,51 +45,67 @@ class _Found(NamedTuple):
     end: int
     depth: int
 
+    def written_in(self, text: str) -> str:
+        """Return the outermost object as it stands in `text`."""
+        return text[self.top : self.end]
+
 
 def read_object(
-    text: str,
-    names: Mapping[str, str],
-    is_complete: Callable[[Mapping[str, Any]], bool],
-    *,
-    decides: str | None = None,
+    text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool]
 ) -> Reading | None:
     """Return the last object in `text` that `is_complete`, else the last one with any of the names; None without one.
 
-    names: every spelling of a name, as `plain` leaves it, and the name that it stands for. decides: a name; the last
-    object that has it is returned where it is complete, and None where it is not, because an earlier one, or one inside
-    it, speaks of something else. What a model thought before `</think>` decides nothing.
+    names: every spelling of a name, as `plain` leaves it, and the name that it stands for.
     An object in which one of the names has two different values is not read, and no earlier one in its place.
     """
     text = text[-MAX_CHARACTERS:]
-    if decides is not None:
-        text = _said_after_thinking(text)
-    objects, broken = _objects(text)
+    objects, _ = _objects(text)
     found = _named(objects, names)
-    if decides is None:
-        complete = _outermost([one for one in found if one.repeated or is_complete(one.values)])
-        if not complete:
-            again = _named(_repaired(text), names)
-            complete = _outermost([one for one in again if one.repeated or is_complete(one.values)])
-        if not complete:
-            return Reading(found[-1].values, found[-1].mended) if found else None
-    else:
-        starts = [start for start, part in broken if _has_key(part, names, decides)]
-        complete = _outermost([one for one in found if one.repeated or decides in one.values])
-        if starts and (not complete or any(_reaches(start, complete[-1].top, text) for start in starts)):
-            return None
-        if not complete:
-            again = _named(_repaired(text), names)
-            complete = _outermost([one for one in again if one.repeated or decides in one.values])
-        if not complete or not is_complete(complete[-1].values):
-            return None
-    chosen = complete[-1]
-    if chosen.repeated:
+    complete = _wanted(found, is_complete) or _wanted(_named(_repaired(text), names), is_complete)
+    if not complete:
+        return Reading(found[-1].values, found[-1].mended) if found else None
+    return _last_of(complete, text, names, is_complete)
+
+
+def read_deciding_object(
+    text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool], *, decides: str
+) -> Reading | None:
+    """Return the last object in `text` that has the name `decides`, where it `is_complete`; None where it is not.
+
+    An earlier one, or one inside it, speaks of something else. What a model thought before its answer decides nothing.
+    names, and an object that has two values for one of them: as in `read_object`.
+    """
+
+    def has_it(values: Mapping[str, Any]) -> bool:
+        return decides in values
+
+    text = _said_after_thinking(text[-MAX_CHARACTERS:])
+    objects, broken = _objects(text)
+    deciding = _wanted(_named(objects, names), has_it)
+    starts = [start for start, part in broken if _has_key(part, names, decides)]
+    if starts and (not deciding or any(_reaches(start, deciding[-1].top, text) for start in starts)):
         return None
-    if "repaired" in chosen.mended:
-        written = text[chosen.top : chosen.end]
-        if _repeats(written, names) or (decides is not None and _cuts_number(written, names)):
-            return None
-    drafts = any(one.values != chosen.values and is_complete(one.values) for one in complete)
+    deciding = deciding or _wanted(_named(_repaired(text), names), has_it)
+    if not deciding or not is_complete(deciding[-1].values):
+        return None
+    if "repaired" in deciding[-1].mended and _cuts_number(deciding[-1].written_in(text), names):
+        return None
+    return _last_of(deciding, text, names, is_complete)
+
+
+def _wanted(found: Sequence[_Found], is_wanted: Callable[[Mapping[str, Any]], bool]) -> list[_Found]:
+    """Return the outermost ones whose values are wanted, and those that have two values for a name."""
+    return _outermost([one for one in found if one.repeated or is_wanted(one.values)])
+
+
+def _last_of(
+    found: Sequence[_Found], text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool]
+) -> Reading | None:
+    """Return the last one, and in `mended` whether others of them are drafts; None where a name has two values."""
+    chosen = found[-1]
+    if chosen.repeated or ("repaired" in chosen.mended and _repeats(chosen.written_in(text), names)):
+        return None
+    drafts = any(one.values != chosen.values and is_complete(one.values) for one in found)
     return Reading(chosen.values, (*chosen.mended, "draft") if drafts else chosen.mended)
 
 
@@ -305,7 +321,17 @@ def _repaired(text: str) -> Iterator[_Object]:
         yield start, end + 1, _repair(text[start : end + 1]), True
 
 
+# A value and a key between curly quotes; json_repair ends such a text at its first comma.
+_CURLY_VALUE = re.compile(r'(["”]\s*:\s*)“([^“”]*)”(?=\s*[,}\]])')
+_CURLY_KEY = re.compile(r"([{,]\s*)“([^“”]*)”(?=\s*:)")
+
+
+def _straight(quoted: re.Match[str]) -> str:
+    return quoted[1] + json.dumps(quoted[2], ensure_ascii=False)
+
+
 def _repair(text: str) -> Any:
+    text = _CURLY_KEY.sub(_straight, _CURLY_VALUE.sub(_straight, text))
     try:
         return json_repair.loads(text, skip_json_loads=True)
     except (RecursionError, ValueError):

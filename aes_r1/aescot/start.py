@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import prompt_sha256
-from aes_r1.runs.files import write_json
+from aes_r1.runs.files import read_json, write_json
 from aes_r1.settings import ChatSettings, ExpertSettings, InputError, JudgeSettings
 
 # Settings that change how answers are bought, but not what is asked.
@@ -69,15 +69,42 @@ def prompts_of(expert: ExpertSettings, judge: JudgeSettings) -> dict[str, str]:
     return {**used, **{name: prompt_sha256(name) for name in checks}}
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the answers of a distillation, beside its pictures."""
+
+    expert: ExpertSettings
+    judge: JudgeSettings
+    seed: int
+    quotas: Mapping[str, Any]
+    max_pixels: int
+
+    def identity(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the settings, pictures and prompts that decide the answers of a distillation of `samples`."""
+        expert, judge = self.expert, self.judge
+        identity: dict[str, Any] = {
+            role: {key: value for key, value in deciding_settings(settings).items() if key not in _FILTERING}
+            for role, settings in (("expert", expert), ("judge", judge))
+        }
+        if "openai" in (expert.name, judge.name):
+            identity["max_pixels"] = self.max_pixels
+        if expert.name == "attributes":
+            ratings = json.dumps([known_ratings(sample) for sample in samples])
+            identity["ratings"] = hashlib.sha256(ratings.encode()).hexdigest()
+        return {
+            **identity,
+            "seed": self.seed,
+            "quotas": self.quotas,
+            "pictures": _digest(samples),
+            "prompts": prompts_of(expert, judge),
+        }
+
+
 def claim_output_folder(
     out: Path,
     samples: Sequence[Sample],
-    expert: ExpertSettings,
-    judge: JudgeSettings,
+    recipe: Recipe,
     *,
-    seed: int,
-    quotas: Mapping[str, Any],
-    max_pixels: int,
     stack: ExitStack,
     readable: Sequence[Sample] | None = None,
 ) -> Sequence[Sample]:
@@ -85,47 +112,65 @@ def claim_output_folder(
 
     A changed prompt or picture size would buy every answer again, so it needs another folder. A picture that cannot be
     read for the moment changes nothing, because `samples` is the list with such pictures; `readable` is the list
-    without them. Older versions named a folder by the pictures that could be read then: by `readable`, or, where the
-    others came back, by those that the folder has decided; distill.json notes the others as left out. Returns the list
-    by which this folder is named.
+    without them. distill.json holds what the folder is named by, and the names of the pictures that this leaves out.
+    Returns the list by which the folder is named.
     """
-    from filelock import FileLock, Timeout
-
-    settings: dict[str, Any] = {"seed": seed, "quotas": quotas, "max_pixels": max_pixels}
-    identity = _identity(samples, expert, judge, **settings)
     path = out / "distill.json"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(FileLock(out / ".lock", timeout=0))
-        if path.exists():
-            existing = json.loads(path.read_text())
-            if differing := _differing(identity, existing):
-                for shorter in _shorter_lists(samples, readable, existing, out):
-                    if not _differing(named := _identity(shorter, expert, judge, **settings), existing):
-                        listed = set(map(_name_of, shorter))
-                        left_out = [one for one in map(_name_of, samples) if one not in listed]
-                        write_json(path, {**named, "left_out": left_out})
-                        return shorter
-                way_out = (
-                    "give the pictures that it was begun with, of which an older version left out those that it could "
-                    "not read, or "
-                    if "pictures" in differing
-                    else ""
-                )
-                raise InputError(
-                    f"{out} holds a distillation with other {', '.join(differing)}; {way_out}give another out="
-                )
+        _lock(out, stack)
+        named_by = _naming_list(path, samples, recipe, readable) if path.exists() else samples
+        listed = set(map(_name_of, named_by))
+        left_out = [one for one in map(_name_of, samples) if one not in listed]
         # Atomic, because a damaged file would make the answers that were paid for unusable.
-        write_json(path, {**identity, "left_out": []})
+        write_json(path, {**recipe.identity(named_by), "left_out": left_out})
+    except OSError as error:
+        raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
+    return named_by
+
+
+def _lock(out: Path, stack: ExitStack) -> None:
+    from filelock import FileLock, Timeout
+
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        stack.enter_context(FileLock(out / ".lock", timeout=0))
     except Timeout as error:
         raise InputError(
             f"out={out}: another distillation is writing there; wait for it or give another out="
         ) from error
-    except OSError as error:
-        raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error.msg}); delete it to go on here, or give another out=") from error
-    return samples
+
+
+def _naming_list(
+    path: Path, samples: Sequence[Sample], recipe: Recipe, readable: Sequence[Sample] | None
+) -> Sequence[Sample]:
+    """Return the list of pictures by which distill.json at `path` names its folder; InputError where none is it.
+
+    Older versions named a folder by the pictures that could be read then: by `readable`, or, where the others came
+    back, by those that the folder has decided.
+    """
+    existing = _named_by(path)
+    differing = _differing(recipe.identity(samples), existing)
+    if not differing:
+        return samples
+    for shorter in _shorter_lists(samples, readable, existing, path.parent):
+        if not _differing(recipe.identity(shorter), existing):
+            return shorter
+    way_out = (
+        "give the pictures that it was begun with, of which an older version left out those that it could not read, or "
+        if "pictures" in differing
+        else ""
+    )
+    raise InputError(
+        f"{path.parent} holds a distillation with other {', '.join(differing)}; {way_out}give another out="
+    )
+
+
+def _named_by(path: Path) -> dict[str, Any]:
+    """Return the identity that distill.json holds; InputError where it is damaged."""
+    try:
+        return read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}, or give another out=") from error
 
 
 def _shorter_lists(
@@ -148,34 +193,6 @@ def _name_of(sample: Sample) -> tuple[str, str]:
 
 def _differing(identity: Mapping[str, Any], existing: Mapping[str, Any]) -> list[str]:
     return [key for key in identity if existing.get(key) != json.loads(json.dumps(identity[key]))]
-
-
-def _identity(
-    samples: Sequence[Sample],
-    expert: ExpertSettings,
-    judge: JudgeSettings,
-    *,
-    seed: int,
-    quotas: Mapping[str, Any],
-    max_pixels: int,
-) -> dict[str, Any]:
-    """Return the settings, pictures and prompts that decide the answers of a distillation."""
-    identity: dict[str, Any] = {
-        role: {key: value for key, value in deciding_settings(settings).items() if key not in _FILTERING}
-        for role, settings in (("expert", expert), ("judge", judge))
-    }
-    if "openai" in (expert.name, judge.name):
-        identity["max_pixels"] = max_pixels
-    if expert.name == "attributes":
-        ratings = json.dumps([known_ratings(sample) for sample in samples])
-        identity["ratings"] = hashlib.sha256(ratings.encode()).hexdigest()
-    return {
-        **identity,
-        "seed": seed,
-        "quotas": quotas,
-        "pictures": _digest(samples),
-        "prompts": prompts_of(expert, judge),
-    }
 
 
 def _digest(samples: Sequence[Sample]) -> str:

@@ -6,7 +6,7 @@ import argparse
 import socket
 from importlib.util import find_spec
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError, require
 

@@ -26,7 +26,7 @@ from aes_r1.data.names import DRIVE, is_remote, local_name, name_fault, name_on_
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json, require_file
 from aes_r1.prompts import parse_critique, parse_score, untaught
-from aes_r1.runs.files import own_draft_of
+from aes_r1.runs.files import write_addressed
 from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
@@ -328,9 +328,7 @@ def _write_embedded(path: Path, where: str, data: bytes) -> str:
             return str(target.absolute())
         try:
             folder.mkdir(exist_ok=True)
-            draft = own_draft_of(target)
-            draft.write_bytes(data)
-            draft.replace(target)
+            write_addressed(target, data)
         except OSError:
             continue
         return str(target.absolute())

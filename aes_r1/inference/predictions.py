@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -14,7 +13,7 @@ import numpy as np
 
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
-from aes_r1.runs.files import append_rows, iter_rows, write_rows
+from aes_r1.runs.files import append_rows, iter_rows, row_in, write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.processes import Processes
 from aes_r1.runs.progress import progress_bars
@@ -108,7 +107,7 @@ def _whole_pictures(path: Path, rows_per_picture: int) -> tuple[int, str | None]
             if rows % rows_per_picture == 0:
                 pictures, end, last = pictures + 1, offset, line
         file.truncate(end)
-    return pictures, json.loads(last)["id"] if pictures else None
+    return pictures, row_in(path, last, pictures * rows_per_picture)["id"] if pictures else None
 
 
 def merge(path: Path, stage: str, sets: Sequence[Sequence[Path]], *, rows_per_picture: int) -> int:

@@ -22,6 +22,7 @@ from aes_r1.model import accelerator, families, files, kernels, quantize, shared
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.model.weights import whole
 from aes_r1.prompts import order_of
+from aes_r1.runs.files import read_json
 from aes_r1.settings import InputError, LoraSettings
 
 MIN_PIXELS = 56 * 56
@@ -185,7 +186,7 @@ class Backbone:
         with files.written_to(folder):
             self.core.save_pretrained(folder, state_dict=halves)
             config = folder / "config.json"  # save_pretrained wrote the dtype of the model there
-            written = json.loads(config.read_text(encoding="utf-8"))
+            written = read_json(config)
             config.write_text(json.dumps(_in_bfloat16(written), indent=2) + "\n", encoding="utf-8")
             self.tokenizer.save_pretrained(folder)
             self.image_processor.save_pretrained(folder)

@@ -7,7 +7,6 @@ operations, with a multiplication and an addition as two, and attention only ove
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 
 from aes_r1.model.families import FAMILIES, LANGUAGE_PARTS, is_vision, patches_per_token
 from aes_r1.model.files import config_of
+from aes_r1.runs.files import read_json
 from aes_r1.settings import InputError, values_of
 
 
@@ -66,7 +66,7 @@ def load_config(path: str | None, name: str, conf: Path) -> Any:
             f"model={name}: its shape is not known; give model.path=FOLDER or one of {', '.join(shapes)}. The tiny "
             "model needs none"
         )
-    return AutoConfig.for_model(**json.loads(shapes[stem].read_text()))
+    return AutoConfig.for_model(**read_json(shapes[stem]))
 
 
 def shape_of(config: Any) -> Shape:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1.model import families
+from aes_r1.runs.files import read_json
 from aes_r1.settings import InputError
 
 log = logging.getLogger("aes_r1")
@@ -66,7 +67,7 @@ def config_of(path: str | Path, key: str | None) -> dict[str, Any]:
             fault = _json_fault(file)
             if fault:
                 raise InputError(f"{prefix(key)}{path}: {file.name} {fault}; download it again")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
     _check_kind(config, path, key)
     return config
 
@@ -169,7 +170,7 @@ def _hub_config(name: str, key: str | None) -> Any:
     fault = _json_fault(file)
     if fault:
         raise InputError(f"{prefix(key)}{name}: {file.name} {fault}; download it again")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file)
 
 
 def _first_line(error: Exception) -> str:
@@ -201,7 +202,7 @@ def _check_weights(folder: Path, key: str | None) -> None:
     if not files and not index.exists():
         index = folder / "pytorch_model.bin.index.json"
     if index.exists():
-        shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+        shards = read_json(index).get("weight_map", {})
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
             raise InputError(f"{prefix(key)}{folder}: {index.name} names no weight files; download it again")
         names = sorted(set(shards.values()))

@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 
 from aes_r1.model import families
 from aes_r1.prompts import answer
+from aes_r1.runs.files import read_json
 from aes_r1.settings import InputError
 
 log = logging.getLogger("aes_r1")
@@ -39,7 +40,7 @@ def load_tokenizer(path: str | Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     older = None if cached("chat_template.jinja") else cached("chat_template.json")
     if older is not None:
-        tokenizer.chat_template = json.loads(Path(older).read_text(encoding="utf-8"))["chat_template"]
+        tokenizer.chat_template = read_json(Path(older))["chat_template"]
     return tokenizer
 
 

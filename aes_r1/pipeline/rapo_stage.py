@@ -6,8 +6,7 @@ import contextlib
 import copy
 import logging
 import math
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aes_r1.aescot.failures import ServerGone
@@ -24,7 +23,7 @@ from aes_r1.pipeline.rapo_log import RapoLog
 from aes_r1.pipeline.readable_start import require_readable_answers
 from aes_r1.prompts import PAIR_PROMPT
 from aes_r1.rollout.failures import ServersGone
-from aes_r1.runs.files import copy_folder, draft_of, write_text_atomically
+from aes_r1.runs.files import copy_folder, replacing_folder, write_text_atomically
 from aes_r1.runs.progress import progress_bars
 from aes_r1.settings import PAPER_PIXELS, reward_file
 from aes_r1.trainer import checkpoint
@@ -48,67 +47,86 @@ def starting_point(job: Job, models: dict[str, str]) -> str:
 
 def rapo(job: Job, initial: str) -> str:
     """Train `initial` with RAPO and return the run's final model (paper, stage 2)."""
-    settings, trainer = job.settings, job.settings.trainer
     if job.run.stage_done("rapo"):
         _free_room(job)  # a kill may have come before this
         return str(job.run.model)
-    if settings.reward.custom is not None and job.rank == 0:
-        text = reward_file(settings.reward.custom).read_text(encoding="utf-8")
-        write_text_atomically(job.run.custom_reward_file, text)
-    backbone = job.load(initial)
-    lora = settings.model.lora
+    _keep_custom_reward(job)
     with contextlib.ExitStack() as held:
-        reference = None
-        if lora.rank > 0:
-            backbone = backbones.add_adapter(
-                backbone, lora, seed=settings.seed, quantized=settings.model.quantize == "nf4"
-            )
-        else:
-            if trainer.needs_reference or settings.reward.needs_reference:
-                reference = build_reference(
-                    settings.model.reference,
-                    copy.deepcopy(backbone),
-                    device=job.device,
-                    rank=job.rank,
-                    size=job.size,
-                )
-                held.callback(reference.close)
-            backbones.freeze(backbone.model, vision=settings.model.freeze_vision)
-        engine = build_engine(
-            settings.engine,
-            backbone.model,
-            weight_decay=trainer.weight_decay,
-            max_grad_norm=trainer.max_grad_norm,
-            betas=(trainer.betas[0], trainer.betas[1]),
-            eps=trainer.eps,
-            device=job.device,
-        )
+        policy = _policy(job, job.load(initial), held)
+        engine = _engine(job, policy.backbone)
         held.callback(engine.close)
-        judge = None
-        if settings.reward.judge.weight > 0 and job.rank == 0:
-            judge = held.enter_context(
-                RewardJudge(
-                    settings.reward.judge,
-                    job.run.judge_rewards_file,
-                    max_pixels=settings.data.max_pixels or PAPER_PIXELS,
-                    question=job.question,
-                )
-            )
-        try:
-            policy = Policy(
-                backbone,
-                reference,
-                PAIR_PROMPT if settings.reward.pair.weight > 0 else job.question,
-                answer_from=settings.model.answer_from,
-                shared_prefix=settings.model.shared_prefix,
-                served=job.served,
-            )
+        judge = _judge(job, held)
+        with _last_save_named(job):
             return _train(job, initial, policy, engine, judge)
-        except (ServersGone, ServerGone) as error:
-            saved = max(checkpoint.steps(job.run.checkpoints), default=0)
-            raise type(error)(
-                f"{error}; the same command goes on after step {saved} of RAPO, the last saved"
-            ) from error
+
+
+def _keep_custom_reward(job: Job) -> None:
+    """Keep the code of reward.custom as it is at the start of the run."""
+    custom = job.settings.reward.custom
+    if custom is not None and job.rank == 0:
+        write_text_atomically(job.run.custom_reward_file, reward_file(custom).read_text(encoding="utf-8"))
+
+
+def _policy(job: Job, backbone: Backbone, held: contextlib.ExitStack) -> Policy:
+    """Return the policy of `backbone`: with an adapter of its own, or beside a frozen copy as reference, if needed."""
+    settings, lora = job.settings, job.settings.model.lora
+    reference = None
+    if lora.rank > 0:
+        quantized = settings.model.quantize == "nf4"
+        backbone = backbones.add_adapter(backbone, lora, seed=settings.seed, quantized=quantized)
+    else:
+        if settings.trainer.needs_reference or settings.reward.needs_reference:
+            copied = copy.deepcopy(backbone)
+            reference = build_reference(
+                settings.model.reference, copied, device=job.device, rank=job.rank, size=job.size
+            )
+            held.callback(reference.close)
+        backbones.freeze(backbone.model, vision=settings.model.freeze_vision)
+    return Policy(
+        backbone,
+        reference,
+        PAIR_PROMPT if settings.reward.pair.weight > 0 else job.question,
+        answer_from=settings.model.answer_from,
+        shared_prefix=settings.model.shared_prefix,
+        served=job.served,
+    )
+
+
+def _engine(job: Job, backbone: Backbone) -> Engine:
+    trainer = job.settings.trainer
+    return build_engine(
+        job.settings.engine,
+        backbone.model,
+        weight_decay=trainer.weight_decay,
+        max_grad_norm=trainer.max_grad_norm,
+        betas=(trainer.betas[0], trainer.betas[1]),
+        eps=trainer.eps,
+        device=job.device,
+    )
+
+
+def _judge(job: Job, held: contextlib.ExitStack) -> RewardJudge | None:
+    """Return the judge of reward.judge, which rank 0 alone asks; None without one."""
+    settings = job.settings
+    if settings.reward.judge.weight == 0 or job.rank != 0:
+        return None
+    max_pixels = settings.data.max_pixels or PAPER_PIXELS
+    judge = RewardJudge(settings.reward.judge, job.run.judge_rewards_file, max_pixels=max_pixels, question=job.question)
+    return held.enter_context(judge)
+
+
+@contextlib.contextmanager
+def _last_save_named(job: Job) -> Iterator[None]:
+    """Add to the message of an error by which servers are gone from where the same command goes on.
+
+    It is raised as one of the two classes themselves, because a subclass may be made of other arguments than a message.
+    """
+    try:
+        yield
+    except (ServersGone, ServerGone) as error:
+        saved = max(checkpoint.steps(job.run.checkpoints), default=0)
+        kind = ServersGone if isinstance(error, ServersGone) else ServerGone
+        raise kind(f"{error}; the same command goes on after step {saved} of RAPO, the last saved") from error
 
 
 def _train(job: Job, initial: str, policy: Policy, engine: Engine, judge: RewardJudge | None) -> str:
@@ -197,7 +215,5 @@ def keep_final(job: Job, models: dict[str, str]) -> None:
     if not final.exists():
         source = models.get("cold_start", models["base"])
         if Path(source).is_dir():
-            draft = draft_of(final)
-            shutil.rmtree(draft, ignore_errors=True)
-            copy_folder(Path(source), draft)
-            draft.rename(final)
+            with replacing_folder(final) as draft:
+                copy_folder(Path(source), draft)

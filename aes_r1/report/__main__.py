@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
 from aes_r1.runs.folder import RunFolder

@@ -13,7 +13,7 @@ import sys
 import threading
 from importlib.util import find_spec
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.runs.stopping import stop_requests
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError, address_rule, require

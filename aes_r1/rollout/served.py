@@ -35,7 +35,7 @@ from aes_r1.model.shown_picture import shown_picture
 from aes_r1.rollout.failures import Unusable
 from aes_r1.rollout.sampler import Rollout, Sampler
 from aes_r1.rollout.vllm_client import Servers, Weights
-from aes_r1.runs.files import draft_of, read_json, write_json
+from aes_r1.runs.files import read_json, replacing_folder, write_json
 from aes_r1.settings import InputError, RolloutSettings, place
 
 AT_ONCE = 64  # concurrent requests of one process, each for all completions of a picture
@@ -120,8 +120,9 @@ class ServedPolicy:
                 held = Weights(version, _saved(backbone, self.folder / version))
                 self._base_of = backbone
             name = f"adapter-{version}"
-            backbone.model.save_pretrained(draft := draft_of(self.folder / name))
-            weights = Weights(held.version, held.folder, name, draft.rename(self.folder / name))
+            with replacing_folder(self.folder / name) as draft:
+                backbone.model.save_pretrained(draft)
+            weights = Weights(held.version, held.folder, name, self.folder / name)
         kept = {weights.folder, weights.adapter_folder}
         for old in self.folder.iterdir():
             if old.is_dir() and old not in kept:
@@ -332,20 +333,20 @@ def _rollout(backbone: Backbone, choices: list[dict[str, Any]], device: torch.de
 @torch.no_grad()
 def _saved(backbone: Backbone, folder: Path) -> Path:
     """Write the model's own weights, without an adapter and under their plain names, into `folder`; return it."""
-    draft = draft_of(folder)
-    draft.mkdir(parents=True)
     own = {
         name.replace(".base_layer.", "."): weight.detach().cpu().contiguous()
         for name, weight in backbone.core.named_parameters()
         if ".lora_" not in name
     }
-    try:
-        save_file(own, draft / "model.safetensors")
-    except SafetensorError as error:  # its form of a full disk, among others
-        raise InputError(
-            f"rollout.weights: {draft} cannot be written ({error}); make room there, or give another folder"
-        ) from error
-    return draft.rename(folder)
+    with replacing_folder(folder) as draft:
+        draft.mkdir(parents=True)
+        try:
+            save_file(own, draft / "model.safetensors")
+        except SafetensorError as error:  # its form of a full disk, among others
+            raise InputError(
+                f"rollout.weights: {draft} cannot be written ({error}); make room there, or give another folder"
+            ) from error
+    return folder
 
 
 def _weights_folder(folder: str | None) -> Path:

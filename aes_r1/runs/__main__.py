@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.report.studies import run_names
 from aes_r1.runs.claim import is_false_start, is_held, run_lock, withdraw
 from aes_r1.runs.folder import RunFolder

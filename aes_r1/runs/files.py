@@ -1,8 +1,8 @@
-"""Read and write JSON and JSON-lines files atomically, and compute checksums.
+"""Read and write JSON and JSON-lines files atomically, put files and folders into their place, compute checksums.
 
-A file is written under another name in the same folder and then renamed, so that a reader finds the old file or the new
-one and never a part. Each writer has a name of its own, so that of two at once the later one's file stays. Rows are
-appended in place; a last line that a kill cut short is left out when they are read.
+A file or folder is written under another name beside its place and then renamed, so that a reader finds the old one or
+the new one and never a part. Each writer of a file has a name of its own, so that of two at once the later one's file
+stays. Rows are appended in place; a last line that a kill cut short is left out when they are read.
 """
 
 from __future__ import annotations
@@ -129,6 +129,13 @@ def _locked_draft(path: Path) -> tuple[Path, BinaryIO]:
         file.close()  # before it was locked, another writer took it for one that a killed writer has left
 
 
+def write_addressed(path: Path, content: bytes) -> None:
+    """Write the file `path`, whose name its content decides: of two writers at once either one's file may stay."""
+    draft = own_draft_of(path)
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append `rows` to the JSON-lines file `path` in one write; a number that is not finite becomes null."""
     with path.open("ab") as file:
@@ -170,7 +177,7 @@ def rows_at(path: Path, *, start: int = 0, skip_broken: bool = False) -> Iterato
             if not line.endswith(b"\n"):
                 return
             try:
-                row = _row(path, line, number)
+                row = row_in(path, line, number)
             except InputError:
                 if not skip_broken:
                     raise
@@ -188,7 +195,7 @@ def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON-lines file from the last to the first; a row is parsed when it is asked for."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number in range(len(lines), 0, -1):
-        yield _row(path, lines[number - 1], number)
+        yield row_in(path, lines[number - 1], number)
 
 
 def copy_folder(source: Path, target: Path) -> None:
@@ -213,7 +220,63 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def _row(path: Path, line: bytes, number: int) -> dict[str, Any]:
+def put_in_place(path: Path) -> Path:
+    """Rename the draft of `path` to `path`, where a file or an empty folder may stand; return `path`."""
+    return draft_of(path).replace(path)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield the name of a folder to make, which replaces the empty or missing folder `path`; an error deletes it."""
+    draft = draft_of(path)
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        yield draft
+        if path.exists():
+            path.rmdir()
+        put_in_place(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # it is there only where an error ended the block
+
+
+def replace_folder(path: Path) -> None:
+    """Rename the draft of the folder `path` to `path`, and delete the folder that stood there.
+
+    A kill between the renames leaves no folder `path`; `restore_folder` then brings the old one back.
+    """
+    before = _before(path)
+    shutil.rmtree(before, ignore_errors=True)
+    if path.exists():
+        path.rename(before)
+    put_in_place(path)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Bring back the folder `path` that a kill took away within `replace_folder`."""
+    if _before(path).exists() and not path.exists():
+        _before(path).rename(path)
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f".{path.name}.before")
+
+
+def move_folder(path: Path, target: Path) -> None:
+    """Rename the folder `path` to `target`, in place of a folder that stands there."""
+    shutil.rmtree(target, ignore_errors=True)
+    path.rename(target)
+
+
+def remove_folder(path: Path) -> None:
+    """Rename the folder `path` before its content is deleted, so that nobody ever sees a part of it."""
+    renamed = path.with_name(f".{path.name}.removed")
+    move_folder(path, renamed)
+    shutil.rmtree(renamed)
+
+
+def row_in(path: Path, line: bytes, number: int) -> dict[str, Any]:
+    """Return the row in line `number` of the JSON-lines file `path`. InputError names both when it is no JSON."""
     try:
         return Stored(_object(json.loads(line.decode("utf-8"))), (path, number))
     except ValueError as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from aes_r1.runs.files import draft_of, put_in_place
 from aes_r1.settings import InputError
 
 LOOK_S = 1.0  # interval at which a wait for another process's lock calls `waiting`
@@ -43,7 +43,8 @@ def missing(
     `waiting` is that of `made_once`. Raises InputError when the store cannot be written; an exception that is raised
     while the folder is filled passes unchanged.
     """
-    final, draft = store / kind / digest, store / kind / f".{digest}.partial"
+    final = store / kind / digest
+    draft = draft_of(final)
     if final.exists():
         yield None
         return
@@ -60,7 +61,7 @@ def missing(
             draft.mkdir(exist_ok=True)
         yield draft
         with _writing(store):
-            os.replace(draft, final)
+            put_in_place(final)
     finally:
         lock.release()
 

@@ -11,7 +11,6 @@ OUT/scorer.json       family and size of pictures, what it was fitted on, and wh
 from __future__ import annotations
 
 import operator
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +34,7 @@ from aes_r1.model import tower as towers
 from aes_r1.model.digest import content_of, digest_of
 from aes_r1.model.tower import Tower
 from aes_r1.runs.cells import format_cell
-from aes_r1.runs.files import draft_of, read_json, write_json
+from aes_r1.runs.files import read_json, replacing_folder, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import InputError, place
@@ -174,15 +173,11 @@ def make_scorer(
         "copies_left_out": copies,
         "srcc": measured,
     }
-    draft = draft_of(out)
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    towers.save(backbone, draft / TOWER)
-    save_file({"weights": weights, "constant": np.array([constant])}, draft / LAYER)
-    write_json(draft / FILE, made)
-    if out.exists():
-        out.rmdir()
-    draft.replace(out)
+    with replacing_folder(out) as draft:
+        draft.mkdir(parents=True)
+        towers.save(backbone, draft / TOWER)
+        save_file({"weights": weights, "constant": np.array([constant])}, draft / LAYER)
+        write_json(draft / FILE, made)
     return made
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -24,7 +23,17 @@ import torch
 from safetensors import SafetensorError
 
 from aes_r1.model.backbone import Backbone
-from aes_r1.runs.files import draft_of, sha256_of, write_json
+from aes_r1.runs.files import (
+    draft_of,
+    move_folder,
+    put_in_place,
+    read_json,
+    remove_folder,
+    replace_folder,
+    restore_folder,
+    sha256_of,
+    write_json,
+)
 from aes_r1.runs.folder import MODEL, best_beside, checkpoints_in, validation_file
 from aes_r1.settings import InputError
 from aes_r1.trainer.engine import Engine
@@ -82,10 +91,10 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
             content = {"step": step, "processes": engine.size, **progress, "files": files}
             (draft / "progress.json").write_text(json.dumps(content))
             if final.exists():
-                _remove(final)
-            os.replace(draft, final)
+                remove_folder(final)
+            put_in_place(final)
             for old in steps(root)[:-keep]:
-                _remove(root / f"step_{old}")
+                remove_folder(root / f"step_{old}")
         engine.barrier()
     return final
 
@@ -105,17 +114,7 @@ def save_best(root: Path, step: int, score: float, engine: Engine, backbone: Bac
         _save_model(draft / MODEL, engine, backbone)
         if engine.rank == 0:
             write_json(validation_file(draft), {"step": step, "srcc": score})
-            before = _before(best)
-            shutil.rmtree(before, ignore_errors=True)
-            if best.exists():
-                best.rename(before)
-            os.replace(draft, best)
-            shutil.rmtree(before, ignore_errors=True)
-
-
-def _before(best: Path) -> Path:
-    """Return the folder of the former best model while a new one replaces it."""
-    return best.with_name(f".{best.name}.before")
+            replace_folder(best)
 
 
 def _save_model(folder: Path, engine: Engine, backbone: Backbone) -> None:
@@ -130,7 +129,7 @@ def keep_models_alone(root: Path, *, final: int) -> None:
         shutil.rmtree(useless)
     for step, folder in checkpoints_in(root).items():
         if step == final:
-            _remove(folder)  # the run's final model holds the same weights
+            remove_folder(folder)  # the run's final model holds the same weights
         elif (folder / MODEL).is_dir():
             (folder / "progress.json").unlink(missing_ok=True)  # first, so that no run resumes from a part of it
             for path in folder.iterdir():
@@ -180,9 +179,8 @@ def load_latest(root: Path, engine: Engine) -> dict | None:
     files differ from their checksums is reported in the log, renamed to damaged_step_N and skipped. Returns the
     progress of the checkpoint, None without one.
     """
-    best = best_beside(root)
-    if engine.rank == 0 and _before(best).exists() and not best.exists():
-        _before(best).rename(best)  # a kill interrupted the replacement
+    if engine.rank == 0:
+        restore_folder(best_beside(root))
     engine.barrier()  # no process lists the folder while rank 0 still renames in it
     for step in reversed(steps(root)):
         folder = root / f"step_{step}"
@@ -191,9 +189,7 @@ def load_latest(root: Path, engine: Engine) -> dict | None:
             break
         if engine.rank == 0:
             log.warning("checkpoint %s is damaged (%s): going on from the one before", folder, damage)
-            aside = root / f"damaged_step_{step}"
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+            move_folder(folder, root / f"damaged_step_{step}")
         engine.barrier()
     else:
         return None
@@ -220,8 +216,8 @@ def _damage(folder: Path, engine: Engine) -> list[str]:
 
 def _read_progress(folder: Path) -> dict | None:
     try:
-        return json.loads((folder / "progress.json").read_text())
-    except (OSError, ValueError):
+        return read_json(folder / "progress.json")
+    except InputError:
         return None
 
 
@@ -229,11 +225,3 @@ def _own_files(folder: Path, engine: Engine) -> list[str]:
     """Return this process's share of the files to hash."""
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return files[engine.rank :: engine.size]
-
-
-def _remove(folder: Path) -> None:
-    """Rename a checkpoint before deleting it, so that no partial checkpoint is ever seen."""
-    renamed = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(renamed, ignore_errors=True)
-    folder.rename(renamed)
-    shutil.rmtree(renamed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,27 @@ RATIOS = ("token", "sequence")
 # stays finite: exp(20) = 4.9e8. verl also clamps k3 itself to 10. That would remove the penalty's gradient from every
 # token with a difference over 2.6, which a drifting policy does reach, so it is not done here.
 LARGEST_DIFFERENCE = 20.0
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """The form of the objective of a token, with ratio r = pi / pi_old [B, T] and advantage A [B] or [B, T].
+
+    kind: clip (clipped_objective: PPO, and the paper's), cispo (cispo_objective: MiniMax-M1) or sapo (sapo_objective:
+    Gao et al., 2025). ratio: r of each token, or of its whole sequence (probability_ratio: GSPO). ratio_cap: the bound
+    of r where A is negative, of clip alone (INTELLECT-2). sapo_temperatures: tau for positive A, and for all others.
+    entropy_coef: the factor of the entropy [B, T] that is added to the objective. On policy, where r is 1, all kinds
+    and ratios have the same gradient. The default is the paper's.
+    """
+
+    kind: str = "clip"
+    ratio: str = "token"
+    ratio_cap: float | None = None
+    sapo_temperatures: tuple[float, float] = (1.0, 1.05)
+    entropy_coef: float = 0.0
+
+
+PAPERS_SURROGATE = Surrogate()
 
 
 def group_advantage(rewards: Tensor, *, scale: bool = True, eps: float = 1e-4) -> Tensor:
@@ -158,18 +180,18 @@ def sapo_objective(ratio: Tensor, advantages: Tensor, *, temperatures: tuple[flo
 
 
 def clipped_tokens(
-    ratio: Tensor, advantages: Tensor, surrogate: str, clip_low: float, clip_high: float, ratio_cap: float | None
+    ratio: Tensor, advantages: Tensor, surrogate: Surrogate, *, clip_low: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
     """Return [B, T] bool twice: the tokens whose ratio is bounded from below, and from above, by their objective.
 
     A bounded token of `clip` has no gradient, one of `cispo` has one with a bounded weight; `sapo` has no bound.
     """
     none = torch.zeros_like(ratio, dtype=torch.bool)
-    if surrogate == "sapo":
+    if surrogate.kind == "sapo":
         return none, none
-    if surrogate == "cispo":
+    if surrogate.kind == "cispo":
         return none, ratio > 1 + clip_high
-    capped = none if ratio_cap is None else (ratio > ratio_cap) & (advantages < 0)
+    capped = none if surrogate.ratio_cap is None else (ratio > surrogate.ratio_cap) & (advantages < 0)
     return (ratio < 1 - clip_low) & (advantages < 0), (ratio > 1 + clip_high) & (advantages > 0) | capped
 
 
@@ -185,12 +207,8 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     kl_coef: float | Tensor,
     aggregation: str,
     normalizer: float | Tensor,
-    surrogate: str = "clip",
-    ratio_level: str = "token",
-    ratio_cap: float | None = None,
-    sapo_temperatures: tuple[float, float] = (1.0, 1.05),
+    surrogate: Surrogate = PAPERS_SURROGATE,
     entropy: Tensor | None = None,
-    entropy_coef: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the surrogate with a k3 penalty to the reference (paper, eq. 10) and an entropy bonus.
 
@@ -201,40 +219,38 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     Differences of log-probabilities are clamped to LARGEST_DIFFERENCE in the ratio and in k3, and have no gradient
     beyond.
 
-    surrogate: clip (clipped_objective, the paper's), cispo or sapo (the functions of those names); ratio_level: token
-    or sequence (probability_ratio). entropy [B, T] (with gradient) is needed where entropy_coef is above 0, and
-    entropy_coef times it is added to every token's objective. On policy, where logps equal old_logps, all surrogates
-    and ratios have the same gradient.
+    entropy [B, T] (with gradient) is needed where surrogate.entropy_coef is above 0.
     Returns (loss, metrics): metrics are detached means over this call's tokens (ratio_max: the maximum), with their
     number under "tokens".
     """
     if advantages.dim() == 1:
         advantages = advantages[:, None]
     kept, outside = mask.to(logps.dtype), ~mask.bool()
-    ratio = probability_ratio(logps, old_logps, mask, ratio_level)
-    if surrogate == "clip":
-        objective = clipped_objective(ratio, advantages, clip_low=clip_low, clip_high=clip_high, ratio_cap=ratio_cap)
-    elif surrogate == "cispo":
+    ratio = probability_ratio(logps, old_logps, mask, surrogate.ratio)
+    if surrogate.kind == "clip":
+        cap = surrogate.ratio_cap
+        objective = clipped_objective(ratio, advantages, clip_low=clip_low, clip_high=clip_high, ratio_cap=cap)
+    elif surrogate.kind == "cispo":
         objective = cispo_objective(ratio, logps.masked_fill(outside, 0.0), advantages, clip_high=clip_high)
-    elif surrogate == "sapo":
-        objective = sapo_objective(ratio, advantages, temperatures=sapo_temperatures)
+    elif surrogate.kind == "sapo":
+        objective = sapo_objective(ratio, advantages, temperatures=surrogate.sapo_temperatures)
     else:
-        raise ValueError(f"surrogate={surrogate}: must be one of {', '.join(SURROGATES)}")
+        raise ValueError(f"surrogate={surrogate.kind}: must be one of {', '.join(SURROGATES)}")
     if ref_logps is not None:
         difference = (ref_logps - logps).masked_fill(outside, 0.0)
         kl_k3 = k3(difference)
         objective = objective - kl_coef * kl_k3
     elif isinstance(kl_coef, Tensor) or kl_coef > 0:
         raise ValueError(f"kl_coef={kl_coef} needs ref_logps")
-    if entropy_coef > 0:
+    if surrogate.entropy_coef > 0:
         if entropy is None:
-            raise ValueError(f"entropy_coef={entropy_coef} needs entropy")
-        objective = objective + entropy_coef * entropy.masked_fill(outside, 0.0)
+            raise ValueError(f"entropy_coef={surrogate.entropy_coef} needs entropy")
+        objective = objective + surrogate.entropy_coef * entropy.masked_fill(outside, 0.0)
     per_token = -objective.masked_fill(outside, 0.0)  # multiplying by 0 would keep NaN
     loss = aggregate(per_token, mask, aggregation) / normalizer
 
     with torch.no_grad():
-        low, high = clipped_tokens(ratio, advantages, surrogate, clip_low, clip_high, ratio_cap)
+        low, high = clipped_tokens(ratio, advantages, surrogate, clip_low=clip_low, clip_high=clip_high)
         tokens = kept.sum()
         mean = tokens.clamp(min=1).reciprocal()
         metrics = {

@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from torch import Tensor
+
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.rollout.served import largest_gap, require_match
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.completions import PendingCompletions, Rollouts, completion_rows
-from aes_r1.trainer.context import PhaseTimer, TrainingContext
+from aes_r1.trainer.ahead import DrawnAhead
+from aes_r1.trainer.completions import Completions, Rollouts, completion_rows
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.credit import critique_mask
 from aes_r1.trainer.critique_rewards import StepCritiques, critique_rewards
 from aes_r1.trainer.engine import Engine
@@ -32,7 +35,7 @@ from aes_r1.trainer.step_credit import assign_credit
 from aes_r1.trainer.step_end import save_and_leave
 from aes_r1.trainer.step_images import UpcomingImages, rapo_steps
 from aes_r1.trainer.step_metrics import mean_validation_srcc, step_values
-from aes_r1.trainer.step_rewards import reward_function, subtract_kl
+from aes_r1.trainer.step_rewards import StepRewards, reward_function, subtract_kl
 from aes_r1.trainer.trace import StepTrace
 from aes_r1.trainer.update import update_policy
 from aes_r1.trainer.utilisation import Utilisation
@@ -69,49 +72,27 @@ def train_rapo(
     # -- data ----------------------------------------------------------------------------------------------------------
     steps = range(progress["step"], total)
     upcoming = UpcomingImages(images, steps, policy, trainer, engine, seed=context.seed)
+    drawn = DrawnAhead(upcoming, rollouts, served, total=total, save_every=trainer.save_every)
 
-    def begin_rollout(step: int, timer: PhaseTimer) -> PendingCompletions:
-        with timer("wait"):
-            of_step, encoded = upcoming.take(step)
-        return rollouts.begin(of_step, encoded, timer)
-
-    ahead: PendingCompletions | None = None
     for step in steps:
         trace.begin(step + 1)
         timer = context.timer(engine.device)
 
         # -- rollout ---------------------------------------------------------------------------------------------------
-        pending, on_policy = ahead or begin_rollout(step, timer), ahead is None
+        pending, on_policy = drawn.take(step, timer)
         with timer("rollout"):
             completions = pending.finish()
-        # The step after a scheduled checkpoint is drawn with its weights, so that a run resumed there draws the same.
-        begins_ahead = served is not None and served.settings.ahead == 1 and (step + 1) % trainer.save_every != 0
-        ahead = begin_rollout(step + 1, timer) if begins_ahead and step + 1 < total else None
+        drawn.begin_after(step, timer)
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
         reward_fn = partial(reward_step, progress=step / total, timer=timer)
         completions, rewards = refill(step, completions, reward_fn(completions), reward_fn, timer)
-        rollout = completions.rollout
-        in_critique = critique_mask(
-            [backbone.pieces(tokens) for tokens in completions.tokens],
-            completions.scores,
-            length=rollout.mask.shape[1],
-            device=engine.device,
-            order=policy.order,
-        )
+        in_critique = _critique_tokens(completions, policy, engine)
         if trainer.credit == "parts":
             with timer("critique"):
-                of_critiques = critique_rewards(
-                    StepCritiques.of(completions, in_critique),
-                    reward=reward,
-                    mos=rewards.mos,
-                    pool=rewards.pool,
-                    question=policy.question,
-                    engine=engine,
-                    frozen=partial(policy.whole_frozen, engine),
-                    micro_batch_size=trainer.micro_batch_size,
+                rewards = _with_critique_rewards(
+                    rewards, completions, in_critique, policy, engine, trainer=trainer, reward=reward
                 )
-            rewards = replace(rewards, parts=rewards.parts | of_critiques)
 
         # -- reference -------------------------------------------------------------------------------------------------
         with timer("reference"):
@@ -120,8 +101,8 @@ def train_rapo(
             old_logps = passes.old_logps()
 
         # -- credit ----------------------------------------------------------------------------------------------------
-        rewards = subtract_kl(rewards, rollout, reference_logps, coef=trainer.kl_reward_coef, engine=engine)
-        credit = assign_credit(rewards, rollout, in_critique, trainer=trainer, reward=reward)
+        rewards = subtract_kl(rewards, completions.rollout, reference_logps, coef=trainer.kl_reward_coef, engine=engine)
+        credit = assign_credit(rewards, completions.rollout, in_critique, trainer=trainer, reward=reward)
 
         # -- loss and step ---------------------------------------------------------------------------------------------
         lr = learning_rate(step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps)
@@ -151,8 +132,7 @@ def train_rapo(
         validation_srcc: float | None = None
         if step + 1 == total or (step + 1) % trainer.eval_every == 0:
             with timer("evaluate"):
-                if ahead is not None:
-                    ahead.settle()
+                drawn.settle()
                 backbone.model.eval()
                 with engine.gathered_parameters():
                     validation = context.evaluate(step + 1)
@@ -176,3 +156,38 @@ def train_rapo(
             backbone=backbone,
         )
     skips.end_if_too_many(total, context.folder)
+
+
+def _critique_tokens(completions: Completions, policy: Policy, engine: Engine) -> Tensor:
+    """Return [R, T] bool: the tokens of `completions` that are their critiques'."""
+    return critique_mask(
+        [policy.backbone.pieces(tokens) for tokens in completions.tokens],
+        completions.scores,
+        length=completions.rollout.mask.shape[1],
+        device=engine.device,
+        order=policy.order,
+    )
+
+
+def _with_critique_rewards(
+    rewards: StepRewards,
+    completions: Completions,
+    in_critique: Tensor,
+    policy: Policy,
+    engine: Engine,
+    *,
+    trainer: TrainerSettings,
+    reward: RewardSettings,
+) -> StepRewards:
+    """Return `rewards` with those that critiques earn as critiques, for trainer.credit=parts. Collective."""
+    of_critiques = critique_rewards(
+        StepCritiques.of(completions, in_critique),
+        reward=reward,
+        mos=rewards.mos,
+        pool=rewards.pool,
+        question=policy.question,
+        engine=engine,
+        frozen=partial(policy.whole_frozen, engine),
+        micro_batch_size=trainer.micro_batch_size,
+    )
+    return replace(rewards, parts=rewards.parts | of_critiques)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aes_r1.model.transfer import to_device
 from aes_r1.trainer.engine import Engine
-from aes_r1.trainer.objective import importance_weights, loss_divisor, policy_loss
+from aes_r1.trainer.objective import Surrogate, importance_weights, loss_divisor, policy_loss
 from aes_r1.trainer.passes import Passes
 from aes_r1.trainer.skipped import SkippedSteps
 from aes_r1.trainer.step_credit import StepCredit
@@ -70,14 +70,16 @@ def update_policy(
     policy, trainer, rollout = passes.policy, passes.trainer, passes.completions.rollout
     loss_of = partial(
         policy_loss,
-        surrogate=trainer.surrogate,
-        ratio_level=trainer.ratio,
         clip_low=trainer.clip_low,
         clip_high=trainer.clip_high,
-        ratio_cap=trainer.ratio_cap,
-        sapo_temperatures=(trainer.sapo_temperatures[0], trainer.sapo_temperatures[1]),
-        entropy_coef=trainer.entropy_coef,
         aggregation=trainer.aggregation,
+        surrogate=Surrogate(
+            kind=trainer.surrogate,
+            ratio=trainer.ratio,
+            ratio_cap=trainer.ratio_cap,
+            sapo_temperatures=(trainer.sapo_temperatures[0], trainer.sapo_temperatures[1]),
+            entropy_coef=trainer.entropy_coef,
+        ),
     )
     done = Update()
     policy.backbone.model.train()

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.token_entropy import measure_entropy

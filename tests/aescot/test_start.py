@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from aes_r1.aescot.start import check_roles, claim_output_folder, deciding_settings, prompts_of
+from aes_r1.aescot.start import Recipe, check_roles, claim_output_folder, deciding_settings, prompts_of
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
@@ -53,11 +53,7 @@ def take(out, *, samples=(PHOTOGRAPH,), expert=MODEL, judge=None, seed=0, max_pi
         return claim_output_folder(
             out,
             samples,
-            ExpertSettings(**expert),
-            JudgeSettings(**(judge or {"name": "none"})),
-            seed=seed,
-            quotas={},
-            max_pixels=max_pixels,
+            Recipe(ExpertSettings(**expert), JudgeSettings(**(judge or {"name": "none"})), seed, {}, max_pixels),
             stack=stack,
             readable=readable,
         )
@@ -156,12 +152,12 @@ def test_another_prompt_is_refused(tmp_path, monkeypatch):
 
 def test_a_folder_in_use_and_a_damaged_one_are_named(tmp_path):
     with ExitStack() as stack:
-        settings = ExpertSettings(**MODEL), JudgeSettings(name="none")
-        claim_output_folder(tmp_path, [PHOTOGRAPH], *settings, seed=0, quotas={}, max_pixels=784, stack=stack)
+        recipe = Recipe(ExpertSettings(**MODEL), JudgeSettings(name="none"), 0, {}, 784)
+        claim_output_folder(tmp_path, [PHOTOGRAPH], recipe, stack=stack)
         with pytest.raises(InputError, match="another distillation is writing"):
             take(tmp_path)
     (tmp_path / "distill.json").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match=r"distill\.json: no JSON object .*, or give another out="):
         take(tmp_path)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1.command import _is_done
 from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.inference.asking import FACTS_FILE, Facts
 from aes_r1.model import tiny
 from aes_r1.pipeline.evaluated_content import claim_content
+from aes_r1.points import is_done
 from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import EvaluateSettings, InputError, as_dict, build
@@ -74,13 +74,13 @@ def with_weights(folder: Path) -> None:
         (with_list(SAMPLES[1:]), "now lists other pictures or opinions"),
     ],
 )
-def test_a_start_and_a_point_that_is_done_are_refused_for_other_content(change, says, place):
+def test_a_start_and_a_point_thatis_done_are_refused_for_other_content(change, says, place):
     run, settings = asked_in(place)
     claim_content(run, settings)
-    assert _is_done(run.path, settings)
+    assert is_done(run.path, settings)
     change(place)
     with pytest.raises(InputError, match=says):
-        _is_done(run.path, settings)
+        is_done(run.path, settings)
     with pytest.raises(InputError, match=says):
         claim_content(run, settings)
 
@@ -102,7 +102,7 @@ def test_what_bears_on_no_answer_is_not_compared(change, place):
     claim_content(run, settings)
     change(place)
     claim_content(run, settings)
-    assert _is_done(run.path, settings)
+    assert is_done(run.path, settings)
 
 
 def test_the_bytes_of_pictures_are_compared_where_both_lists_have_their_digests(place):
@@ -113,4 +113,4 @@ def test_the_bytes_of_pictures_are_compared_where_both_lists_have_their_digests(
     claim_content(run, settings)
     with_list([replace(HASHED[0], sha256="f" * 64), *HASHED[1:]])(place)
     with pytest.raises(InputError, match="now lists other pictures or opinions"):
-        _is_done(run.path, settings)
+        is_done(run.path, settings)

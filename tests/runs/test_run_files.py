@@ -20,12 +20,20 @@ from aes_r1.runs.files import (
     draft_of,
     is_draft_of,
     iter_rows,
+    move_folder,
+    put_in_place,
     read_json,
     read_rows,
+    remove_folder,
+    replace_folder,
+    replacing_folder,
+    restore_folder,
+    row_in,
     row_line,
     rows_at,
     rows_backwards,
     sha256_of,
+    write_addressed,
     write_json,
     write_rows,
     write_text_atomically,
@@ -254,3 +262,82 @@ def test_rows_are_found_again_where_they_stand(tmp_path):
     with pytest.raises(InputError, match=r"rows\.jsonl, line 2: no JSON"):
         list(rows_at(path))
     assert list(rows_at(tmp_path / "none.jsonl")) == []
+
+
+def filled(folder: Path, content: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "file").write_text(content)
+    return folder
+
+
+def content(folder: Path) -> dict[str, str]:
+    """What stands in `folder`, with its hidden files."""
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_that_is_made_replaces_an_empty_one_or_leaves_nothing(there, tmp_path):
+    out = tmp_path / "out"
+    filled(draft_of(out), "left by a kill")
+    if there:
+        out.mkdir()
+
+    def fails() -> None:
+        with replacing_folder(out) as draft:
+            filled(draft, "half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] * there
+    with replacing_folder(out) as draft:
+        filled(draft, "whole")
+        assert not content(out)
+    assert content(tmp_path) == {"out/file": "whole"}
+
+
+def test_a_full_folder_is_replaced_and_comes_back_after_a_kill(tmp_path, monkeypatch):
+    best = tmp_path / "best"
+    for text in ("first", "second"):
+        filled(draft_of(best), text)
+        replace_folder(best)
+        assert content(tmp_path) == {"best/file": text}
+
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    filled(draft_of(best), "third")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            replace_folder(best)
+    assert not best.exists()
+    restore_folder(best)
+    assert content(best) == {"file": "second"}
+    restore_folder(best)
+    replace_folder(best)
+    restore_folder(best)
+    assert content(tmp_path) == {"best/file": "third"}
+
+
+def test_a_folder_is_moved_in_place_of_another_and_removed_whole(tmp_path):
+    filled(tmp_path / "aside", "old")
+    move_folder(filled(tmp_path / "step_1", "new"), tmp_path / "aside")
+    assert content(tmp_path) == {"aside/file": "new"}
+    filled(tmp_path / ".aside.removed", "left by a kill")
+    remove_folder(tmp_path / "aside")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_draft_is_put_in_place_of_a_file(tmp_path):
+    path = write_text_atomically(tmp_path / "rows.jsonl", "old")
+    draft_of(path).write_text("new")
+    assert put_in_place(path) == path
+    write_addressed(path, path.read_bytes() * 2)
+    assert content(tmp_path) == {"rows.jsonl": "newnew"}
+
+
+def test_a_line_that_was_read_by_the_caller_is_named_too(tmp_path):
+    assert row_in(tmp_path / "x", b'{"id": "a"}', 3) == {"id": "a"}
+    with pytest.raises(InputError, match="x, line 3: no JSON object"):
+        row_in(tmp_path / "x", b"[1]", 3)

@@ -19,7 +19,7 @@ import torch
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.reward.length import overlong_penalty
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
-from aes_r1.trainer.objective import advantage_by_reward, group_advantage, loss_divisor, policy_loss
+from aes_r1.trainer.objective import Surrogate, advantage_by_reward, group_advantage, loss_divisor, policy_loss
 from aes_r1.trainer.step_rewards import StepRewards, subtract_kl
 
 AGGREGATION = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant"}
@@ -122,14 +122,14 @@ def test_loss_and_gradients_are_trls(backbone, prompts, loss_type):
     assert float(metrics["clip_low_fraction"] + metrics["clip_high_fraction"]) > 0
 
 
-# Settings of this package beside those that ask TRL for the same, for every objective that both have.
+# Aggregation and Surrogate beside the settings that ask TRL for the same, for every objective that both have.
 FORMS = {
-    "clip": ({"aggregation": "sequence_mean"}, {"loss_type": "grpo"}),
-    "two-sided clip": ({"aggregation": "sequence_mean", "ratio_cap": 1.5}, {"loss_type": "grpo", "delta": 1.5}),
-    "cispo": ({"aggregation": "token_mean", "surrogate": "cispo"}, {"loss_type": "cispo"}),
-    "sapo": ({"aggregation": "sequence_mean", "surrogate": "sapo"}, {"loss_type": "sapo"}),
-    "constant": ({"aggregation": "constant"}, {"loss_type": "dr_grpo"}),
-    "entropy bonus": ({"aggregation": "token_mean", "entropy_coef": 0.3}, {"loss_type": "dapo", "entropy_coef": 0.3}),
+    "clip": ("sequence_mean", {}, {"loss_type": "grpo"}),
+    "two-sided clip": ("sequence_mean", {"ratio_cap": 1.5}, {"loss_type": "grpo", "delta": 1.5}),
+    "cispo": ("token_mean", {"kind": "cispo"}, {"loss_type": "cispo"}),
+    "sapo": ("sequence_mean", {"kind": "sapo"}, {"loss_type": "sapo"}),
+    "constant": ("constant", {}, {"loss_type": "dr_grpo"}),
+    "entropy bonus": ("token_mean", {"entropy_coef": 0.3}, {"loss_type": "dapo", "entropy_coef": 0.3}),
 }
 
 
@@ -138,7 +138,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_objective_is_trls(form, ratio_level, kl_coef):
     """Off policy, with ratios on both sides of every bound; a sequence's ratio is the geometric mean in both."""
-    ours, theirs = FORMS[form]
+    aggregation, ours, theirs = FORMS[form]
     for seed in range(10):
         generator = torch.Generator().manual_seed(seed)
         logps, old, reference, entropy = (
@@ -148,10 +148,10 @@ def test_every_objective_is_trls(form, ratio_level, kl_coef):
         advantages = torch.randn(6, generator=generator, dtype=torch.float64)
         given = {"old_logps": old, "ref_logps": reference if kl_coef else None, "advantages": advantages, "mask": mask}
         found, wanted = ([value.clone().requires_grad_() for value in (logps, entropy)] for _ in range(2))
-        options = {"clip_low": 0.2, "clip_high": 0.28, "kl_coef": kl_coef, "ratio_level": ratio_level, **ours}
+        options = {"clip_low": 0.2, "clip_high": 0.28, "kl_coef": kl_coef, "aggregation": aggregation}
         loss, _ = policy_loss(
-            found[0], **given, **options, entropy=found[1],
-            normalizer=loss_divisor(mask, ours["aggregation"], LENGTH),
+            found[0], **given, **options, surrogate=Surrogate(ratio=ratio_level, **ours), entropy=found[1],
+            normalizer=loss_divisor(mask, aggregation, LENGTH),
         )  # fmt: skip
         expected = trls_loss(*wanted, given, ratio_level=ratio_level, kl_coef=kl_coef, **theirs)
         torch.testing.assert_close(loss, expected, atol=1e-12, rtol=1e-12)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aes_r1.trainer.objective import (
+    Surrogate,
     advantage_by_reward,
     cispo_objective,
     clipped_objective,
@@ -88,12 +89,12 @@ def test_loss_against_a_plain_loop():
 
 
 OTHERS = [
-    {},
-    {"ratio_level": "sequence"},
-    {"ratio_cap": 1.4},
-    {"surrogate": "cispo"},
-    {"surrogate": "sapo", "ratio_level": "sequence"},
-    {"entropy_coef": 0.1},
+    Surrogate(),
+    Surrogate(ratio="sequence"),
+    Surrogate(ratio_cap=1.4),
+    Surrogate(kind="cispo"),
+    Surrogate(kind="sapo", ratio="sequence"),
+    Surrogate(entropy_coef=0.1),
 ]
 
 
@@ -108,7 +109,7 @@ def test_any_split_gives_the_same_gradient(aggregation, form):
         loss = torch.zeros(())
         for rows in torch.arange(8).split(sizes):
             part = {name: value[rows] for name, value in (values | {"logps": logps}).items()}
-            piece, _ = policy_loss(**part, **RECIPE, **form, aggregation=aggregation, normalizer=divisor)
+            piece, _ = policy_loss(**part, **RECIPE, surrogate=form, aggregation=aggregation, normalizer=divisor)
             piece.backward(retain_graph=True)
             loss = loss + piece.detach()
         gradients.append(logps.grad)
@@ -209,11 +210,11 @@ def test_errors():
     with pytest.raises(ValueError, match="aggregation=mean"):
         policy_loss(**values, **RECIPE, aggregation="mean", normalizer=1)
     with pytest.raises(ValueError, match="surrogate=ppo: must be one of clip, cispo, sapo"):
-        policy_loss(**values, **RECIPE, surrogate="ppo", aggregation="token_mean", normalizer=1)
+        policy_loss(**values, **RECIPE, surrogate=Surrogate(kind="ppo"), aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match="ratio=word: must be one of token, sequence"):
-        policy_loss(**values, **RECIPE, ratio_level="word", aggregation="token_mean", normalizer=1)
+        policy_loss(**values, **RECIPE, surrogate=Surrogate(ratio="word"), aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match=r"entropy_coef=0\.1 needs entropy"):
-        policy_loss(**values, **RECIPE, entropy_coef=0.1, aggregation="token_mean", normalizer=1)
+        policy_loss(**values, **RECIPE, surrogate=Surrogate(entropy_coef=0.1), aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match="none of rank has a weight"):
         advantage_by_reward({"rank": torch.zeros(2, 2)}, {"error": 1.0})
 
@@ -230,7 +231,10 @@ def test_learning_rate():
 @pytest.mark.parametrize("value", [float("-inf"), float("inf"), float("nan")])
 @pytest.mark.parametrize(
     ("aggregation", "form"),
-    [("sequence_mean", {}), ("token_mean", {}), ("constant", {}), *(("token_mean", form) for form in OTHERS[1:])],
+    [
+        *((name, OTHERS[0]) for name in ("sequence_mean", "token_mean", "constant")),
+        *(("token_mean", form) for form in OTHERS[1:]),
+    ],
 )
 def test_no_gradient_comes_from_outside_the_mask(name, value, aggregation, form):
     """-inf: a token that may not be drawn; NaN: what is computed of it. The rest keeps its gradient to the bit."""
@@ -243,7 +247,7 @@ def test_no_gradient_comes_from_outside_the_mask(name, value, aggregation, form)
     found = []
     for values in (clean, harmed):
         logps = values["logps"].requires_grad_()
-        loss, metrics = policy_loss(**values, **RECIPE, **form, aggregation=aggregation, normalizer=3)
+        loss, metrics = policy_loss(**values, **RECIPE, surrogate=form, aggregation=aggregation, normalizer=3)
         loss.backward()
         found.append((loss.detach(), logps.grad, metrics["clip_low_fraction"], metrics["ratio_max"]))
     for one, other in zip(*found, strict=True):
@@ -346,11 +350,11 @@ def test_sapo_by_hand():
 def test_on_policy_all_surrogates_have_the_same_gradient(form):
     values = batch()
     found = []
-    for how in ({}, form):
+    for how in (Surrogate(), form):
         logps = values["logps"].clone().requires_grad_()
         loss, _ = policy_loss(
             **(values | {"logps": logps, "old_logps": logps.detach()}),
-            **RECIPE, **how, aggregation="sequence_mean", normalizer=6,
+            **RECIPE, surrogate=how, aggregation="sequence_mean", normalizer=6,
         )  # fmt: skip
         loss.backward()
         found.append(logps.grad)
@@ -362,7 +366,7 @@ def test_the_entropy_bonus_is_aggregated_like_the_loss():
     entropy = torch.rand(6, 5, requires_grad=True)
     how = {**RECIPE, "aggregation": "token_mean", "normalizer": int(values["mask"].sum())}
     plain, _ = policy_loss(**values, **how)
-    with_bonus, _ = policy_loss(**values, **how, entropy=entropy, entropy_coef=0.1)
+    with_bonus, _ = policy_loss(**values, **how, entropy=entropy, surrogate=Surrogate(entropy_coef=0.1))
     assert float((plain - with_bonus).detach()) == pytest.approx(
         0.1 * float(entropy.detach()[values["mask"]].mean()), abs=1e-6
     )
@@ -401,8 +405,9 @@ def test_bounded_tokens_of_every_surrogate_by_hand():
     """Ratios .5, 1, 2 and 9 with both signs of the advantage; clips .2 and .28, cap 4."""
     ratio, signs = torch.tensor([[0.5, 1.0, 2.0, 9.0]] * 2), torch.tensor([[1.0], [-1.0]])
 
-    def bounded(surrogate, cap=None):
-        low, high = clipped_tokens(ratio, signs, surrogate, 0.2, 0.28, cap)
+    def bounded(kind, cap=None):
+        surrogate = Surrogate(kind=kind, ratio_cap=cap)
+        low, high = clipped_tokens(ratio, signs, surrogate, clip_low=0.2, clip_high=0.28)
         return low.int().tolist(), high.int().tolist()
 
     assert bounded("clip") == ([[0, 0, 0, 0], [1, 0, 0, 0]], [[0, 0, 1, 1], [0, 0, 0, 0]])

@@ -1,0 +1,46 @@
+"""Draw the completions of the next step while a step is rewarded and learned from, where rollout.ahead asks for it."""
+
+from __future__ import annotations
+
+from aes_r1.rollout.served import ServedPolicy
+from aes_r1.trainer.completions import PendingCompletions, Rollouts
+from aes_r1.trainer.context import PhaseTimer
+from aes_r1.trainer.step_images import UpcomingImages
+
+
+class DrawnAhead:
+    """Begin the rollouts of a run in the order of its steps, one step ahead where servers draw and may do so.
+
+    total: the steps of the run; save_every: steps between its checkpoints.
+    """
+
+    def __init__(
+        self, upcoming: UpcomingImages, rollouts: Rollouts, served: ServedPolicy | None, *, total: int, save_every: int
+    ) -> None:
+        self._upcoming, self._rollouts = upcoming, rollouts
+        self._may_be_ahead = served is not None and served.settings.ahead == 1
+        self._total, self._save_every = total, save_every
+        self._ahead: PendingCompletions | None = None
+
+    def take(self, step: int, timer: PhaseTimer) -> tuple[PendingCompletions, bool]:
+        """Return the completions of `step`, and whether they are drawn with the current weights. Collective."""
+        ahead, self._ahead = self._ahead, None
+        return (self._begin(step, timer), True) if ahead is None else (ahead, False)
+
+    def begin_after(self, step: int, timer: PhaseTimer) -> None:
+        """Begin the step after `step`, whose own completions are finished, if it may be drawn ahead. Collective.
+
+        The step after a scheduled checkpoint is drawn with its weights, so that a run resumed there draws the same.
+        """
+        if self._may_be_ahead and (step + 1) % self._save_every != 0 and step + 1 < self._total:
+            self._ahead = self._begin(step + 1, timer)
+
+    def settle(self) -> None:
+        """Wait until servers have drawn what was begun ahead, so that they can be asked for something else."""
+        if self._ahead is not None:
+            self._ahead.settle()
+
+    def _begin(self, step: int, timer: PhaseTimer) -> PendingCompletions:
+        with timer("wait"):
+            of_step, encoded = self._upcoming.take(step)
+        return self._rollouts.begin(of_step, encoded, timer)

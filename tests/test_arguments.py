@@ -1,0 +1,35 @@
+"""Commands without Hydra: what is typed wrongly is one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from aes_r1.arguments import OneLineParser
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (["--modle", "RUN"], "--modle: no such option; nearest: --model"),
+        (["--modle=RUN"], "--modle: no such option; nearest: --model"),
+        (["model=RUN"], "model=RUN: an option has dashes; give --model RUN"),
+        (["model=my run"], "model=my run: an option has dashes; give --model 'my run'"),
+        (["--colour", "red"], "--colour: no such option"),
+        ([], ""),
+        (["a=b.jpg"], ""),
+        (["--por", "1"], ""),
+        (["--port", "model=1"], ""),
+        (["--reverse", "model=RUN"], "model=RUN: an option has dashes; give --model RUN"),
+    ],
+)
+def test_a_missing_argument_that_was_misspelled_is_shown_as_typed(typed, says, capsys):
+    parser = OneLineParser(prog="aes-r1 score")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--port")
+    parser.add_argument("--reverse", action="store_true")
+    parser.add_argument("pictures", nargs="*")
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(typed)
+    said = f"; {says}" if says else ""
+    expected = f"aes_r1: the following arguments are required: --model{said}; aes-r1 score --help lists the arguments\n"
+    assert (ended.value.code, capsys.readouterr().err) == (2, expected)
