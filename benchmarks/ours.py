@@ -10,6 +10,7 @@ import importlib.util
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,17 @@ def force_lengths(turn: Turn) -> None:
         turn.mask = rollout.mask
         return rollout
 
+    # The loop takes no other sampler but that of Policy.served, which pushes weights and draws in a thread.
+    # Both would be measured, so the function is exchanged, in a process that does nothing else.
     completions.sample_completions = forced  # type: ignore[assignment]
 
 
 class StampedTimer(PhaseTimer):
-    """Time phases as the loop's own timer does, and tell the turn where the rollout and the update begin and end."""
+    """Time phases as the loop's own timer does, and tell `turn` where the rollout and the update begin and end."""
 
-    turn: Turn
+    def __init__(self, device: torch.device, turn: Turn) -> None:
+        super().__init__(device)
+        self.turn = turn
 
     def begin(self, phase: str) -> None:
         if phase == "update":
@@ -114,7 +119,6 @@ def main() -> None:
             parameter.requires_grad_(workload.trains_tower)
     turn = Turn(workload)
     force_lengths(turn)
-    StampedTimer.turn = turn
     engine = SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
     paths = workload.pictures(work / "pictures", workload.N * 4)
     samples = [Sample(file.stem, str(file), i / len(paths), "made", "train") for i, file in enumerate(paths)]
@@ -157,7 +161,7 @@ def main() -> None:
                 folder=Path(folder),
                 log=lambda step, values: turn.wait(),
                 stop=StopRequest(),
-                timer=StampedTimer,
+                timer=partial(StampedTimer, turn=turn),
             ),
         )
 

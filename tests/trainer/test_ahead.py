@@ -17,11 +17,11 @@ EVERY = set(range(5))
 @pytest.mark.parametrize(
     ("ahead", "save_every", "alone"),
     [
-        (None, 100, {0, 1, 2, 3, 4}),
-        (0, 100, {0, 1, 2, 3, 4}),
+        (None, 100, EVERY),
+        (0, 100, EVERY),
         (1, 100, {0}),
         (1, 2, {0, 2, 4}),
-        (1, 1, {0, 1, 2, 3, 4}),
+        (1, 1, EVERY),
     ],
 )
 def test_a_step_after_a_checkpoint_and_the_first_are_drawn_with_the_current_weights(ahead, save_every, alone):
