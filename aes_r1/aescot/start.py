@@ -107,8 +107,7 @@ def claim_output_folder(
                         write_json(path, {**named, "left_out": left_out})
                         return shorter
                 way_out = (
-                    "give the pictures that it was begun with, of which an older version left out those that it could "
-                    "not read, or "
+                    "give the original list of pictures (an older version left out those that it could not read), or "
                     if "pictures" in differing
                     else ""
                 )

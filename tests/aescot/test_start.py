@@ -92,7 +92,7 @@ def test_a_folder_is_named_by_the_list_and_not_by_what_can_be_read_of_it(tmp_pat
     both = (PHOTOGRAPH, other)
     assert take(tmp_path, samples=both, readable=[PHOTOGRAPH]) == both
     assert take(tmp_path, samples=both, readable=both) == both
-    with pytest.raises(InputError, match=r"other pictures; give the pictures that it was begun with, .*another out="):
+    with pytest.raises(InputError, match=r"other pictures; give the original list of pictures \(.*another out="):
         take(tmp_path, samples=[other], readable=[other])
     # A folder that an older version named by what could be read then.
     take(tmp_path / "old", samples=[PHOTOGRAPH])
@@ -128,7 +128,7 @@ def test_a_folder_named_by_what_could_be_read_goes_on_when_a_picture_was_mended(
     decide(tmp_path, *FOUR)  # the mended picture too: the folder keeps its name
     for readable in (FOUR, FOUR[1:], FOUR[:1]):
         assert take(tmp_path, samples=FOUR, readable=readable) == short
-    with pytest.raises(InputError, match="other pictures; give the pictures"):
+    with pytest.raises(InputError, match="other pictures; give the original list of pictures"):
         take(tmp_path, samples=[*FOUR, SCENE], readable=FOUR)
 
 
@@ -143,7 +143,7 @@ def test_a_folder_that_older_versions_named_is_known_again_after_a_start_that_de
 def test_the_way_out_of_other_pictures_fits_pictures_that_are_back_and_those_that_are_gone(tmp_path):
     take(tmp_path, samples=FOUR[1:3])
     for samples in (FOUR, FOUR[1:2]):
-        with pytest.raises(InputError, match="begun with, of which an older version left out those that it could not"):
+        with pytest.raises(InputError, match=r"original list of pictures \(an older version left out those that it could not"):
             take(tmp_path, samples=samples, readable=samples)
 
 
