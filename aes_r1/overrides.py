@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, nearest, text_keys
+from aes_r1 import names_elsewhere
+from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, meant, nearest, text_keys
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
 # Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
@@ -79,6 +80,8 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
             if key in known or key in ADDED:
                 setting = shlex.quote(f"{_beginning(key)}{value}") if equals else f"{_beginning(key)}VALUE"
                 raise InputError(f"{argument}: a setting has no dashes; give {setting}")
+            if here := names_elsewhere.told(key, known):
+                raise InputError(f"{argument}: no such option{here}; a setting has no dashes")
             raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
         option = options[name]
         value = value if equals else next(iter(following), "")
@@ -299,7 +302,7 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
             return f"{name}: the chosen {group} does not use it; choose another with {group}=..; --cfg job prints all"
         if not name:
             return "=..: a value without a key; give KEY=VALUE"
-        return f"{name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}; --cfg job prints all"
+        return f"{name}: no such key{meant(name, [*keys(schema), *groups(conf)])}; --cfg job prints all"
     match = re.search(r"Could not find '([^']+)/([^'/]*)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
     if match:
         group, option = match[1], match[2]

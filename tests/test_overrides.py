@@ -139,6 +139,10 @@ def test_what_hydra_reads_as_it_is_meant_passes(argument):
     [
         ("--multirn", "nearest: --multirun"),
         ("--confg=job", "nearest: --c"),
+        (
+            "--max-completion-length=64",
+            "no such option; its name here: trainer.max_new_tokens; a setting has no dashes",
+        ),
         ("-z", "no such option"),
         ("a b", "not KEY=VALUE"),
         ("--seed=1", "a setting has no dashes; give seed=1"),
@@ -234,7 +238,13 @@ def test_an_axis_belongs_to_no_recipe_of_ours(given):
         ("+experimnt=rapo", "config key experimnt: no such key; nearest: +experiment"),
         ("evaluation.also=[{name: scenes, rot: x}]", "nearest: "),
         ("reward=rapo,rank", "a run for each: add --multirun"),
-        ("trainer.learning_rate=1", "nearest: trainer.lr"),
+        (
+            "trainer.learning_rate=1",
+            "trainer.learning_rate: no such key; its name here: trainer.lr; --cfg job prints all",
+        ),
+        ("loss_type=dapo", "its names here: trainer.aggregation, trainer.surrogate; --cfg job"),
+        ("worker.rollout.n=8", "worker.rollout.n: no such key; its name here: trainer.num_samples; --cfg job"),
+        ("+trainer.beta=0", "config key trainer.beta: no such key; its name here: trainer.kl_coef"),
         ("data.root=x", "the chosen data does not use it; choose another with data="),
         ("data@x=folder", "a group has one place; give data="),
         ("data=", "data=: no such option"),
