@@ -115,7 +115,7 @@ def cheapest(settings: PlanSettings, shape: Shape) -> str:
         }  # fmt: skip
     candidates = []
     for recipe, changes in recipes.items():
-        changed = replace(settings, model=replace(model, **changes))  # type: ignore[arg-type]
+        changed = replace(settings, model=replace(model, **changes))  # type: ignore[arg-type]  # of several kinds
         planned = plan(changed, shape)
         candidates.append((peak(planned.memory) / 1e9, sum(planned.stage_hours.values()), recipe, planned))
     fitting = [one for one in candidates if one[3].largest_micro_batch >= 1]

@@ -69,7 +69,7 @@ def force_lengths(turn: Turn) -> None:
         turn.mask = rollout.mask
         return rollout
 
-    completions.sample_completions = forced  # type: ignore[assignment]
+    completions.sample_completions = forced
 
 
 class StampedTimer(PhaseTimer):
@@ -127,7 +127,7 @@ def main() -> None:
         turn.extra_seconds = workload.N * sum(spent) / len(spent)
         return prompt
 
-    backbone.encode = timed_encode  # type: ignore[method-assign]
+    backbone.encode = timed_encode
     trainer = TrainerSettings(
         num_samples=workload.K,
         images_per_step=workload.N,

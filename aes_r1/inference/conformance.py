@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def examine(
     yield (found := _finding("one picture in a prompt", prompt))
     if found.result == PASS:
         for name, check in CHECKS.items():
-            yield _finding(name, lambda check=check: check(examined[0]))  # type: ignore[misc]
+            yield _finding(name, partial(check, examined[0]))
 
 
 def _finding(name: str, check: Callable[[], str]) -> Finding:

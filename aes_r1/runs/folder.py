@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, write_json, write_rows
@@ -106,9 +106,7 @@ class RunFolder:
     @property
     def evaluation(self) -> Evaluation:
         """Return the measurements, which docs/evaluation.md explains."""
-        # evaluation.summary writes the keys of Evaluation.
-        measurements: Evaluation = _content(self.evaluation_file)  # type: ignore[assignment]
-        return measurements
+        return cast("Evaluation", _content(self.evaluation_file))  # evaluation.summary writes its keys
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
         """Return the logged rows, of one stage ("sft" or "rapo") or of both."""

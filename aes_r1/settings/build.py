@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aes_r1.settings.rules import InputError
 
@@ -34,7 +34,7 @@ def values_of(file: Path) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    own: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file), resolve=False)  # type: ignore[assignment]
+    own = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file), resolve=False))
     values: dict[str, Any] = {}
     extended = own.pop("defaults", [])
     for parent in extended if "_self_" in extended else [*extended, "_self_"]:

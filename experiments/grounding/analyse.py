@@ -164,7 +164,7 @@ def curves(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[d
 
 
 def paths(rows: Mapping[int, list[dict[str, float]]]) -> np.ndarray:
-    """[steps, 2] nats of information about the picture in the score and in the words at STEPS, means over replicates."""
+    """[steps, 2] nats of information about the picture in score and words at STEPS, means over replicates."""
     by_step = [{row["step"]: (row["score"], row["words"]) for row in validations} for validations in rows.values()]
     steps = [step for step in STEPS if by_step and all(step in one for one in by_step)]
     return np.array([np.mean([one[step] for one in by_step], axis=0) for step in steps]).reshape(-1, 2)
