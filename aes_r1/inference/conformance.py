@@ -238,7 +238,9 @@ def _plain_sampling(model: Examined) -> str:
 def _sharing(model: Examined) -> None:
     if not model.backbone.shares_prefix:
         text = model.backbone.core.config.get_text_config().model_type
-        raise Unsupported(f"{text} layers are not plain causal attention throughout; every output computes its prompt")
+        raise Unsupported(
+            f"{text} layers have attention that is not plain and causal; every completion computes its prompt"
+        )
 
 
 @torch.no_grad()

@@ -152,7 +152,7 @@ def test_a_run_that_cannot_answer_says_so_first(run):
     html = write_report(run).read_text()
     first = re.search(r"</h1>\s*<p[^>]*>(.*?)</p>", html, re.DOTALL)[1]
     assert first.startswith("No picture of scenes/test got an answer that can be read from the model after RAPO; ")
-    assert "of its outputs, 60 broke the format" in first
+    assert "of its completions, 60 broke the format" in first
 
 
 @pytest.mark.slow
