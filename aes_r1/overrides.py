@@ -175,7 +175,7 @@ def check_used(arguments: Collection[str], settings: Any) -> None:
             raise InputError(f"{argument}: trainer.max_steps={steps} decides; give trainer.max_steps=null, too")
         if argument.lstrip("+").startswith("plan.card=") and (absent := _absent_of_a_card(arguments, settings.plan)):
             needed = " and ".join(absent)
-            raise InputError(f"{argument}: is a name for the output alone; give {needed} of that card, too")
+            raise InputError(f"{argument}: only names the card in the output; give {needed} of that card, too")
 
 
 def _absent_of_a_card(arguments: Collection[str], plan: Any) -> list[str]:

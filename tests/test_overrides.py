@@ -325,7 +325,7 @@ def test_the_name_of_a_card_is_refused_without_its_speed():
     ):
         with pytest.raises(InputError) as caught:
             overrides.check_used(["plan.card=L4", *given], of_a_card("L4", given))
-        assert str(caught.value) == f"plan.card=L4: is a name for the output alone; give {absent} of that card, too"
+        assert str(caught.value) == f"plan.card=L4: only names the card in the output; give {absent} of that card, too"
     overrides.check_used(["plan.card=L4", *speed], of_a_card("L4", speed))
     overrides.check_used(["plan.card=H100"], PlanSettings())  # the card of the recipe itself
     assert PlanSettings().plan.card == "H100"

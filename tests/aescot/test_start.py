@@ -31,7 +31,7 @@ MODEL = {"name": "openai", "model": "m", "api_base": "http://127.0.0.1:1/v1"}
         (PHOTOGRAPH, {"name": "pixels"}, {"name": "scenes"}, "use judge=none or judge=openai"),
         (SCENE, MODEL, {"name": "scenes"}, "judge=openai or judge=none"),
         *((one, {"name": "scenes"}, {"name": "none"}, "use expert=pixels") for one in NOT_DRAWN),
-        *((one, {"name": "pixels"}, {"name": "scenes"}, "judge=scenes knows made scenes alone") for one in NOT_DRAWN),
+        *((one, {"name": "pixels"}, {"name": "scenes"}, "judge=scenes only judges made scenes") for one in NOT_DRAWN),
         (Sample("n", "n.png", None, "ava", "train"), {"name": "pixels"}, {"name": "none"}, "n has no score"),
     ],
 )

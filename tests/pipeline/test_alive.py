@@ -68,6 +68,6 @@ def test_a_stage_that_fails_closes_its_engine(base, root, tmp_path, monkeypatch,
 def test_parts_for_one_process_are_refused_before_anything_is_made(base, root, tmp_path):
     from aes_r1.settings import InputError
 
-    with pytest.raises(InputError, match=r"model\.reference=sharded: one process has nobody to share with"):
+    with pytest.raises(InputError, match=r"model\.reference=sharded: one process cannot shard"):
         run(settings(base, root, tmp_path / "run", model={"path": str(base), "reference": "sharded"}))
     assert not (tmp_path / "run" / "settings.json").exists()

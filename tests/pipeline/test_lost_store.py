@@ -136,7 +136,7 @@ def test_another_cold_start_in_the_place_of_a_lost_one(base, root, tmp_path, mon
     critiques.write_text("".join(json.dumps(row) + "\n" for row in changed))
     Path(given.store).rename(tmp_path / "kept")
     with pytest.raises(
-        InputError, match=r"cold_starts/\w+: the cold start that this run began from is gone.*bring the"
+        InputError, match=r"cold_starts/\w+: the cold start that this run began from is gone.*restore the"
     ):
         run(given)
     assert record_of(Path(given.out)) == before

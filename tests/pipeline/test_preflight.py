@@ -105,7 +105,7 @@ def test_more_minibatches_than_completions(tmp_path):
 @pytest.mark.slow
 def test_an_expert_of_ratings_without_ratings(root, refusal):
     said = refusal("data=folder", f"data.root={root}", "expert=attributes", "judge=none")
-    assert "expert=attributes: data=folder says nothing of single dimensions; give data.attributes=" in said
+    assert "expert=attributes: data=folder has no ratings of single dimensions; give data.attributes=" in said
 
 
 PARTS = ("trainer.credit=parts",)
@@ -116,7 +116,7 @@ PARTS = ("trainer.credit=parts",)
     [
         (
             ["reward.faithfulness.weight=1"],
-            "reward.faithfulness.weight=1: data=folder says nothing of single dimensions",
+            "reward.faithfulness.weight=1: data=folder has no ratings of single dimensions",
         ),
         (
             ["reward.faithfulness.weight=0", "trainer.credit=all", "model.answer_from=words"],
@@ -124,13 +124,16 @@ PARTS = ("trainer.credit=parts",)
         ),
         (
             ["trainer.curriculum=true", "reward.faithfulness.weight=0", "trainer.credit=all"],
-            "trainer.curriculum=true: data=folder knows no spread of opinions; give mos_std",
+            "trainer.curriculum=true: data=folder has no standard deviations of opinions; give mos_std",
         ),
         (
             ["reward=distribution", "reward.faithfulness.weight=1", "trainer.num_samples=3"],
             "reward.distribution.weight=1: data=folder knows only the means of its raters; give mos_std or count_1",
         ),
-        (["reward.read_back.weight=1"], "the start has never read words without a picture; give cold_start.blank_pict"),
+        (
+            ["reward.read_back.weight=1"],
+            "the start has never scored words without a picture; give cold_start.blank",
+        ),
     ],
 )
 @pytest.mark.slow
