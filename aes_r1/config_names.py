@@ -1,14 +1,15 @@
-"""What a command line may name: keys, groups and options of the recipes, and the nearest of them to a mistyped one."""
+"""List what a command line may name: keys, groups and options of the recipes. Find the one that a wrong name meant."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aes_r1 import names_elsewhere
 from aes_r1.settings import InputError
 
 _NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that are no groups of a recipe
@@ -71,7 +72,7 @@ def check_keys(values: dict[str, Any], schema: type, conf: Path) -> None:
             "and keys with values below it"
         )
     if name is not None:
-        raise InputError(f"config key {name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}")
+        raise InputError(f"config key {name}: no such key{meant(name, [*keys(schema), *groups(conf)])}")
 
 
 def _unknown_key(values: dict[str, Any], schema: type, prefix: str) -> str | None:
@@ -86,6 +87,11 @@ def _unknown_key(values: dict[str, Any], schema: type, prefix: str) -> str | Non
                 if unknown is not None:
                     return unknown
     return None
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """Return what an unknown key `name` is called here, if it is a name of another framework, else the nearest key."""
+    return names_elsewhere.told(name, known) or nearest(name, known)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -107,13 +113,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not close:
         ends = {candidate.rpartition(".")[2]: candidate for candidate in known}
         close = [ends[candidate] for candidate in difflib.get_close_matches(last, ends, n=1, cutoff=0.75)]
-    if not close:  # learning_rate is lr
-        initials = "".join(word[:1] for word in last.split("_"))
-        close = [
-            candidate
-            for candidate in known
-            if len(initials) > 1 and candidate == f"{name.removesuffix(last)}{initials}"
-        ]
     if not close:
         close = difflib.get_close_matches(name, known, n=1)
     return f"; nearest: {', '.join(close[:3])}" if close else ""

@@ -171,7 +171,7 @@ def build(settings: DashboardSettings) -> None:
         print(f"dashboard: {target}")
         return
     try:
-        import wandb_workspaces  # noqa: F401
+        import wandb_workspaces  # noqa: F401, only to see whether it loads
     except ImportError as error:
         raise InputError(f"entity={settings.entity}: {error}; pip install -e '.[dashboards]'") from error
     with refusals(f"entity={settings.entity}", "wandb login, or leave entity out for a page", requests=True):

@@ -282,7 +282,7 @@ def _check_scenes(sets: Sets) -> None:
         for sample in samples:
             if not is_made_scene(sample):
                 name = sample.dataset_split
-                raise InputError(f"judge=scenes knows made scenes alone, not {name}; use judge=none or judge=openai")
+                raise InputError(f"judge=scenes only judges made scenes, not {name}; use judge=none or judge=openai")
 
 
 def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: EvaluateSettings) -> None:

@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, nearest, text_keys
+from aes_r1 import names_elsewhere
+from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, meant, nearest, text_keys
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
 COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
@@ -80,6 +81,8 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
             if key in known or key in ADDED:
                 setting = shlex.quote(f"{_beginning(key)}{value}") if equals else f"{_beginning(key)}VALUE"
                 raise InputError(f"{argument}: a setting has no dashes; give {setting}")
+            if here := names_elsewhere.told(key, known):
+                raise InputError(f"{argument}: no such option{here}; a setting has no dashes")
             raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
         option = options[name]
         value = value if equals else next(iter(following), "")
@@ -173,7 +176,7 @@ def check_used(arguments: Collection[str], settings: Any) -> None:
             raise InputError(f"{argument}: trainer.max_steps={steps} decides; give trainer.max_steps=null, too")
         if argument.lstrip("+").startswith("plan.card=") and (absent := _absent_of_a_card(arguments, settings.plan)):
             needed = " and ".join(absent)
-            raise InputError(f"{argument}: is a name for the output alone; give {needed} of that card, too")
+            raise InputError(f"{argument}: only names the card in the output; give {needed} of that card, too")
 
 
 def _absent_of_a_card(arguments: Collection[str], plan: Any) -> list[str]:
@@ -306,7 +309,7 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
             return f"{name}: the chosen {group} does not use it; choose another with {group}=..; --cfg job prints all"
         if not name:
             return "=..: a value without a key; give KEY=VALUE"
-        return f"{name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}; --cfg job prints all"
+        return f"{name}: no such key{meant(name, [*keys(schema), *groups(conf)])}; --cfg job prints all"
     match = re.search(r"Could not find '([^']+)/([^'/]*)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
     if match:
         group, option = match[1], match[2]

@@ -51,7 +51,7 @@ class Plan:
     memory: bytes per GPU by part; flops: operations of one optimizer step by phase, all GPUs; seconds: of one step by
     phase and for ZeRO's communication; runaway_seconds: of decoding when one answer of the step reaches
     trainer.max_new_tokens; stage_hours: of each stage of the run; host, disk: bytes of the node by part.
-    largest_micro_batch: outputs per GPU and forward that fit beside the rest; 0 when the rest alone does not fit.
+    largest_micro_batch: completions per GPU and forward that fit beside the rest; 0 when the rest alone does not fit.
     """
 
     shape: Shape
@@ -115,7 +115,7 @@ def cheapest(settings: PlanSettings, shape: Shape) -> str:
         }  # fmt: skip
     candidates = []
     for recipe, changes in recipes.items():
-        changed = replace(settings, model=replace(model, **changes))  # type: ignore[arg-type]
+        changed = replace(settings, model=replace(model, **changes))  # type: ignore[arg-type]  # of several kinds
         planned = plan(changed, shape)
         candidates.append((peak(planned.memory) / 1e9, sum(planned.stage_hours.values()), recipe, planned))
     fitting = [one for one in candidates if one[3].largest_micro_batch >= 1]
@@ -140,13 +140,13 @@ def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
         enough = {setting: size for setting, size in peaks_after_changes.items() if size <= limit * 1e9}
         shown = ", ".join(f"{setting} ({size / 1e9:.1f})" for setting, size in (enough or peaks_after_changes).items())
         lines.append(
-            f"no micro-batch fits: one output needs {peak(memory) / 1e9:.1f} of {limit:g} in the {phase}, most of it "
-            f"{largest} ({memory[largest] / 1e9:.1f}); "
+            f"no micro-batch fits: one completion needs {peak(memory) / 1e9:.1f} of {limit:g} in the {phase}, "
+            f"most of it {largest} ({memory[largest] / 1e9:.1f}); "
             + (f"enough by itself: {shown}" if enough else f"none is enough by itself: {shown}")
         )
     elif estimate.largest_micro_batch < outputs_per_pass(settings):
         lines.append(
-            f"{outputs_per_pass(settings)} outputs in a pass do not fit {limit:g}; "
+            f"{outputs_per_pass(settings)} completions in a pass do not fit {limit:g}; "
             f"give {_size_of_pass(settings, estimate.largest_micro_batch)} or less"
         )
     else:
@@ -162,7 +162,7 @@ def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
         rows = own_images(settings) * trainer.num_samples
         lines.append(
             f"trainer.micro_batch_tokens={trainer.micro_batch_tokens}: {outputs_per_pass(settings)} of the longest "
-            f"outputs a pass; of mean ones all {rows} of a GPU in {passes_over(settings, rows)}"
+            f"completions a pass; of mean ones all {rows} of a GPU in {passes_over(settings, rows)}"
         )
     happens = {
         "the servers' GPUs and memory (decoding is charged to the trainer's GPUs)": settings.rollout.name == "vllm",
@@ -198,7 +198,7 @@ def _usd(amount: float) -> str:
 
 
 def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
-    """Write the setting, as it is typed, with which a pass holds `outputs` of the longest outputs."""
+    """Write the setting, as it is typed, with which a pass holds `outputs` of the longest completions."""
     if settings.trainer.micro_batch_tokens is None:
         return f"trainer.micro_batch_size={outputs}"
     return f"trainer.micro_batch_tokens={pass_tokens(settings, outputs, settings.trainer.max_new_tokens)}"
@@ -220,7 +220,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
         f"{estimate.trained / 1e9:.3f} B trained; "
         f"{settings.engine.name}, {gpus}, N {trainer.images_per_step}{twins}, K {trainer.num_samples}"
     )
-    table = Table("memory per GPU", "10^9 bytes", title=f"{outputs_per_pass(settings)} outputs in a pass")
+    table = Table("memory per GPU", "10^9 bytes", title=f"{outputs_per_pass(settings)} completions in a pass")
     phase_of = {name: phase for phase, names in PHASES.items() for name in names}
     for name, size in estimate.memory.items():
         if size:

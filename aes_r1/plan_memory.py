@@ -65,9 +65,9 @@ def mean_answer(settings: PlanSettings, pictures: int = 1) -> int:
 
 
 def outputs_per_pass(settings: PlanSettings) -> int:
-    """Return the outputs of one forward pass on one GPU; under a token budget, as many of the longest as fit.
+    """Return the completions of one forward pass on one GPU; under a token budget, as many of the longest as fit.
 
-    Under a budget an image's outputs stay together where they fit (trainer/micro_batches.py).
+    Under a budget an image's completions stay together where they fit (trainer/micro_batches.py).
     """
     trainer = settings.trainer
     budget, own = trainer.micro_batch_tokens, own_images(settings) * trainer.num_samples
@@ -79,7 +79,7 @@ def outputs_per_pass(settings: PlanSettings) -> int:
 
 
 def passes_over(settings: PlanSettings, outputs: int) -> int:
-    """Count the passes over `outputs` outputs on one GPU; under a budget of tokens, with answers of mean length."""
+    """Count the passes over `outputs` completions on one GPU; under a budget of tokens, with answers of mean length."""
     budget = settings.trainer.micro_batch_tokens
     if budget is None:
         return math.ceil(outputs / outputs_per_pass(settings))
@@ -87,12 +87,12 @@ def passes_over(settings: PlanSettings, outputs: int) -> int:
 
 
 def pass_tokens(settings: PlanSettings, outputs: int, answer: int) -> int:
-    """Count the tokens of a pass over `outputs` outputs of `answer` tokens, with their prompts."""
+    """Count the tokens of a pass over `outputs` completions of `answer` tokens, with their prompts."""
     return images_of(settings, outputs) * prompt_tokens(settings, shown_in_rapo(settings)) + outputs * answer
 
 
 def images_of(settings: PlanSettings, outputs: int) -> int:
-    """Return how often a pass over `outputs` outputs computes a prompt and its pictures."""
+    """Return how often a pass over `outputs` completions computes a prompt and its pictures."""
     return math.ceil(outputs / settings.trainer.num_samples) if settings.model.shared_prefix else outputs
 
 
@@ -159,7 +159,7 @@ def _state_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[st
 
 
 def _update_memory(settings: PlanSettings, shape: Shape, trained: int, micro_batch: int) -> dict[str, int]:
-    """Count the bytes of an update's pass over `micro_batch` outputs."""
+    """Count the bytes of an update's pass over `micro_batch` completions."""
     trainer, model, assumed, zero = settings.trainer, settings.model, settings.plan, _zero(settings)
     element, checkpointed = ELEMENT[model.dtype], model.gradient_checkpointing
     tokens = pass_tokens(settings, micro_batch, trainer.max_new_tokens)
@@ -251,7 +251,7 @@ def peak(memory: dict[str, int]) -> int:
 
 
 def largest_micro_batch(settings: PlanSettings, shape: Shape, trained: int) -> int:
-    """Return the most outputs per GPU and forward, up to all of its own, whose peak fits the memory.
+    """Return the most completions per GPU and forward, up to all of its own, whose peak fits the memory.
 
     It is 0 when none fits.
     """
@@ -311,7 +311,7 @@ def most_disk(parts: dict[str, int]) -> int:
 
 
 def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
-    """Return {setting: peak in bytes with it} of settings that would lower the peak of a pass over one output."""
+    """Return {setting: peak in bytes with it} of settings that would lower the peak of a pass over one completion."""
     now = _needed(settings, shape)
     found = {
         name: _needed(_with(settings, changes), shape) for name, applies, changes in _cures(settings, shape) if applies
@@ -377,5 +377,5 @@ def _with(settings: PlanSettings, changes: dict[str, dict[str, Any]]) -> PlanSet
 
 
 def _needed(settings: PlanSettings, shape: Shape) -> int:
-    """Count the bytes of the largest phase with a pass over one output."""
+    """Count the bytes of the largest phase with a pass over one completion."""
     return peak(memory_per_gpu(settings, shape, trained_parameters(settings, shape), 1))

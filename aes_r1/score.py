@@ -267,7 +267,7 @@ def arguments() -> OneLineParser:
         help="with --best-of: pictures whose hashes differ in at most B of 64 bits are alike "
         f"(default: {SAME_SCENE_BITS})",
     )
-    add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
+    add("--samples", type=int, metavar="N", help="completions per picture; 1: the likeliest (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")
     add("--urls", action="store_true", help="fetch http and https URLs; off by default")
     add("--url-mb", type=float, default=20.0, metavar="MB", help="largest download (default: 20)")

@@ -35,7 +35,7 @@ class KernelTimes:
 
     def _device_events(self) -> Iterator[tuple[str, float, int]]:
         """Yield every kernel, copy and fill from the raw trace: torch's tables take seconds for 100,000 of them."""
-        trace = self.profiler.profiler.kineto_results  # type: ignore[union-attr]
+        trace = self.profiler.profiler.kineto_results
         for event in trace.events():
             if event.device_type() == torch.autograd.DeviceType.CUDA:
                 yield event.name(), event.duration_ns() / 1e6, 1

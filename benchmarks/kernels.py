@@ -72,11 +72,11 @@ class CountKernels(TorchDispatchMode):
 def unpinned() -> Iterator[None]:
     """Do not pin host memory inside the block: without a GPU there is no device to pin it for."""
     pin = torch.Tensor.pin_memory
-    torch.Tensor.pin_memory = lambda tensor, *_: tensor  # type: ignore[method-assign, assignment]
+    torch.Tensor.pin_memory = lambda tensor, *_: tensor
     try:
         yield
     finally:
-        torch.Tensor.pin_memory = pin  # type: ignore[method-assign]
+        torch.Tensor.pin_memory = pin
 
 
 def counted(work: Callable[[], Any]) -> Counter[str]:

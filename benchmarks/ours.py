@@ -131,7 +131,7 @@ def main() -> None:
         turn.extra_seconds = workload.N * sum(spent) / len(spent)
         return prompt
 
-    backbone.encode = timed_encode  # type: ignore[method-assign]
+    backbone.encode = timed_encode
     trainer = TrainerSettings(
         num_samples=workload.K,
         images_per_step=workload.N,

@@ -31,7 +31,7 @@ MEASURED = {
 class Published:
     """Hold a row of EasyR1's performance baselines for Qwen2.5-VL-7B on Geometry3k with 8 H100 of 80 GB.
 
-    micro_batch: outputs per device and pass of the update; seconds: of one step; tokens_per_s: of one GPU over the
+    micro_batch: completions per device and pass of the update; seconds: of one step; tokens_per_s: of one GPU over the
     whole step, prompts included; mfu: of the update, without recomputation. Source: github.com/hiyouga/EasyR1,
     assets/baselines.md (EasyR1 0.3.0), the rest from its examples/config.yaml.
     """
@@ -44,9 +44,9 @@ class Published:
 
 
 EASYR1 = (
-    Published("AMP, 4 outputs a pass", 4, 180, 1200, 0.136),
-    Published("BF16, 4 outputs a pass", 4, 190, 1280, 0.139),
-    Published("AMP, 10 outputs a pass", 10, 170, 1400, 0.192),
+    Published("AMP, 4 completions a pass", 4, 180, 1200, 0.136),
+    Published("BF16, 4 completions a pass", 4, 190, 1280, 0.139),
+    Published("AMP, 10 completions a pass", 10, 170, 1400, 0.192),
 )
 PROMPTS, OUTPUTS, GPUS = 512, 5, 8  # of one step, which makes an optimizer step for every 128 prompts
 PICTURE, QUESTION = 334, 120  # tokens: its smallest picture (262,144 pixels); the question's length is unknown, so ours
@@ -103,11 +103,11 @@ def lines_of_measured(row: dict[str, Any]) -> list[str]:
 
 def lines_of_published(row: Published) -> list[str]:
     shape, lines = arithmetic.shape("qwen2_5_vl_7b"), []
-    for words, shared in (("prompts once per output", False), ("prompts shared", True)):
+    for words, shared in (("prompts once per completion", False), ("prompts shared", True)):
         seconds = sum(plan(settings_of(row, shared_prefix=shared), shape).seconds.values())
         name = f"7B, 8 H100, {row.name}; plan: {words}"
         lines.append(_line(name, "step, s", seconds, row.seconds, 0))
-        lines.append(_line(name, "outputs / s", PROMPTS * OUTPUTS / seconds, PROMPTS * OUTPUTS / row.seconds, 1))
+        lines.append(_line(name, "completions / s", PROMPTS * OUTPUTS / seconds, PROMPTS * OUTPUTS / row.seconds, 1))
     return lines
 
 

@@ -209,4 +209,4 @@ def draw_weights() -> None:
         nothing: dict[str, list] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
         return (model, nothing) if output_loading_info else model
 
-    Qwen2_5_VLForConditionalGeneration.from_pretrained = classmethod(drawn)  # type: ignore[method-assign]
+    Qwen2_5_VLForConditionalGeneration.from_pretrained = classmethod(drawn)

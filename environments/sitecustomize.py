@@ -12,7 +12,7 @@ SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 class DeclareOperators:
     """A finder of modules that finds none: it acts when torchvision is first asked for, then leaves."""
 
-    def find_spec(self, name, path=None, target=None):  # noqa: ARG002, D102
+    def find_spec(self, name, path=None, target=None):  # noqa: ARG002, D102, the signature of an importer
         if name == "torchvision":
             sys.meta_path.remove(self)
             import torch

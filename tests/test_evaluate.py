@@ -159,7 +159,7 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
         (["baselines=[mean]"], "the train split is empty"),
         (["baselines=[people]"], "publish no votes"),
         (["baselines=[mean]", "baseline_pictures=0"], "baseline_pictures"),
-        ([f"model.path={tiny.SHIPPED}", "judge=scenes"], "judge=scenes knows made scenes alone, not (para|made)/test"),
+        ([f"model.path={tiny.SHIPPED}", "judge=scenes"], "judge=scenes only judges made scenes, not (para|made)/test"),
     ],
 )
 @pytest.mark.slow

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import io
 import re
 import sys
+import tokenize
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -348,3 +351,68 @@ HOMES = re.compile(r"\b(expanduser|Path\.home)\b")
 def test_one_file_asks_for_the_home_folder(path):
     """Python has none for some users and raises an error of its own; settings/places.py says so in one line."""
     assert path == HOUSE / "settings" / "places.py" or not HOMES.search(path.read_text())
+
+
+# -- waivers -----------------------------------------------------------------------------------------------------------
+WAIVER = re.compile(r"#\s*(?:ruff: )?(noqa|type: ignore)(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*|\[[\w, -]+\])?(.*)")
+CHECKED = sorted(
+    path
+    for folder in ("aes_r1", "hydra_plugins", "tests", "experiments", "benchmarks", "environments")
+    for path in (HOUSE.parent / folder).rglob("*.py")
+)
+
+
+def without_reason(text: str) -> list[str]:
+    """The waivers in the comments of a file that no words follow; a bare noqa, which names no rule, is one too."""
+    found = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        match = WAIVER.search(token.string) if token.type == tokenize.COMMENT else None
+        names_a_rule = match is not None and re.match(r"#\s*(ruff: )?(noqa: |type: ignore\[)", match[0])
+        if match is not None and not (names_a_rule and re.search(r"[a-z]{2}", match[2])):
+            found.append(f"{token.start[0]}: {token.string}")
+    return found
+
+
+@pytest.mark.slow
+def test_a_waiver_has_a_rule_and_a_reason():
+    found = {str(path): lines for path in CHECKED if (lines := without_reason(path.read_text()))}
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("line", "is_without"),
+    [
+        ("import x  # no" + "qa: F401", True),
+        ("import x  # no" + "qa: F401, E731", True),
+        ("import x  # no" + "qa", True),
+        ("import x  # no" + "qa, because of y", True),
+        ("x = y  # type: " + "ignore[misc, arg-type]", True),
+        ("x = y  # type: " + "ignore", True),
+        ("# ruff: no" + "qa: N803", True),
+        ("import x  # no" + "qa: F401, only to see whether it loads", False),
+        ("import x  # no" + "qa: F401  # for its effect", False),
+        ("x = y  # type: " + "ignore[misc]  # it was checked", False),
+        ("# ruff: no" + "qa: N803, Triton's names", False),
+    ],
+)
+def test_a_waiver_without_a_reason_is_found(line, is_without):
+    assert bool(without_reason(line + "\n")) == is_without
+
+
+def unexplained(text: str) -> list[str]:
+    """The lines of pyproject.toml that switch a check off without a comment on the line or on the one above."""
+    lines = text.splitlines()
+    settings = r"ignore_\w+ = true|disable_\w+ = |filterwarnings = "
+    waives = re.compile(settings + r"|\"[^\"]+\" = \[\"[A-Z]+\d|\s+\"[A-Z]+\d+\"")  # rules of some files, and of all
+    return [
+        line
+        for above, line in pairwise(lines)
+        if waives.match(line) and "#" not in line and not above.lstrip().startswith("#")
+    ]
+
+
+def test_what_the_settings_of_the_checks_waive_has_a_reason():
+    text = (HOUSE.parent / "pyproject.toml").read_text()
+    assert not unexplained(text)
+    without_comments = re.sub(r"\s*#.*", "", text)
+    assert len(unexplained(without_comments)) >= 10, "they are found"

@@ -140,6 +140,10 @@ def test_what_hydra_reads_as_it_is_meant_passes(argument):
     [
         ("--multirn", "nearest: --multirun"),
         ("--confg=job", "nearest: --c"),
+        (
+            "--max-completion-length=64",
+            "no such option; its name here: trainer.max_new_tokens; a setting has no dashes",
+        ),
         ("-z", "no such option"),
         ("a b", "not KEY=VALUE"),
         ("--seed=1", "a setting has no dashes; give seed=1"),
@@ -235,7 +239,13 @@ def test_an_axis_belongs_to_no_recipe_of_ours(given):
         ("+experimnt=rapo", "config key experimnt: no such key; nearest: +experiment"),
         ("evaluation.also=[{name: scenes, rot: x}]", "nearest: "),
         ("reward=rapo,rank", "reward= takes one name; give reward=rapo, or a run for each: add --multirun"),
-        ("trainer.learning_rate=1", "nearest: trainer.lr"),
+        (
+            "trainer.learning_rate=1",
+            "trainer.learning_rate: no such key; its name here: trainer.lr; --cfg job prints all",
+        ),
+        ("loss_type=dapo", "its names here: trainer.aggregation, trainer.surrogate; --cfg job"),
+        ("worker.rollout.n=8", "worker.rollout.n: no such key; its name here: trainer.num_samples; --cfg job"),
+        ("+trainer.beta=0", "config key trainer.beta: no such key; its name here: trainer.kl_coef"),
         ("data.root=x", "the chosen data does not use it; choose another with data="),
         ("data@x=folder", "a group has one place; give data="),
         ("data=", "data=: no such option"),
@@ -341,7 +351,7 @@ def test_the_name_of_a_card_is_refused_without_its_speed():
     ):
         with pytest.raises(InputError) as caught:
             overrides.check_used(["plan.card=L4", *given], of_a_card("L4", given))
-        assert str(caught.value) == f"plan.card=L4: is a name for the output alone; give {absent} of that card, too"
+        assert str(caught.value) == f"plan.card=L4: only names the card in the output; give {absent} of that card, too"
     overrides.check_used(["plan.card=L4", *speed], of_a_card("L4", speed))
     overrides.check_used(["plan.card=H100"], PlanSettings())  # the card of the recipe itself
     assert PlanSettings().plan.card == "H100"

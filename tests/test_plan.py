@@ -377,7 +377,7 @@ def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):
     assert "freeze_vision" not in adapted
     assert "none is enough by itself" in adapted
     small = train(assume(settings(), fused_attention=False), micro_batch_size=64)
-    assert said(small) == "64 outputs in a pass do not fit 80; give trainer.micro_batch_size=36 or less"
+    assert said(small) == "64 completions in a pass do not fit 80; give trainer.micro_batch_size=36 or less"
 
 
 @pytest.mark.slow
@@ -506,7 +506,7 @@ def test_advice_blames_the_wire_where_it_takes_the_time(shape):
     )  # 8 of the longest, 3 passes over 20,064 tokens
     lines = advice(plan(by_tokens, shape), by_tokens)
     assert lines[1].endswith(f"larger passes gather less: trainer.micro_batch_tokens={16 * 454 + 64 * 1024}")
-    assert lines[-1].endswith("8 of the longest outputs a pass; of mean ones all 64 of a GPU in 3")
+    assert lines[-1].endswith("8 of the longest completions a pass; of mean ones all 64 of a GPU in 3")
 
 
 @pytest.mark.slow

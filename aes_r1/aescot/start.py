@@ -33,7 +33,7 @@ def check_roles(samples: Sequence[Sample], expert: ExpertSettings, judge: JudgeS
     """Raise InputError when a picture has no score, or when expert or judge cannot handle it."""
     if judge.name == "scenes" and expert.name == "openai":
         raise InputError(
-            "judge=scenes understands the words of the offline experts alone; with expert=openai give judge=openai "
+            "judge=scenes only understands the words of the offline experts; with expert=openai give judge=openai "
             "or judge=none"
         )
     if expert.name == "attributes":
@@ -43,9 +43,9 @@ def check_roles(samples: Sequence[Sample], expert: ExpertSettings, judge: JudgeS
         if is_made_scene(sample):
             continue
         if expert.name == "scenes":
-            raise InputError(f"expert=scenes speaks from known factors, which {sample.id} lacks; use expert=pixels")
+            raise InputError(f"expert=scenes needs known factors, which {sample.id} lacks; use expert=pixels")
         if judge.name == "scenes":
-            raise InputError(f"judge=scenes knows made scenes alone, not {sample.id}; use judge=none or judge=openai")
+            raise InputError(f"judge=scenes only judges made scenes, not {sample.id}; use judge=none or judge=openai")
 
 
 def require_ratings(samples: Sequence[Sample], setting: str) -> None:
@@ -53,7 +53,7 @@ def require_ratings(samples: Sequence[Sample], setting: str) -> None:
     if samples and not any(known_ratings(sample) for sample in samples):
         name = samples[0].dataset
         raise InputError(
-            f"{setting}: data={name} says nothing of single dimensions; {ratings_hint(name)}, or another expert"
+            f"{setting}: data={name} has no ratings of single dimensions; {ratings_hint(name)}, or another expert"
         )
 
 
@@ -156,7 +156,7 @@ def _naming_list(
         if not _differing(recipe.identity(shorter), existing):
             return shorter
     way_out = (
-        "give the pictures that it was begun with, of which an older version left out those that it could not read, or "
+        "give the original list of pictures (an older version left out those that it could not read), or "
         if "pictures" in differing
         else ""
     )

@@ -44,7 +44,7 @@ def arguments() -> OneLineParser:
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
     add("--port", type=int, default=7860, help="port on 127.0.0.1 (default: 7860)")
-    add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
+    add("--samples", type=int, metavar="N", help="completions per picture; 1: the likeliest (default: as evaluated)")
     add("--seed", type=int, default=0, help="seed of the sampling (default: 0)")
     return parser
 

@@ -276,7 +276,7 @@ def read_set(
 
 def _refuse_to_guess(name: str, row: DataSet) -> NoReturn:
     raise InputError(
-        f"data={name}: the ends of its scale are not published, and the values that happen to occur are no ends; "
+        f"data={name}: the ends of its scale are not published, and its extreme values need not be the ends; "
         f"choose what becomes 0 and 1: data.scale={row.example} (in also: {{name: {name}, root: DIR, scale: [..]}})"
     )
 

@@ -56,7 +56,7 @@ def published_list(split_by: str, name: str, root: Path) -> Path:
         others = ", ".join(sorted(set(lists) - {"test"}))
         holds = f"{named} test pictures{' and lists of ' if others else ''}{others}"
         raise InputError(
-            f"data.split_by={split_by}: {found} holds {holds}, the published one {count} test pictures alone; copy "
+            f"data.split_by={split_by}: {found} holds {holds}, the published list only {count} test pictures; copy "
             f"{inside} of {address} again, or give data.split_by={found} for a list of your own"
         )
     return found

@@ -32,7 +32,7 @@ LOST = 0.50  # share of the start's information about the picture below which th
 MOST_UNREAD = 0.50  # share of pictures without a readable answer from which on the format is judged, not the words
 ALWAYS_FINITE = ("reward/", "policy/", "rollout/")
 _NOT_FINITE = "health/not_finite"  # whether a row has a skipped optimizer step, or a value that should be finite
-MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # null where no output of a step could be read
+MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # null where no completion of a step could be read
 
 
 @dataclass(frozen=True)
@@ -156,26 +156,26 @@ SIGNS = (
     ),
     WarningSign(
         "entropy collapse", 0.30, -1,
-        "token entropy as a share of its start: outputs of a picture become the same, nothing is left to compare",
+        "token entropy as a share of its start: completions of a picture become the same, nothing is left to compare",
         "lower trainer.lr, raise trainer.clip_high or trainer.kl_coef; start from a shorter cold start",
         lambda metrics, _: share_of_start(metrics, "policy/entropy"),
         f"{2 * WINDOW} logged steps",
     ),
     WarningSign(
         "zero-spread groups", 0.30, +1,
-        "share of pictures whose outputs all earn the same: they teach nothing",
+        "share of pictures whose completions all earn the same: they teach nothing",
         "raise trainer.num_samples or trainer.temperature; raise reward.rank.gamma; trainer.drop_zero_spread=true",
         lambda metrics, _: recent(metrics, "rollout/zero_spread_groups"),
     ),
     WarningSign(
         "parse failures", 0.10, +1,
-        "share of outputs that cannot be read: the format was never learned, or is being lost",
+        "share of completions that cannot be read: the format was never learned, or is being lost",
         "a longer cold start, reward.format.weight=1, a lower trainer.lr",
         lambda metrics, _: recent(metrics, "rollout/parse_failure_rate"),
     ),
     WarningSign(
         "truncation", 0.10, +1,
-        "share of outputs cut at the longest length: they never reach a score",
+        "share of completions cut at the longest length: they never reach a score",
         "raise trainer.max_new_tokens, or shorten the critiques of the cold start",
         lambda metrics, _: recent(metrics, "rollout/truncated_rate"),
     ),

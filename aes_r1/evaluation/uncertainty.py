@@ -1,4 +1,4 @@
-"""Measure intervals around a score: from the spread of a picture's outputs, and split-conformal ones."""
+"""Measure intervals around a score: from the spread of a picture's completions, and split-conformal ones."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def conformal(
 
 
 def spread_scale(std: Array) -> Array:
-    """Return `std` plus its mean, a scale that is never 0: identical outputs do not make a score certain."""
+    """Return `std` plus its mean, a scale that is never 0: identical completions do not make a score certain."""
     return std + float(np.nanmean(std)) if np.isfinite(std).any() else std
 
 
 def predictive_half_width(std: Array, count: NDArray[np.int64], level: float) -> Array:
-    """Return the half width of the interval that a further, normal output falls into with probability `level`.
+    """Return the half width of the interval that a further, normal completion falls into with probability `level`.
 
-    t(count - 1) * std * sqrt(1 + 1 / count): std [n] and count [n] of the outputs drawn, at least two each.
+    t(count - 1) * std * sqrt(1 + 1 / count): std [n] and count [n] of the completions drawn, at least two each.
     """
     from scipy import stats
 
@@ -123,11 +123,11 @@ def probability_highest(answers: Sequence[Array], *, draws: int = 20_000, seed: 
 
 
 def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any] | None:
-    """Read the spread of n outputs as a predictive interval, and measure how well it holds.
+    """Read the spread of n completions as a predictive interval, and measure how well it holds.
 
-    It is None without repeated outputs. curve: per nominal level the share of pictures whose MOS lies in the interval
+    None without repeated completions. curve: per nominal level the share of pictures whose MOS lies in the interval
     (95% Wilson interval), and, where the raters' spread is known, the share of single opinions (normal around the MOS)
-    in it. rater_srcc: rank correlation of the spread of a picture's outputs with the spread of its raters.
+    in it. rater_srcc: rank correlation of the spread of a picture's completions with the spread of its raters.
     """
     from scipy import stats
 

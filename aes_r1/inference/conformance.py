@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def examine(
     yield (found := _finding("one picture in a prompt", prompt))
     if found.result == PASS:
         for name, check in CHECKS.items():
-            yield _finding(name, lambda check=check: check(examined[0]))  # type: ignore[misc]
+            yield _finding(name, partial(check, examined[0]))
 
 
 def _finding(name: str, check: Callable[[], str]) -> Finding:
@@ -237,7 +238,9 @@ def _plain_sampling(model: Examined) -> str:
 def _sharing(model: Examined) -> None:
     if not model.backbone.shares_prefix:
         text = model.backbone.core.config.get_text_config().model_type
-        raise Unsupported(f"{text} layers are not plain causal attention throughout; every output computes its prompt")
+        raise Unsupported(
+            f"{text} layers have attention that is not plain and causal; every completion computes its prompt"
+        )
 
 
 @torch.no_grad()

@@ -51,11 +51,11 @@ def predict(
 ) -> Iterator[dict[str, Any]]:
     """Yield prediction rows of `samples`, which are read as they are needed: one per picture and protocol, in order.
 
-    sample: one output at the temperature of `asking` (the authors' protocol, 0.6); mean: the mean score of its
+    sample: one completion at the temperature of `asking` (the authors' protocol, 0.6); mean: the mean score of its
     n_samples, of which sample's is the first; greedy: the most likely tokens; direct: the most likely number with an
     empty critique; label_tokens: expectation over five level words; read_back: the most likely number after greedy's
-    critique when the picture is blanked, and no score without a critique. A picture's outputs depend on `seed` and its
-    id alone, except for rounding, which depends on the shape of the batch; `batch_invariant` avoids this by asking
+    critique when the picture is blanked, and no score without a critique. A picture's completions depend only on `seed`
+    and its id, except for rounding, which depends on the shape of the batch; `batch_invariant` avoids this by asking
     about one picture at a time. The rows end between two batches once `should_stop()` is true. `sample` is the sampler.
     InputError names a picture that cannot be read.
     """
@@ -124,7 +124,7 @@ def _texts(
     noise: Tensor | None,
     sample: Sampler,
 ) -> list[list[str]]:
-    """Return `count` outputs for each picture of `group`, sampled with `noise`, or the greedy one."""
+    """Return `count` completions for each picture of `group`, sampled with `noise`, or the greedy one."""
     prompts = backbone.collate([encoded[asking.question] for _, encoded in group])
     sampling: dict[str, Any] = {
         "max_new_tokens": asking.max_new_tokens,

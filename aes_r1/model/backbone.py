@@ -252,7 +252,7 @@ def load(
     shared_prefix.install(model)
     if not families.can_share_prefix(model.config):
         text = model.config.get_text_config().model_type
-        log.info("%s=%s: %s layers cannot share a group's prompt; each output computes its own", key, path, text)
+        log.info("%s=%s: %s layers cannot share a group's prompt; each completion computes its own", key, path, text)
     if fused_kernels:
         kernels.fuse(model)
     if gradient_checkpointing:

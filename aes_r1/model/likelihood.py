@@ -40,7 +40,7 @@ def token_likelihood(
     """
 
     if chunk_tokens is None:
-        vocabulary = len(banned) if banned is not None else head.weight.shape[0]  # type: ignore[attr-defined]
+        vocabulary = len(banned) if banned is not None else head.weight.shape[0]  # type: ignore[attr-defined]  # Linear
         chunk_tokens = max(256, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"]) // vocabulary)
 
     def chunk(part: Tensor, part_targets: Tensor, known: list[Tensor]) -> tuple[Tensor, Tensor]:

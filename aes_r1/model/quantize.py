@@ -94,7 +94,7 @@ def merged(core: nn.Module) -> nn.Module:
         plain = nn.Linear(weight.shape[1], weight.shape[0], base.bias is not None, device="meta")
         plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), cast("nn.Parameter", base.bias)
         core.set_submodule(name, plain)
-    core.is_loaded_in_4bit = False  # type: ignore[assignment]
+    core.is_loaded_in_4bit = False  # type: ignore[assignment]  # no parameter, although a module's attributes may be
     return core
 
 

@@ -53,7 +53,7 @@ def critiques_of(job: Job) -> Path:
     judge = settings.judge
     if judge.name == "scenes" and not all(map(is_made_scene, samples)):
         log.info(
-            "no judge reads the critiques of %s, because judge=scenes knows made scenes alone; the other filters do",
+            "no judge reads the critiques of %s, because judge=scenes only judges made scenes; the other filters run",
             samples[0].dataset,
         )
         judge = dataclasses.replace(judge, name="none")

@@ -82,9 +82,9 @@ def _require_same(lost: Path, again: Path) -> None:
     """Raise InputError unless the cold start `again` is the one that the run began from and the store has `lost`."""
     if lost.name != again.name:
         raise InputError(
-            f"{lost}: the cold start that this run began from is gone, and would not become the same again: its "
-            "critiques, their pictures or its base model have changed, or an older version named it; bring the folder "
-            "back, or give trainer.resume=never"
+            f"{lost}: the cold start that this run began from is gone and cannot be made again, because its critiques, "
+            "their pictures or its base model have changed or an older version named it; restore the folder, or give "
+            "trainer.resume=never"
         )
 
 

@@ -202,7 +202,7 @@ def _check_rewards(settings: Settings, train: TrainingSamples) -> None:
     reading += ["model.answer_from=words"] if settings.model.answer_from == "words" else []
     if reading and settings.trainer.init_from in ("base", "cold_start") and not learned:
         raise InputError(
-            f"{reading[0]}: the start has never read words without a picture; "
+            f"{reading[0]}: the start has never scored words without a picture; "
             "give cold_start.blank_pictures=0.25, or trainer.init_from=DIR with a model that has"
         )
 
@@ -278,8 +278,8 @@ def _check_score_rewards(settings: Settings, train: TrainingSamples) -> None:
     ordered = settings.trainer.curriculum and data.name not in scene_sets.SCENE_SETS
     if ordered and all(one.mos_std is None for one in train()):
         raise InputError(
-            f"trainer.curriculum=true: data={data.name} knows no spread of opinions; give mos_std in your labels "
-            "(docs/datasets.md), or false"
+            f"trainer.curriculum=true: data={data.name} has no standard deviations of opinions; give mos_std in your "
+            "labels (docs/datasets.md), or false"
         )
     asked = reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS
     if asked and not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in train()):

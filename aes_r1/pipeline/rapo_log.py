@@ -32,7 +32,7 @@ class RapoLog:
         resumed = f", resumed after step {step}" if step else ""
         twins = f" and {trainer.edited_pairs} edited twins" if trainer.edited_pairs else ""
         log.info(
-            "RAPO: %d steps of %d images%s x %d outputs%s",
+            "RAPO: %d steps of %d images%s x %d completions%s",
             self.total,
             trainer.images_per_step,
             twins,

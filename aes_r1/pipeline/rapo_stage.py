@@ -186,7 +186,7 @@ def _free_room(job: Job) -> None:
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
     """Compute SRCC and PLCC on validation pictures by data set, and critique/*.
 
-    Each picture gets one output at the evaluation temperature.
+    Each picture gets one completion at the evaluation temperature.
     """
     sample = job.sampler(backbone)
     rows = predictions(job, backbone, _validated(job), ["sample"], sample)

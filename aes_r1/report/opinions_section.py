@@ -15,7 +15,7 @@ from aes_r1.tracking.glossary import GLOSSARY
 
 # The raters' own CRPS stands beside that of the scores, because no model gets below it in expectation.
 MEASURES = {"emd": "EMD", "crps": "CRPS", "crps_of_raters": "Raters’ own CRPS", "kl": "KL"}
-COMPARABLE = "Compare only cells of as many outputs: EMD and KL of few outputs are larger than those of many."
+COMPARABLE = "Compare only cells with equally many completions: EMD and KL of few are larger than those of many."
 
 
 def meanings() -> Iterator[str]:
@@ -24,7 +24,7 @@ def meanings() -> Iterator[str]:
 
 
 def opinions_section(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, Mapping[str, Any], int]]:
-    """Return (stage, set, protocol, measures, outputs of a picture) of every cell whose raters' opinions are known.
+    """Return (stage, set, protocol, measures, completions of a picture) of every cell whose raters' opinions are known.
 
     Of a baseline, which gives one score as a greedy model does, these are its name and how it was made. A no-reference
     metric is left out: its scale is its own, so that a distance from opinions says nothing of it.
@@ -48,9 +48,9 @@ def opinions_section(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str,
 
 
 def opinions_table(dataset: str, evaluation: Mapping[str, Any]) -> Table | None:
-    """Return a table within 80 columns of the set `dataset` under the protocol of most outputs; None without opinions.
+    """Return a table of `dataset` under the protocol of most completions, 80 columns wide; None without opinions.
 
-    Of few outputs a distribution is known badly; the report page and evaluation.json have the other protocols.
+    Few completions estimate a distribution badly; the report page and evaluation.json have the other protocols.
     """
     found = [row for row in opinions_section(evaluation) if row[1] == dataset]
     if not found:
@@ -68,7 +68,7 @@ def every_opinion(dataset: str, evaluation: Mapping[str, Any]) -> Table | None:
     """Return a table of all that is measured on the set `dataset`, explained below it; None without opinions."""
     found = [row for row in opinions_section(evaluation) if row[1] == dataset]
     title = f"{dataset}: distance from the raters’ opinions as distributions"
-    table = titled_table(title, ["", "n", "outputs", *MEASURES.values()])
+    table = titled_table(title, ["", "n", "completions", *MEASURES.values()])
     for stage, _, protocol, measures, outputs in found:
         values = [value.replace(" ", "\n", 1) for value in _values(measures, end_digits=2)]
         table.add_row(f"{stage}\n{protocol}", str(measures["n"]), str(outputs), *values)
@@ -82,7 +82,7 @@ def opinions_lines(cells: Iterable[tuple[str, str, Mapping[str, Any]]]) -> Itera
     if not found:
         return
     yield "\nDistance from the single opinions of the raters, as distributions:\n"
-    yield f"| set | protocol | n | outputs | {' | '.join(MEASURES.values())} |"
+    yield f"| set | protocol | n | completions | {' | '.join(MEASURES.values())} |"
     yield "|---" * (4 + len(MEASURES)) + "|"
     for dataset, protocol, measures, outputs in found:
         yield f"| {dataset} | {protocol} | {measures['n']} | {outputs} | {' | '.join(_values(measures))} |"
@@ -92,7 +92,7 @@ def opinions_lines(cells: Iterable[tuple[str, str, Mapping[str, Any]]]) -> Itera
 
 
 def _outputs(cell: Mapping[str, Any]) -> int:
-    """Return how many outputs of a picture a cell counts; only several have a spread."""
+    """Return how many completions of a picture a cell counts; only several have a spread."""
     return cell["spread"]["n_samples"] if cell.get("spread") else 1
 
 

@@ -115,8 +115,8 @@ def _is_common(settings: Mapping[str, Any], key: str, runs: Sequence[Mapping[str
 def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name runs by the settings in which they differ, and by their seed. `runs` are the settings of each.
 
-    How runs were measured is named where it decides how many pictures they were measured on, and where nothing else
-    tells two runs apart. Two runs of the same settings, say the same run in two folders, are numbered.
+    The settings of the measurement are named if they change the number of pictures, or if nothing else tells two runs
+    apart. Two runs of the same settings, say the same run in two folders, are numbered.
     """
     seeds = {settings.get("seed") for settings in runs}
     own: list[list[str]] = []
@@ -127,10 +127,9 @@ def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def with_measuring(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
-    """Return the names of `runs`, each with how its run was measured, as far as that has to be told.
+    """Append the settings of the measurement to the names of `runs` that need them.
 
-    It has to where it decides how many pictures runs were measured on, and where nothing else tells runs of one name
-    apart.
+    They are needed if they change the number of pictures, or if runs of the same name differ in nothing else.
     """
     differing, keys = _differing(runs)
     also = [key for key in _COUNTING if key not in keys and len({str(setting(one, key)) for one in runs}) > 1]

@@ -95,7 +95,7 @@ def _calibration(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
     table.caption = (
         "bias: score - MOS; MOS = intercept + slope score. 90% interval: holds the MOS of 9 in 10 pictures of this "
         "kind; coverage on held-out halves, with its range over random splits, which is no interval over pictures. "
-        "Spread of repeated outputs, how often their 90% interval holds the MOS, and the SRCC of their spread with "
+        "Spread of repeated completions, how often their 90% interval holds the MOS, and the SRCC of their spread with "
         "that of raters."
     )
     return table

@@ -44,16 +44,16 @@ def trouble(
     )
     answered = "No picture" if not cell["n_answered"] else f"Only {cell['n_answered']} of {cell['n']} pictures"
     explanation = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    remedy = "train the cold start longer (cold_start.min_steps), or let outputs be longer (trainer.max_new_tokens)"
+    remedy = "train the cold start longer (cold_start.min_steps), or let completions be longer (trainer.max_new_tokens)"
     return (
         f"{answered} of {dataset} got an answer that can be read from {model}"
-        f"{f'; of its outputs, {explanation}' if explanation else ''}. "
+        f"{f'; of its completions, {explanation}' if explanation else ''}. "
         f"What to try: {'a cold start, which teaches the format' if stage == 'base' else remedy}."
     )
 
 
 def unread(text: str, sub_scores: Sequence[str] = ()) -> str:
-    """Return what an unreadable output did, as it reads after a number of outputs; sub_scores: those asked for."""
+    """Return what an unreadable completion did, worded to follow a number of them; sub_scores: those asked for."""
     if not text.strip():
         return "said nothing"
     if "<answer>" not in text:

@@ -73,12 +73,12 @@ def custom_reward(
     if rewards.shape != scores.shape:
         raise InputError(
             f"reward.custom={named}: returned {_shape(rewards)}; {_shape(scores)} was expected, a row for every "
-            "picture and a number for each of its outputs"
+            "picture and a number for each of its completions"
         )
     if not rewards.isfinite().all():
         row, place = (~rewards.isfinite()).nonzero()[0].tolist()
         raise InputError(
-            f"reward.custom={named}: returned {rewards[row, place]:g} for output {place} of {samples[row].id}; "
+            f"reward.custom={named}: returned {rewards[row, place]:g} for completion {place} of {samples[row].id}; "
             "every reward must be finite, also where the score is NaN because it could not be read"
         )
     return rewards

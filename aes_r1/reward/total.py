@@ -147,7 +147,7 @@ def sub_score_rewards(
 
     with the rating of the dimension in place of the mean opinion, and the weights of the score's parts.
     sub_scores [N, K, D]: NaN where an answer has none, which earns 0; ratings [N, D]: NaN where nobody rated a
-    dimension: such a picture is no opponent in it, and all its outputs earn 0. `pool`, `progress`: as for
+    dimension: such a picture is no opponent in it, and all its completions earn 0. `pool`, `progress`: as for
     `total_reward` and `weights_at`.
     """
     weights, rated = weights_at(reward, progress), ~ratings.isnan()

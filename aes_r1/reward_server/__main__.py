@@ -131,7 +131,7 @@ def arguments() -> OneLineParser:
     add("--url", action="append", default=[], metavar="URL", help="of a vLLM server of DIR (aes_r1.serve); repeatable")
     add("--host", default="127.0.0.1", metavar="A", help="where to listen, without a password (default: 127.0.0.1)")
     add("--port", type=int, default=8001, metavar="P", help="0: a free one (default: 8001)")
-    add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
+    add("--samples", type=int, metavar="N", help="completions per picture; 1: the likeliest (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")
     add("--batch", type=int, default=8, metavar="N", help="pictures that are scored together (default: 8)")
     add("--pictures", type=int, default=64, metavar="N", help="most pictures in a request (default: 64)")

@@ -4,9 +4,9 @@ All rows of an image read the same prompt, which stays in the GPU's cache, and t
 head form one matrix product. The kernel also writes the new token's key and value into the past.
 """
 
-# Triton kernels name constants in capitals, take many arguments and have no types.
-# ruff: noqa: N803, PLR0913
+# ruff: noqa: N803, PLR0913, Triton kernels name constants in capitals and take many arguments
 # mypy: disallow-untyped-defs=False
+# Arguments of a kernel have no types.
 
 import torch
 import triton

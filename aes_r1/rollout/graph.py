@@ -118,7 +118,7 @@ class CompiledDecoder(CapturedDecoder):
 
     def _warm_up(self, token: Callable[[], None]) -> None:
         # Sizes that are equal by chance, such as eight images and eight samples, must not be compiled as one size.
-        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]  # made at import
             super()._warm_up(token)
 
 

@@ -280,8 +280,8 @@ def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int,
     try:
         if answer["prompt_token_ids"] != prompt:
             raise InputError(
-                f"rollout.url: a prompt of {len(prompt)} tokens became {len(answer['prompt_token_ids'])} others there; "
-                "serve the folder that is trained, whose processor and tokenizer count alike"
+                f"rollout.url: the server's prompt differs: {len(answer['prompt_token_ids'])} tokens, ours has "
+                f"{len(prompt)}; serve the folder that is trained, with its processor and tokenizer"
             )
         choices = answer["choices"]
         indices = sorted(choice["index"] for choice in choices)

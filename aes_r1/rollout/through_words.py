@@ -27,7 +27,7 @@ def blank_prompt(backbone: Backbone, question: str, answer_from: str) -> Encoded
 
 
 def critique_lengths(backbone: Backbone, rollout: Rollout) -> Tensor:
-    """Return [R], on the host: how many leading tokens of each output are its critique, or all if that never ends."""
+    """Return [R], on the host: how many leading tokens of each completion are its critique; all if it never ends."""
     counts = []
     for tokens, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True):
         counts.append(len(critique_tokens(backbone.pieces(tokens[mask]))) or int(mask.sum()))
@@ -45,12 +45,12 @@ def answer_from_words(
     noise: Tensor | None,
     sample: Sampler = sample_completions,
 ) -> Rollout:
-    """Draw again what follows each critique in the outputs `drawn`, this time after the prompt `blank`.
+    """Draw again what follows each critique in the completions `drawn`, this time after the prompt `blank`.
 
     temperature, noise [R, max_new_tokens] and max_new_tokens are those with which `sample` drew `drawn`. An answer
-    takes the noise of its own positions in the output, so an output still depends on its keys alone. An output whose
-    critique is never closed is returned as it was drawn, and so are all if blank is None. The log-probabilities of each
-    part are those after its own prompt.
+    takes the noise of its own positions in the completion, so it still depends on its keys alone. A completion whose
+    critique is never closed is returned as it was drawn, and so are all if blank is None. The log-probabilities of
+    each part are those after its own prompt.
     """
     if blank is None:
         return drawn

@@ -46,7 +46,7 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
 
     init_info_cls, update_info_cls = NothingToConnect, Folder
 
-    def init_transfer_engine(self, init_info: NothingToConnect) -> None:  # noqa: ARG002
+    def init_transfer_engine(self, init_info: NothingToConnect) -> None:  # noqa: ARG002, the signature of vLLM
         """Record the names of the model's weights before the first update; there is nothing to connect."""
         if not hasattr(self, "_wanted"):
             # Tied weights have only their first name here. An adapter adds ".base_layer" to a name.

@@ -16,7 +16,7 @@ from aes_r1.runs.folder import EXAMINED, RunFolder
 from aes_r1.runs.identity import changed_on_resume, differences
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
 
-_ASKED_S = 1.0  # in which the lock is asked for again, because whoever looks whether it is held holds it for a moment
+_ASKED_S = 1.0  # retry for this long, because a process that only checks whether the lock is held holds it briefly
 _IN_USE = "{}: another process works on this run; wait for its end, stop it, or give another out="
 
 

@@ -30,7 +30,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import foreign, iter_rows, read_json, read_rows, rows_backwards, write_json, write_rows
@@ -118,8 +118,7 @@ class RunFolder:
     @property
     def evaluation(self) -> Evaluation:
         """Return the measurements, which docs/evaluation.md explains."""
-        # evaluation.summary writes the keys of Evaluation.
-        measurements: Evaluation = _content(self.evaluation_file)  # type: ignore[assignment]
+        measurements = cast("Evaluation", _content(self.evaluation_file))  # evaluation.summary writes its keys
         for stage, sets in measurements.get("stages", {}).items():
             if not sets or not all(sets.values()):
                 raise InputError(foreign(f"no measurement of {stage}", self.evaluation_file))

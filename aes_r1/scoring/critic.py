@@ -38,8 +38,8 @@ from aes_r1.settings import RolloutSettings, require
 class Verdict:
     """Hold the critic's answer about one picture.
 
-    score: mean of the answered `scores`, None when no output could be read. low, high: an interval of the kind named by
-    `interval`. "conformal" holds the mean opinion of 9 in 10 pictures of the kind that was evaluated, "samples" 9 in 10
+    score: mean of the answered `scores`, None when no completion could be read. low, high: an interval of the kind that
+    `interval` names. "conformal" holds the mean opinion of 9 in 10 pictures like those evaluated, "samples" 9 in 10
     further answers of the model. "too_few_answers": there is none, because the readable answers are too few to say
     where further ones lie. "not_calibrated": there is none, because the model was measured on made scenes alone, which
     says nothing about photographs. None: no answer could be read. critique: the one whose own score
@@ -85,7 +85,7 @@ class Critic:
     def load(cls, path: str | Path, *, samples: int | None = None, seed: int = 0, device: str | None = None) -> Critic:
         """Load the critic from a run's folder, its model folder, an exported folder, or a hub name.
 
-        samples: outputs per picture at the evaluation's temperature, None as many as the evaluation drew; 1 asks once,
+        samples: completions per picture at the evaluation's temperature; None: as many as the evaluation drew; 1: once,
         for the most likely answer. device: None takes a GPU where there is one. InputError when there is no such model.
         """
         folder, facts = find_model(path, "--model")
@@ -96,10 +96,10 @@ class Critic:
 
     @classmethod
     def at(cls, urls: Sequence[str], path: str | Path, *, samples: int | None = None, seed: int = 0) -> Critic:
-        """Return the critic whose outputs are drawn by vLLM servers of the model at `path`.
+        """Return the critic whose completions are drawn by vLLM servers of the model at `path`.
 
-        No weight is loaded here. The same pictures get other outputs of the same distribution; with samples=1 the same
-        ones. InputError where a server serves another model.
+        No weight is loaded here. The same pictures get other completions of the same distribution; with samples=1 they
+        get the same ones. InputError where a server serves another model.
         """
         folder, facts = find_model(path, "--model")
         sample = ServedPolicy(RolloutSettings(name="vllm", url=list(urls)), name=str(path)).as_served(folder)
@@ -138,7 +138,7 @@ class Critic:
         return "mean" if self.samples >= self.facts.n_samples else None
 
     def answers(self, pictures: Sequence[Image.Image]) -> list[list[str]]:
-        """Return for each RGB picture the texts of all its outputs, which are drawn in one batch."""
+        """Return for each RGB picture the texts of all its completions, which are drawn in one batch."""
         facts = self.facts
         prompts = self.backbone.collate([self.backbone.encode(picture, facts.question) for picture in pictures])
         noise = None

@@ -25,7 +25,7 @@ class EvaluationSettings:
     # further sets, after data; their names stand in YAML, and a command puts their settings here
     also: list[DataSettings] = field(default_factory=list)
     protocols: list[str] = IN_YAML
-    n_samples: int | None = IN_YAML  # outputs of the mean protocol; null: as in the model's run, or 4 without a run
+    n_samples: int | None = IN_YAML  # completions of the mean protocol; null: as in the model's run, or 4 without a run
     temperature: float | None = IN_YAML  # null: as in the model's run, or 0.6 without a run
     limit: int | None = IN_YAML  # pictures per set; null: all
     pairs: int = IN_YAML  # most pairs per set of the protocol pair

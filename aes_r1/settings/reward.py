@@ -255,7 +255,7 @@ class RewardSettings:
 
     @property
     def fewest_samples(self) -> int:
-        """The fewest outputs of an image for which the rewards differ: a distribution of scores needs three."""
+        """The fewest completions of an image for which the rewards differ: a distribution of scores needs three."""
         return 3 if self.distribution.weight > 0 else 2
 
     @property

@@ -58,7 +58,7 @@ class TrainerSettings:
 
     name: str = IN_YAML  # rapo: cold start, then RAPO; sft: the cold start alone
     init_from: str = IN_YAML  # base | cold_start | a folder with a model
-    num_samples: int = IN_YAML  # K outputs per image
+    num_samples: int = IN_YAML  # K completions per image
     images_per_step: int = IN_YAML  # N
     edited_pairs: int = IN_YAML  # images of a step beside which an edited twin is shown; 0: none
     edits: list[str] = IN_YAML  # edits of the twins
@@ -91,7 +91,7 @@ class TrainerSettings:
     refill_rounds: int = IN_YAML  # most further drawings of a step for images whose completions all earn the same
     drop_zero_spread: bool = IN_YAML  # leave groups without spread out of the loss and its divisor
     mask_truncated: bool = IN_YAML
-    overlong_penalty: float = IN_YAML  # largest penalty for the length of an output; 0: none (the paper)
+    overlong_penalty: float = IN_YAML  # largest penalty for the length of a completion; 0: none (the paper)
     overlong_from: float = IN_YAML  # share of max_new_tokens at which the penalty begins
     temperature: float = IN_YAML
     max_new_tokens: int = IN_YAML
@@ -192,7 +192,7 @@ class TrainerSettings:
 
     @property
     def groups_per_step(self) -> int:
-        """The images of a step, their edited twins included, for each of which num_samples outputs are drawn."""
+        """The images of a step, their edited twins included, for each of which num_samples completions are drawn."""
         return self.images_per_step + self.edited_pairs
 
     @property

@@ -48,7 +48,7 @@ def token_advantages(
 
     scores_advantage [N, K]: the completion's, from its score; critique_advantage [N, K]: the critique's, from its own
     rewards, needed by `parts` alone; critique_mask [R, T] bool: the critique's tokens. mode:
-    all: every token has the output's advantage (the paper). answer: critique tokens have 0, the others the output's.
+    all: every token has the completion's advantage (the paper). answer: critique tokens have 0, the others have it.
     parts: critique tokens have the critique's own. ValueError for another mode or a missing critique_advantage.
     """
     of_score = scores_advantage.reshape(-1, 1).expand(critique_mask.shape)

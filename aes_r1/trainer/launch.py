@@ -73,7 +73,7 @@ def require_deepspeed(engine: str) -> None:
     """Raise InputError where DeepSpeed, which `engine` needs, is not installed or does not load."""
     accelerator.settle()
     try:
-        import deepspeed  # noqa: F401
+        import deepspeed  # noqa: F401, only to see whether it loads
     except ImportError as error:
         raise InputError(
             f"engine={engine}: DeepSpeed cannot be loaded ({error}); pip install deepspeed, or give engine=single"

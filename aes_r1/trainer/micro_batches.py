@@ -1,4 +1,4 @@
-"""Cut the outputs of an optimizer step into forward passes, which changes memory and speed but never the gradient."""
+"""Cut the completions of an optimizer step into forward passes. This changes memory and speed, never the gradient."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def micro_batches(
     size: int,
     max_tokens: int | None,
 ) -> list[list[int]]:
-    """Divide `rows` (indices into N x num_samples outputs, image by image) into pieces.
+    """Divide `rows` (indices into N x num_samples completions, image by image) into pieces.
 
-    With max_tokens None, each piece has the next `size` outputs. Otherwise each pass has at most `max_tokens` tokens,
-    and images with outputs of similar length are in one piece. An image's outputs stay together if they fit, so that
-    its prompt is computed once; an output that exceeds the limit by itself is a piece of its own. lengths: tokens of
-    every output; prompt_tokens: tokens of every image's prompt. With shared_prefix nothing is padded; otherwise every
-    output has its own prompt, and both are padded to the longest of the piece.
+    With max_tokens None, each piece has the next `size` completions. Otherwise each pass has at most `max_tokens`
+    tokens, and images with completions of similar length are in one piece. An image's completions stay together if they
+    fit, so that its prompt is computed once; a completion that exceeds the limit by itself is a piece of its own.
+    lengths: tokens of every completion; prompt_tokens: tokens of every image's prompt. With shared_prefix nothing is
+    padded; otherwise every completion has its own prompt, and both are padded to the longest of the piece.
     """
     if max_tokens is None:
         return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
@@ -50,7 +50,7 @@ def micro_batches(
         if cost(current + group) <= max_tokens:
             current = current + group
             continue
-        for row in group:  # the image's outputs do not fit together
+        for row in group:  # the image's completions do not fit together
             if current and cost([*current, row]) > max_tokens:
                 pieces.append(current)
                 current = []

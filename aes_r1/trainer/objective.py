@@ -40,11 +40,11 @@ PAPERS_SURROGATE = Surrogate()
 
 
 def group_advantage(rewards: Tensor, *, scale: bool = True, eps: float = 1e-4) -> Tensor:
-    """Return the advantage of each output in its image's group: (r - mean) / (std + eps), std unbiased (paper, eq. 9).
+    """Return each completion's advantage in its image's group: (r - mean) / (std + eps), std unbiased (paper, eq. 9).
 
     rewards [N, K], K >= 2. Without `scale` only the mean is subtracted (Dr. GRPO). Each row sums to 0. Returns [N, K].
-    Computed in float64: where all outputs of a group earn the same, the rounding error of their mean would otherwise be
-    divided by eps.
+    Computed in float64: if all completions of a group earn the same, the rounding error of their mean would otherwise
+    be divided by eps.
     """
     exact = rewards.double()
     centered = exact - exact.mean(dim=1, keepdim=True)
@@ -55,8 +55,8 @@ def advantage_by_reward(rewards: Mapping[str, Tensor], weights: Mapping[str, flo
     """Return the advantage [N, K] of GDPO: each reward is normalised in its group before the rewards are summed.
 
     rewards {name: [N, K]}, K >= 2; weights {name: weight}, of which those that are 0 or missing are left out. A =
-    sum_r w_r (r - mean_r) / (std_r + eps), then (A - mean A) / (std A + eps) over all N * K outputs of the step (Liu et
-    al., 2026: GDPO, eq. 4 to 7), std unbiased. A weight is therefore relative to the other rewards, whatever their
+    sum_r w_r (r - mean_r) / (std_r + eps), then (A - mean A) / (std A + eps) over the N * K completions of the step
+    (GDPO, Liu et al., 2026, eq. 4 to 7), std unbiased. So a weight is relative to the other rewards, whatever their
     scales are. Computed in float64, like group_advantage.
     """
     counted = [(weights[name], reward.double()) for name, reward in rewards.items() if weights.get(name)]
@@ -78,14 +78,14 @@ def sequence_kl_k1(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
 
 
 def zero_spread(rewards: Tensor, *, tolerance: float = 1e-8) -> Tensor:
-    """Return [N] bool: images whose K outputs earn the same reward, so that they teach nothing."""
+    """Return [N] bool: images whose K completions earn the same reward, so that they teach nothing."""
     return (rewards.amax(dim=1) - rewards.amin(dim=1)) <= tolerance
 
 
 def loss_divisor(mask: Tensor, aggregation: str, constant: float) -> Tensor:
     """Return the divisor of an optimizer step for `aggregation`, from the mask [B, T] of the tokens in its loss.
 
-    sequence_mean: outputs with at least one token in the loss (GRPO); token_mean: tokens (DAPO); constant: outputs
+    sequence_mean: completions with a token in the loss (GRPO); token_mean: tokens (DAPO); constant: completions
     times `constant`, the longest completion allowed (Dr. GRPO). Divisors of parts of a step add up to that of the
     whole, so a part without a token has 0.
     """

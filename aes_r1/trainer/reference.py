@@ -148,7 +148,7 @@ def reference_weights(backbone: Backbone, reference: Reference | None) -> Iterat
 def require_shardable(kept: str, size: int) -> None:
     """Raise InputError where model.reference=sharded meets a single process."""
     if kept == "sharded" and size == 1:
-        raise InputError("model.reference=sharded: one process has nobody to share with; give host or device")
+        raise InputError("model.reference=sharded: one process cannot shard; give host or device")
 
 
 def build_reference(kept: str, backbone: Backbone, *, device: torch.device, rank: int, size: int) -> Reference:

@@ -41,7 +41,7 @@ class StepRewards:
     scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores (NaN of twins), and numbers of the
     images' data sets; of pairs, scores are the choices and mos the numbers of the better pictures; total [N, K]: the
     reward; parts: {name: [N, K]}, unweighted, of which judge_unread is 1 where the judge gave no readable reply;
-    weights: {name: weight} in the total; zero_spread [N] bool: images whose outputs all earn the same, before a
+    weights: {name: weight} in the total; zero_spread [N] bool: images whose completions all earn the same, before a
     divergence is subtracted, with which no two would; local: the images of this process among the N; twins: as twins_of
     returns them.
     """

@@ -164,7 +164,7 @@ def curves(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[d
 
 
 def paths(rows: Mapping[int, list[dict[str, float]]]) -> np.ndarray:
-    """[steps, 2] nats known of the picture in the number and in the words at STEPS, means over replicates."""
+    """[steps, 2] nats of information about the picture in score and words at STEPS, means over replicates."""
     by_step = [{row["step"]: (row["score"], row["words"]) for row in validations} for validations in rows.values()]
     steps = [step for step in STEPS if by_step and all(step in one for one in by_step)]
     return np.array([np.mean([one[step] for one in by_step], axis=0) for step in steps]).reshape(-1, 2)
@@ -174,7 +174,7 @@ COLORS = ("#000000", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#66
 
 
 def draw(result: Mapping[str, Any]) -> Any:
-    """Where the information is: in the words (up) and in the number (right), from the cold start to the end of RAPO."""
+    """Where the information is: in the words (up) and in the score (right), from the cold start to the end of RAPO."""
     with plt.rc_context({"font.size": 8}):
         figure, axis = plt.subplots(figsize=(170 / 25.4, 110 / 25.4), layout="constrained")
         for color, condition in zip(COLORS, ARMS, strict=True):
@@ -190,8 +190,8 @@ def draw(result: Mapping[str, Any]) -> Any:
             axis.plot(*path[-1:].T, "o", color=color, ms=6)
         axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))  # or a small loss would look like a whole one
         axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
-        axis.set_xlabel("known of the picture in the number, nats")
-        axis.set_ylabel("known of the picture in the words, nats")
+        axis.set_xlabel("information about the picture in the score, nats")
+        axis.set_ylabel("information about the picture in the words, nats")
         axis.set_title(f"RAPO's steps {', '.join(map(str, STEPS))}; open: the cold start, full: the end", fontsize=8)
         axis.grid(lw=0.3)
         axis.legend(frameon=False, fontsize=7)

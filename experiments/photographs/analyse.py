@@ -52,7 +52,7 @@ def cell(rows: Sequence[Row]) -> dict[str, Any]:
     scores, mos = (np.asarray([row[name] for row in known], dtype=np.float64) for name in ("score", "mos"))
     found = correlations(scores, mos)
     names = ("n", "parse_failure_rate", "srcc", "plcc", "mae")
-    result: dict[str, Any] = {name: found[name] for name in names}  # type: ignore[literal-required]
+    result: dict[str, Any] = {name: found[name] for name in names}
     result["how"] = rows[0].get("how", rows[0].get("protocol"))
     answered = scores[~np.isnan(scores)]
     if len(answered) and np.ptp(answered) > 1e-9:

@@ -8,6 +8,10 @@ from aes_r1.aescot.diversity import diversity, self_bleu
 from aes_r1.aescot.report import Tally, calls_summary
 
 
+def grams(words, n):
+    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+
 def plain_self_bleu(texts):
     """BLEU-4 of each text against the others, written out."""
     values = []
@@ -15,8 +19,7 @@ def plain_self_bleu(texts):
         others = [other for number, other in enumerate(texts) if number != index]
         total = 0.0
         for n in range(1, 5):
-            grams = lambda words: Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))  # noqa: B023, E731
-            own, references = grams(text), [grams(other) for other in others]
+            own, references = grams(text, n), [grams(other, n) for other in others]
             matched = sum(min(count, max(r[gram] for r in references)) for gram, count in own.items())
             total += math.log(max(matched, 1e-9) / max(1, own.total())) / 4
         closest = min((len(other) for other in others), key=lambda length: abs(length - len(text)))

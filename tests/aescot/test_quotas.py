@@ -62,7 +62,10 @@ def test_rounds_fill_every_cell_exactly_and_ask_no_more_than_needed():
     pictures = [*samples("ava", 300), *samples("tad66k", 300)]
     quotas = read_quotas({"ava": {"bad": 30, "good": 20}, "tad66k": {"fair": 25}})
     draw = QuotaSampler(pictures, quotas, seed=1)
-    keeps = lambda sample: int(sample.image.removesuffix(".png")) % 3 > 0  # noqa: E731
+
+    def keeps(sample: Sample) -> bool:
+        return int(sample.image.removesuffix(".png")) % 3 > 0
+
     asked = run(draw, keeps)
     kept = Counter((sample.dataset, level_of(sample.mos)) for sample in asked if keeps(sample))
     assert kept == {("ava", "bad"): 30, ("ava", "good"): 20, ("tad66k", "fair"): 25}

@@ -44,7 +44,7 @@ def tiff(folders: list[Folder], contents: dict[str, bytes], *, subfolders: int =
     starts_of = {330: starts[chained:]}
     for number, tags in enumerate(folders):
         for tag, (kind, values) in tags.items():
-            numbers = starts_of.get(tag) or [places.get(value, value) for value in values]  # type: ignore[call-overload]
+            numbers = starts_of.get(tag) or [places.get(value, value) for value in values]
             struct.pack_into(f"{order}{len(numbers)}{kind}", body, fields[number, tag], *numbers)
         if number + 1 < chained:
             struct.pack_into(f"{order}I", body, starts[number] + 2 + 12 * len(tags), starts[number + 1])
@@ -80,12 +80,12 @@ def dng(
     first = plain((16, 12), "thumbnail", len(thumbnail), t254=("I", [1]), t274=("H", [orientation]))
     first[50706] = ("B", [1, 4, 0, 0])
     sensor: Folder = {254: ("I", [0]), 256: ("I", [raw[0]]), 257: ("I", [raw[1]]), 259: ("H", [1]), 262: ("H", [32803])}
-    sensor |= {273: ("I", ["sensor"]), 279: ("I", [64])}  # type: ignore[list-item]
+    sensor |= {273: ("I", ["sensor"]), 279: ("I", [64])}
     folders = [first, sensor]
     if preview is not None:
         contents["preview"] = file or jpeg(preview)
         tags: Folder = {254: ("I", [1]), 256: ("I", [preview.width]), 257: ("I", [preview.height])}
-        tags |= {259: ("H", [7]), 262: ("H", [6]), 273: ("I", ["preview"]), 279: ("I", [len(contents["preview"])])}  # type: ignore[list-item]
+        tags |= {259: ("H", [7]), 262: ("H", [6]), 273: ("I", ["preview"]), 279: ("I", [len(contents["preview"])])}
         folders.append(tags)
     return tiff(folders, contents, subfolders=len(folders) - 1, order=order)
 

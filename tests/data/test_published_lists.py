@@ -47,8 +47,8 @@ def test_a_list_of_another_length_is_refused_with_the_address(names, tmp_path):
     with pytest.raises(InputError) as caught:
         published_list("artimuse", "para", tmp_path)
     assert str(caught.value) == (
-        f"data.split_by=artimuse: {tmp_path}/test.json holds {len(set(names))} test pictures, the published one 3000 "
-        "test pictures alone; "
+        f"data.split_by=artimuse: {tmp_path}/test.json holds {len(set(names))} test pictures, the published list "
+        "only 3000 test pictures; "
         "copy test_datasets/PARA/test.json of github.com/thunderbolt215/ArtiMuse again, or give "
         f"data.split_by={tmp_path}/test.json for a list of your own"
     )
@@ -68,7 +68,7 @@ def test_a_list_that_is_not_there_and_one_that_does_not_exist_are_refused_with_t
 def test_further_splits_in_a_published_list_are_named(tmp_path):
     names = [f"{number}.jpg" for number in range(3000)]
     put(tmp_path, "test.json", json.dumps({"test": names, "train": ["x.jpg"]}).encode())
-    with pytest.raises(InputError, match="holds 3000 test pictures and lists of train, the published one 3000 test"):
+    with pytest.raises(InputError, match="holds 3000 test pictures and lists of train, the published list only 3000"):
         published_list("artimuse", "para", tmp_path)
 
 

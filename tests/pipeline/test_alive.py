@@ -9,7 +9,7 @@ import pytest
 from aes_r1.pipeline import cold_start_stage, rapo_stage
 from aes_r1.pipeline.run import run
 from aes_r1.settings import as_dict
-from tests.pipeline.test_run import base, root, settings  # noqa: F401
+from tests.pipeline.small_job import settings
 from tests.processes import run_job
 from tests.trainer.distributed_steps import engine_settings
 
@@ -17,7 +17,7 @@ from tests.trainer.distributed_steps import engine_settings
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("stage", "place"), [("zero2", "sharded"), ("zero3", "host")])
-def test_no_engine_of_the_stages_before_is_alive(base, root, tmp_path, stage, place):  # noqa: F811
+def test_no_engine_of_the_stages_before_is_alive(base, root, tmp_path, stage, place):
     whole = settings(
         base,
         root,
@@ -48,7 +48,7 @@ class Broken(Exception):
     ids=["cold_start", "rapo"],
 )
 @pytest.mark.slow
-def test_a_stage_that_fails_closes_its_engine(base, root, tmp_path, monkeypatch, stage, loop, init_from):  # noqa: F811
+def test_a_stage_that_fails_closes_its_engine(base, root, tmp_path, monkeypatch, stage, loop, init_from):
     held = []
 
     def fails(backbone, *rest, **named):
@@ -65,9 +65,9 @@ def test_a_stage_that_fails_closes_its_engine(base, root, tmp_path, monkeypatch,
     assert not any(hasattr(one, "optimizer") for one in held)
 
 
-def test_parts_for_one_process_are_refused_before_anything_is_made(base, root, tmp_path):  # noqa: F811
+def test_parts_for_one_process_are_refused_before_anything_is_made(base, root, tmp_path):
     from aes_r1.settings import InputError
 
-    with pytest.raises(InputError, match=r"model\.reference=sharded: one process has nobody to share with"):
+    with pytest.raises(InputError, match=r"model\.reference=sharded: one process cannot shard"):
         run(settings(base, root, tmp_path / "run", model={"path": str(base), "reference": "sharded"}))
     assert not (tmp_path / "run" / "settings.json").exists()

@@ -15,7 +15,7 @@ from aes_r1.pipeline.data_stage import list_pictures
 from aes_r1.runs.files import read_rows
 from aes_r1.settings import DataSettings, InputError, Settings, build
 from tests.data.layouts import draw
-from tests.pipeline.test_paper_recipe import loaded
+from tests.pipeline.small_job import loaded
 
 
 def labelled(root: Path, names: list[str], split: str = "train") -> DataSettings:

@@ -37,8 +37,8 @@ from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.sft import encode_example
 from aes_r1.trainer.step_images import StepImages, encode_image
 from aes_r1.trainer.step_rewards import reward_completions
+from tests.pipeline.small_job import rows_of, settings
 from tests.pipeline.test_lost_store import QUICK, in_rapo, record_of, stopped
-from tests.pipeline.test_run import base, root, rows_of, settings  # noqa: F401  # fixtures
 from tests.trainer.cold_starts import engine_of
 
 GONE = "http://127.0.0.1:9/v1"  # where nobody answers
@@ -151,8 +151,8 @@ def test_listed_pictures_are_opened_in_no_other_way():
 @pytest.mark.slow
 @pytest.mark.parametrize(("lost", "spoiled"), [("train", "cut"), ("train", "gone"), ("test", "gone")])
 def test_a_run_ends_in_one_line_and_goes_on_once_it_is_back(
-    base,  # noqa: F811
-    root,  # noqa: F811
+    base,
+    root,
     tmp_path,
     monkeypatch,
     capsys,
@@ -187,7 +187,7 @@ def test_a_run_ends_in_one_line_and_goes_on_once_it_is_back(
 
 
 @pytest.mark.slow
-def test_a_cold_start_ends_in_one_line_too(base, root, tmp_path, monkeypatch):  # noqa: F811
+def test_a_cold_start_ends_in_one_line_too(base, root, tmp_path, monkeypatch):
     """After a stop in it; the step-0 probe of validation pictures opens one as well."""
     given = settings(base, root, tmp_path / "run", **QUICK, cold_start={"save_every": 1, "probe_every": 1})
     with monkeypatch.context() as patch:

@@ -18,8 +18,7 @@ from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import DataSettings, InputError, Settings
-from tests.pipeline.test_paper_recipe import loaded
-from tests.pipeline.test_run import base, critiques_of, root, settings  # noqa: F401  # fixtures
+from tests.pipeline.small_job import critiques_of, loaded, settings
 
 QUICK = {"evaluation": {"stages": ["rapo"], "protocols": ["greedy"], "interventions": 0, "n_bootstrap": 20}}
 MEASURED = ("time/", "perf/")
@@ -63,7 +62,7 @@ def lose(given: Settings, loss: str) -> Settings:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["deleted", "cold starts", "moved", "another"])
-def test_rapo_goes_on_with_its_whole_record(base, root, tmp_path, monkeypatch, loss):  # noqa: F811
+def test_rapo_goes_on_with_its_whole_record(base, root, tmp_path, monkeypatch, loss):
     """The cold start is made again where no store has it, and ends with the same weights; RAPO's rows are kept."""
     probed = {"cold_start": {"probe_every": 1, "probe_pictures": 2}}
     whole, out = tmp_path / "whole", tmp_path / "run"
@@ -86,7 +85,7 @@ def test_rapo_goes_on_with_its_whole_record(base, root, tmp_path, monkeypatch, l
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["deleted", "another"])
-def test_what_no_remaining_stage_needs_is_not_made(base, root, tmp_path, monkeypatch, loss):  # noqa: F811
+def test_what_no_remaining_stage_needs_is_not_made(base, root, tmp_path, monkeypatch, loss):
     """After RAPO, whose own model alone is evaluated; and after the whole run."""
     given = settings(base, root, tmp_path / "run", **QUICK)
     before = stopped(given, lambda found: found.stage_done("rapo"), monkeypatch)
@@ -101,7 +100,7 @@ def test_what_no_remaining_stage_needs_is_not_made(base, root, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_a_run_that_ends_with_its_cold_start(base, root, tmp_path, monkeypatch):  # noqa: F811
+def test_a_run_that_ends_with_its_cold_start(base, root, tmp_path, monkeypatch):
     """It is made again for its evaluation or its final model, and for nothing else."""
     short = {"trainer": {"name": "sft"}, "evaluation": {**QUICK["evaluation"], "stages": ["cold_start"]}}
     given = settings(base, root, tmp_path / "run", **short)
@@ -128,7 +127,7 @@ def test_a_run_that_ends_with_its_cold_start(base, root, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_another_cold_start_in_the_place_of_a_lost_one(base, root, tmp_path, monkeypatch):  # noqa: F811
+def test_another_cold_start_in_the_place_of_a_lost_one(base, root, tmp_path, monkeypatch):
     """It would be another reference for the same policy, so the run is refused until the lost one is back."""
     critiques = critiques_of(sorted(root.glob("*.png")), tmp_path / "aescot.jsonl")
     given = settings(base, root, tmp_path / "run", **QUICK, cold_start={"data": str(critiques)})
@@ -137,7 +136,7 @@ def test_another_cold_start_in_the_place_of_a_lost_one(base, root, tmp_path, mon
     critiques.write_text("".join(json.dumps(row) + "\n" for row in changed))
     Path(given.store).rename(tmp_path / "kept")
     with pytest.raises(
-        InputError, match=r"cold_starts/\w+: the cold start that this run began from is gone.*bring the"
+        InputError, match=r"cold_starts/\w+: the cold start that this run began from is gone.*restore the"
     ):
         run(given)
     assert record_of(Path(given.out)) == before
@@ -150,7 +149,7 @@ def test_another_cold_start_in_the_place_of_a_lost_one(base, root, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_pretrained_base_is_made_for_what_needs_it_alone(root, tmp_path, monkeypatch):  # noqa: F811
+def test_a_pretrained_base_is_made_for_what_needs_it_alone(root, tmp_path, monkeypatch):
     asked = []
 
     def made_once(store: Path, kind: str, digest: str, make: object, **how: object) -> Path:
@@ -213,7 +212,7 @@ def test_lost_scenes_are_drawn_again_where_the_list_says_they_are(tmp_path, monk
 
 
 @pytest.mark.slow
-def test_a_finished_cold_start_writes_nothing_of_its_making_into_the_record(base, root, tmp_path):  # noqa: F811
+def test_a_finished_cold_start_writes_nothing_of_its_making_into_the_record(base, root, tmp_path):
     """Neither its rows nor an alert, with several optimizer steps that are skipped."""
     given = settings(base, root, tmp_path / "run", data={"workers": 0}, cold_start={"lr": 1e30})
     told = []

@@ -7,18 +7,18 @@ import pytest
 from aes_r1.pipeline.run import run
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
-from tests.pipeline.test_run import base, root, rows_of, settings  # noqa: F401
+from tests.pipeline.small_job import rows_of, settings
 
 REWARD = {"rank": {"weight": 0}, "error": {"weight": 0}, "pair": {"weight": 1, "margin": 0.2}}
 
 
-def of_pairs(base, root, out, **changes):  # noqa: F811
+def of_pairs(base, root, out, **changes):
     asked = {"reward": REWARD, "cold_start": {"pairs": 1.0}, "evaluation": {"protocols": ["greedy", "pair"]}}
     return settings(base, root, out, **asked | changes)
 
 
 @pytest.mark.slow
-def test_a_run_on_pairs(base, root, tmp_path, capsys):  # noqa: F811
+def test_a_run_on_pairs(base, root, tmp_path, capsys):
     run(of_pairs(base, root, tmp_path / "run"))
     done = RunFolder(tmp_path / "run")
     assert done.stage_values("cold_start")["records"] > len(rows_of(done.manifest("folder-train")))
@@ -36,7 +36,7 @@ def test_a_run_on_pairs(base, root, tmp_path, capsys):  # noqa: F811
     assert "Which of two is better?" in done.report_file.read_text()
 
 
-def test_opinions_that_are_all_too_near_are_refused_before_any_work(base, root, tmp_path):  # noqa: F811
+def test_opinions_that_are_all_too_near_are_refused_before_any_work(base, root, tmp_path):
     reward = {**REWARD, "pair": {"weight": 1, "margin": 0.9}}
     with pytest.raises(InputError) as refused:
         run(of_pairs(base, root, tmp_path / "run", reward=reward))
@@ -48,7 +48,7 @@ def test_opinions_that_are_all_too_near_are_refused_before_any_work(base, root, 
 
 
 @pytest.mark.slow
-def test_rapo_does_not_start_where_no_comparison_can_be_read(base, root, tmp_path, monkeypatch):  # noqa: F811
+def test_rapo_does_not_start_where_no_comparison_can_be_read(base, root, tmp_path, monkeypatch):
     from aes_r1.pipeline import readable_start
 
     monkeypatch.setattr(readable_start, "share_unread", lambda rows: 0.0)  # as if single pictures were answered

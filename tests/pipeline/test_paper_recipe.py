@@ -20,15 +20,12 @@ from aes_r1.data.sample import Sample
 from aes_r1.export import export
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
-from aes_r1.pipeline.data_stage import load_data
-from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import read_rows
-from aes_r1.runs.processes import Processes
 from aes_r1.settings import CONF, PrepareSettings, Settings, as_dict
-from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.order import batch_indices_without_repeats
 from aes_r1.trainer.step_images import rapo_steps
 from tests.data.layouts import draw, put
+from tests.pipeline.small_job import loaded
 from tests.ports import free_port
 from tests.processes import TORCHRUN
 
@@ -79,13 +76,6 @@ def test_fifteen_thousand_pictures_are_1172_steps():
     settings = paper("data.root=prepared/aes_15k/manifest.jsonl")
     assert (settings.data.size, settings.data.mix) == (15000, {"ava": 6000, "tad66k": 6000, "flickr_aes": 3000})
     assert rapo_steps(settings.data.size, settings.trainer) == 1172
-
-
-def loaded(settings: Settings, folder: Path) -> Job:
-    """The job after its data stage."""
-    job = Job(settings, folder, torch.device("cpu"), Processes(), Tracker(None, settings.tracker, {}))
-    load_data(job)
-    return job
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from aes_r1.pipeline.picture_contents import contents_of
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.processes import StopWhileWaiting
 from aes_r1.settings import InputError
-from tests.pipeline.test_run import critiques_of, job_on, root  # noqa: F401  # a fixture
+from tests.pipeline.small_job import critiques_of, job_on
 
 
 def invert(path: Path) -> None:
@@ -52,7 +52,7 @@ def cold_start_name(job, path: Path) -> str:
     return cold_start_stage._digest(job, str(tiny.SHIPPED), path, records, recipe)
 
 
-def learned_anew(root: Path, out: Path, given: Path | None) -> tuple[Path, str]:  # noqa: F811
+def learned_anew(root: Path, out: Path, given: Path | None) -> tuple[Path, str]:
     """The critiques of a fresh run on the pictures of `root`, and the name of its cold start."""
     job = job_on(root, out, given)
     path = cold_start_records.critiques_of(job)
@@ -65,7 +65,7 @@ def learned_anew(root: Path, out: Path, given: Path | None) -> tuple[Path, str]:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 @pytest.mark.slow
-def test_a_picture_that_was_replaced_under_its_name_is_another(root, tmp_path, change: Callable, is_another):  # noqa: F811
+def test_a_picture_that_was_replaced_under_its_name_is_another(root, tmp_path, change: Callable, is_another):
     """The expert describes it, and the cold start is trained on it; a copy of the same bytes changes nothing."""
     training = [Path(one.image) for one in job_on(root, tmp_path / "lists", None).train]
     given = critiques_of(training, tmp_path / "aescot.jsonl")
@@ -80,7 +80,7 @@ def test_a_picture_that_was_replaced_under_its_name_is_another(root, tmp_path, c
         assert read_rows(again) != text, "the expert measured the picture that is there now"
 
 
-def test_a_label_that_was_edited_asks_the_expert_again(root, tmp_path):  # noqa: F811
+def test_a_label_that_was_edited_asks_the_expert_again(root, tmp_path):
     described, learned = learned_anew(root, tmp_path / "before", None)
     with (root / "labels.csv").open() as file:
         rows = [{**row, "mos": 1 - float(row["mos"])} for row in csv.DictReader(file)]
@@ -93,7 +93,7 @@ def test_a_label_that_was_edited_asks_the_expert_again(root, tmp_path):  # noqa:
     assert learned_again != learned
 
 
-def test_a_cold_start_is_named_by_what_its_entropy_was_measured_on(root, tmp_path):  # noqa: F811
+def test_a_cold_start_is_named_by_what_its_entropy_was_measured_on(root, tmp_path):
     training = [Path(one.image) for one in job_on(root, tmp_path / "lists", None).train]
     given = critiques_of(training, tmp_path / "aescot.jsonl")
     job = job_on(root, tmp_path / "run", given)
@@ -106,7 +106,7 @@ def test_a_cold_start_is_named_by_what_its_entropy_was_measured_on(root, tmp_pat
     assert cold_start_name(job, given) == silent
 
 
-def test_scenes_that_the_program_drew_keep_the_names_of_what_is_made_of_them(root, tmp_path):  # noqa: F811
+def test_scenes_that_the_program_drew_keep_the_names_of_what_is_made_of_them(root, tmp_path):
     """Their folder in the store is named by what decides their pixels. No file is read, and none has to be there."""
     job = job_on(root, tmp_path / "run", None)
     drawn = [str((job.store / "scenes" / "0123" / "pictures" / f"{n}.jpg").resolve()) for n in range(3)]
@@ -116,7 +116,7 @@ def test_scenes_that_the_program_drew_keep_the_names_of_what_is_made_of_them(roo
     assert [with_photograph] == contents_of(job, [job.train[0].image])
 
 
-def test_files_are_read_once(root, tmp_path, monkeypatch):  # noqa: F811
+def test_files_are_read_once(root, tmp_path, monkeypatch):
     job = job_on(root, tmp_path / "run", None)
     images = [one.image for one in job.train]
     first = contents_of(job, images)
@@ -134,7 +134,7 @@ def test_files_are_read_once(root, tmp_path, monkeypatch):  # noqa: F811
     assert len(reads) == 1, "the store knows them"
 
 
-def test_a_missing_file_ends_in_one_line_and_a_stop_ends_the_reading(root, tmp_path, monkeypatch):  # noqa: F811
+def test_a_missing_file_ends_in_one_line_and_a_stop_ends_the_reading(root, tmp_path, monkeypatch):
     job = job_on(root, tmp_path / "run", None)
     images = [one.image for one in job.train]
     with pytest.raises(InputError, match=r"gone.png: No such file or directory; bring the picture back as it was"):

@@ -21,7 +21,6 @@ from aes_r1.runs.claim import run_lock
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 from tests.model.folders import BROKEN
-from tests.pipeline.test_run import base, root  # noqa: F401  # fixtures
 from tests.ports import free_port
 from tests.recipes import composed
 from tests.test_command import train as started
@@ -104,9 +103,9 @@ def test_more_minibatches_than_completions(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_expert_of_ratings_without_ratings(root, refusal):  # noqa: F811
+def test_an_expert_of_ratings_without_ratings(root, refusal):
     said = refusal("data=folder", f"data.root={root}", "expert=attributes", "judge=none")
-    assert "expert=attributes: data=folder says nothing of single dimensions; give data.attributes=" in said
+    assert "expert=attributes: data=folder has no ratings of single dimensions; give data.attributes=" in said
 
 
 PARTS = ("trainer.credit=parts",)
@@ -117,7 +116,7 @@ PARTS = ("trainer.credit=parts",)
     [
         (
             ["reward.faithfulness.weight=1"],
-            "reward.faithfulness.weight=1: data=folder says nothing of single dimensions",
+            "reward.faithfulness.weight=1: data=folder has no ratings of single dimensions",
         ),
         (
             ["reward.faithfulness.weight=0", "trainer.credit=all", "model.answer_from=words"],
@@ -125,23 +124,26 @@ PARTS = ("trainer.credit=parts",)
         ),
         (
             ["trainer.curriculum=true", "reward.faithfulness.weight=0", "trainer.credit=all"],
-            "trainer.curriculum=true: data=folder knows no spread of opinions; give mos_std",
+            "trainer.curriculum=true: data=folder has no standard deviations of opinions; give mos_std",
         ),
         (
             ["reward=distribution", "reward.faithfulness.weight=1", "trainer.num_samples=3"],
             "reward.distribution.weight=1: data=folder knows only the means of its raters; give mos_std or count_1",
         ),
-        (["reward.read_back.weight=1"], "the start has never read words without a picture; give cold_start.blank_pict"),
+        (
+            ["reward.read_back.weight=1"],
+            "the start has never scored words without a picture; give cold_start.blank",
+        ),
     ],
 )
 @pytest.mark.slow
-def test_rewards_of_critiques_that_lack_what_they_need(rewards, says, root, refusal):  # noqa: F811
+def test_rewards_of_critiques_that_lack_what_they_need(rewards, says, root, refusal):
     given = ["data=folder", f"data.root={root}", "expert=pixels", "judge=none", *PARTS, *rewards]
     assert says in refusal(*given)
 
 
 @pytest.mark.slow
-def test_sub_scores_that_nobody_rated(root, refusal):  # noqa: F811
+def test_sub_scores_that_nobody_rated(root, refusal):
     lines = (root / "labels.csv").read_text().splitlines()
     (root / "labels.csv").write_text("\n".join([f"{lines[0]},hue", *(f"{line},7" for line in lines[1:])]))
     given = ["data=folder", f"data.root={root}", "expert=pixels", "judge=none"]
@@ -157,7 +159,7 @@ def test_sub_scores_that_nobody_rated(root, refusal):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_rewards_of_critiques_that_have_what_they_need(root):  # noqa: F811
+def test_rewards_of_critiques_that_have_what_they_need(root):
     preflight.check(composed(*PARTS, "reward.faithfulness.weight=1", "out=none"))  # scenes know their factors
     preflight.check(composed(*PARTS, "reward.read_back.weight=1", "cold_start.blank_pictures=0.25", "out=none"))
     lines = (root / "labels.csv").read_text().splitlines()
@@ -209,7 +211,7 @@ def test_an_engine_without_deepspeed(monkeypatch, refusal):
 @pytest.mark.parametrize("key", ["model.path", "trainer.init_from"])
 @pytest.mark.parametrize("fault", ["weights cut", "template for text", "another shape", "no tokenizer", "awq"])
 @pytest.mark.slow
-def test_models_that_are_not_whole(key, fault, base, tmp_path, refusal):  # noqa: F811
+def test_models_that_are_not_whole(key, fault, base, tmp_path, refusal):
     folder = tmp_path / "broken"
     shutil.copytree(base, folder)
     spoil, _ = BROKEN[fault]
@@ -218,7 +220,7 @@ def test_models_that_are_not_whole(key, fault, base, tmp_path, refusal):  # noqa
     assert line.startswith(f"aes_r1: {key}={folder}: ")
 
 
-def test_an_adapter_that_finds_no_place(base, refusal):  # noqa: F811
+def test_an_adapter_that_finds_no_place(base, refusal):
     line = refusal(f"model.path={base}", "model.lora.rank=2", "+model.lora.target_modules=[query]")
     assert "model.lora.target_modules=['query']: the language model has none of them" in line
 
@@ -243,7 +245,7 @@ def test_critiques_that_cannot_be_learned(row, says, tmp_path, refusal):
     preflight.check(composed(f"cold_start.data={path}", "trainer.init_from=base"))  # which needs no cold start
 
 
-def test_labels_that_cannot_be_read(root, refusal):  # noqa: F811
+def test_labels_that_cannot_be_read(root, refusal):
     (root / "labels.csv").write_text("picture,opinion\n01.png,0.5\n")
     assert "labels.csv" in refusal("data=folder", f"data.root={root}")
 
@@ -290,7 +292,7 @@ JUDGED = ("reward.judge.weight=1", "reward.judge.model=m", "reward.judge.api_key
     ],
 )
 @pytest.mark.slow
-def test_what_only_finished_stages_needed_is_not_asked_for(needs, stages, base, root, tmp_path, monkeypatch):  # noqa: F811
+def test_what_only_finished_stages_needed_is_not_asked_for(needs, stages, base, root, tmp_path, monkeypatch):
     """Keys, labels, models and files of a run that goes on; one that begins anew needs all of them again."""
     for name in LAUNCH:
         monkeypatch.delenv(name, raising=False)
@@ -316,7 +318,7 @@ def test_a_cold_start_that_the_store_no_longer_holds_is_to_come(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_training_pictures_are_listed_once(root, tmp_path, monkeypatch):  # noqa: F811
+def test_the_training_pictures_are_listed_once(root, tmp_path, monkeypatch):
     """However many checks ask for them; a run that goes on reads its own list, though its labels are gone."""
     lines = (root / "labels.csv").read_text().splitlines()
     (root / "labels.csv").write_text("\n".join([f"{lines[0]},hue,mos_std", *(f"{line},7,0.1" for line in lines[1:])]))

@@ -13,7 +13,7 @@ from aes_r1.prompts import answer
 from aes_r1.runs.identity import run_fingerprint
 from aes_r1.settings import ColdStartSettings, InputError
 from aes_r1.trainer.sft import sft_epochs, sft_steps
-from tests.pipeline.test_run import base, root, settings  # noqa: F401
+from tests.pipeline.small_job import settings
 from tests.recipes import composed
 
 
@@ -64,7 +64,7 @@ def test_a_run_is_told_from_another_by_its_least_steps():
 
 
 @pytest.mark.slow
-def test_rapo_does_not_start_from_a_model_that_does_not_answer(base, root, tmp_path):  # noqa: F811
+def test_rapo_does_not_start_from_a_model_that_does_not_answer(base, root, tmp_path):
     """One line with the cure, before any step; the same command goes on with trainer.start_anyway=true."""
     out = tmp_path / "run"
     asked = settings(base, root, out, trainer={"start_anyway": False}, cold_start={"min_steps": 7})

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,69 +27,11 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.processes import Processes
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.settings import InputError, Settings, build
+from aes_r1.settings import InputError
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import checkpoint
-from tests.pipeline.test_paper_recipe import loaded
+from tests.pipeline.small_job import LETTERS, critiques_of, job_on, rows_of, settings
 from tests.tracking.test_tracker import by_kind, offline_records, values
-
-LETTERS = "A picture of flat light and deep shadow, with a calm mood. Its composition is level. Colors are muted. 0.5"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    """A random model in Hugging Face form, as `model.path` gives one."""
-    from aes_r1.prompts import RATING_PROMPT, answer
-
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = tiny.build_tokenizer([RATING_PROMPT, answer(LETTERS, 0.25), answer(LETTERS, 0.87)] * 20)
-    tiny.build(tokenizer, max_pixels=9216, seed=0).save(folder)
-    return folder
-
-
-@pytest.fixture
-def root(picture_folder: Path) -> Path:
-    """Twelve labelled pictures, six of them test, one of the others broken."""
-    rows = [
-        (path.name, (place + 0.5) / 12, "test" if place % 2 else "train")
-        for place, path in enumerate(sorted(picture_folder.glob("*.png")))
-    ]
-    with (picture_folder / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("image", "mos", "split"), *rows])
-    (picture_folder / "04.png").write_bytes(b"no picture")
-    return picture_folder
-
-
-def settings(base: Path, root: Path, out: Path, **changes) -> Settings:
-    values = {
-        "out": str(out),
-        "store": str(out.parent / "store"),
-        "data": {"name": "folder", "root": str(root)},
-        "model": {"path": str(base), "max_pixels": 9216},
-        "expert": {"name": "pixels"},
-        "judge": {"name": "scenes"},
-        "cold_start": {"epochs": 1, "lr": 1e-3, "batch_size": 2, "micro_batch_size": 2},
-        "trainer": {
-            "num_samples": 2,
-            "images_per_step": 2,
-            "max_steps": 3,
-            "max_new_tokens": 6,
-            "start_anyway": True,  # the model never answers
-            "save_every": 1,
-            "eval_every": 2,
-            "completions_every": 1,
-            "lr": 1e-3,
-        },
-        "evaluation": {"n_bootstrap": 20, "n_samples": 2},
-        "tracker": {"name": "none"},
-    }
-    for key, value in changes.items():
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-    return build(Settings, values)
-
-
-def rows_of(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.slow
@@ -384,18 +324,6 @@ def learned(job: Job) -> tuple[set[str], str]:
     recipe = cold_start_stage.recipe_for(job.settings, len(records))
     names = {Path(row["image"]).name for row in records}
     return names, cold_start_stage._digest(job, str(tiny.SHIPPED), path, records, recipe)
-
-
-def job_on(root: Path, out: Path, aescot: Path | None, **data) -> Job:
-    """A job on the pictures of `root` whose lists are drawn."""
-    chosen = {"data": {**data, "workers": 0}, "cold_start": {"data": str(aescot) if aescot else None, "min_steps": 0}}
-    return loaded(settings(tiny.SHIPPED, root, out, **chosen), out)
-
-
-def critiques_of(pictures: Iterable[Path], path: Path, **more) -> Path:
-    rows = [{"id": one.name, "image": str(one), "mos": 0.5, "critique": LETTERS, **more} for one in pictures]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def test_the_cold_start_never_sees_a_picture_that_the_run_holds_out(root, tmp_path, caplog):

@@ -21,8 +21,7 @@ from aes_r1.runs.files import read_json, read_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
 from aes_r1.trainer.step_rewards import _known_of
-from tests.pipeline.test_paper_recipe import loaded
-from tests.pipeline.test_run import base, rows_of, settings  # noqa: F401  # fixtures
+from tests.pipeline.small_job import loaded, rows_of, settings
 from tests.recipes import composed_evaluate
 from tests.test_score import run as scored
 
@@ -106,7 +105,7 @@ def test_an_edited_twin_alone_has_no_opinion():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unrated", [(3,), (3, 7, 11)])
-def test_a_run_answers_about_unrated_test_pictures(base, picture_folder, tmp_path, unrated):  # noqa: F811
+def test_a_run_answers_about_unrated_test_pictures(base, picture_folder, tmp_path, unrated):
     """They get their rows and count in no measure, in the run's own set and in one that it has not seen."""
     path = manifest(picture_folder, unrated)
     wanted = given(path, tmp_path / "run", base)

@@ -14,11 +14,11 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError, TrackerSettings
 from aes_r1.tracking.headline import headline, headline_origin
 from aes_r1.tracking.tracker import Tracker
-from tests.report.test_run_page import Outline, run  # noqa: F401  # a fixture
+from tests.report.outline import Outline
 
 
 @pytest.fixture
-def runs(run, tmp_path_factory):  # noqa: F811
+def runs(run, tmp_path_factory):
     """The run, and one whose scores are shrunk to the middle, with another learning rate."""
     root = tmp_path_factory.mktemp("runs")
     shutil.copytree(run, root / "a" / "seed0")

@@ -55,7 +55,7 @@ def test_each_has_its_table(evaluation):
     html = fill("results.html", results=results_section(evaluation, {}))
     for expected in (
         "desaturate", "62.5%", "47.0% to 76.0%", "13.0%", "+0.031",
-        "RMSE", "0.123", "2.0% of outputs outside 0 to 1", "unseen", "para/test, aadb/test", "0.710", "AI-made",
+        "RMSE", "0.123", "2.0% of completions outside 0 to 1", "unseen", "para/test, aadb/test", "0.710", "AI-made",
         "RAPO, one sample against RAPO, label_token", "+0.300", "Holm 0.03", "(theirs, PLCC / SRCC)", "0.660 / 0.650",
         "never released", "Aes-R1 &lt;7B&gt;", "Sub-scores", "light and shadow", "0.777", "25.0%",
     ):  # fmt: skip

@@ -3,11 +3,8 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.comparison_page import write_comparison
@@ -17,84 +14,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build
 from aes_r1.tracking.headline import headline, headline_origin, headline_set
 from tests.report.browser import CHROMIUM, FLAGS
-
-CRITIQUE = (
-    "Light and shadow: soft. Mood and narrative: calm. Composition: loose. Color: warm. Exposure: sound. "
-    "A fine picture."
-)
-
-
-class Outline(HTMLParser):
-    """Checks that tags close in order, and collects headings, text and what the page would load."""
-
-    VOID = ("meta", "img", "br")
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.headings, self.loads, self.text = [], [], [], []
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        assert tag not in ("script", "link", "iframe", "object")
-        self.loads += [value for name, value in attributes if name in ("src", "href", "xlink:href", "data")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.loads += [value for name, value in attributes if name in ("src", "href")]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
-
-
-@pytest.fixture
-def run(tmp_path):
-    """A finished run in small: three stages, two sets, two protocols, pictures, an injected tag, a planted secret."""
-    generator = np.random.default_rng(0)
-    Image.new("RGB", (84, 84), (200, 120, 40)).save(tmp_path / "picture.png")
-    rows = []
-    for dataset, n in (("scenes", 60), ("scenes_shifted", 30)):
-        mos = generator.random(n)
-        for stage, noise in (("base", None), ("cold_start", 0.4), ("rapo", 0.1)):
-            for protocol in ("sample", "greedy"):
-                for i in range(n):
-                    score = (
-                        None if noise is None or i == 7 else float(np.clip(mos[i] + generator.normal(0, noise), 0, 1))
-                    )
-                    rows.append(
-                        {"stage": stage, "protocol": protocol, "id": f"{i:03d}", "dataset": dataset, "split": "test"}
-                        | {
-                            "mos": float(mos[i]),
-                            "score": score,
-                            "scores": [score],
-                            "image": str(tmp_path / "picture.png"),
-                        }
-                        | {"critique": f"{CRITIQUE} <script>alert({i})</script>", "text": "no <answer> here"}
-                    )
-    settings = as_dict(Settings(run_name="seed <0>"))
-    settings["expert"]["api_key"] = "sk-planted"
-    metrics = [{"stage": "sft", "step": i, "sft/loss": 3 / i, "lr": 1e-3} for i in range(1, 80)]
-    for i in range(1, 41):
-        values = {
-            "reward/total": i / 40,
-            "reward/rank": 0.5,
-            "reward/error": i / 80,
-            "policy/entropy": None if i == 3 else 0.7,
-        }
-        values |= {"eval/scenes/srcc": 0.7, "eval/scenes/plcc": 0.6} if i % 20 == 0 else {}
-        metrics.append({"stage": "rapo", "step": i, "policy/kl_k3": 0.01, **values})
-    evaluation = summarise(rows, n_bootstrap=50, manifests={"scenes/test": "ab" * 32})
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
-    for name, lines in (("metrics.jsonl", metrics), ("predictions.jsonl", rows)):
-        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return tmp_path
+from tests.report.outline import CRITIQUE, Outline
 
 
 def test_the_whole_page(run):
@@ -232,7 +152,7 @@ def test_a_run_that_cannot_answer_says_so_first(run):
     html = write_report(run).read_text()
     first = re.search(r"</h1>\s*<p[^>]*>(.*?)</p>", html, re.DOTALL)[1]
     assert first.startswith("No picture of scenes/test got an answer that can be read from the model after RAPO; ")
-    assert "of its outputs, 60 broke the format" in first
+    assert "of its completions, 60 broke the format" in first
 
 
 @pytest.mark.slow

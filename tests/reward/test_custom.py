@@ -49,8 +49,8 @@ def reward(scores, texts, samples):
         ("def reward(a, b, c): return 1.0", r"returned one number; 2 x 2 was expected"),
         ("def reward(a, b, c): return [1.0, 2.0]", r"returned 2; 2 x 2 was expected"),
         ("def reward(a, b, c): return a.T[:1]", r"returned 1 x 2; 2 x 2 was expected"),
-        ("def reward(a, b, c): return a", r"returned nan for output 1 of one; every reward must be finite"),
-        ("def reward(a, b, c): return [[0, 0], [0, 1e39]]", r"returned inf for output 1 of two"),
+        ("def reward(a, b, c): return a", r"returned nan for completion 1 of one; every reward must be finite"),
+        ("def reward(a, b, c): return [[0, 0], [0, 1e39]]", r"returned inf for completion 1 of two"),
     ],
 )
 def test_what_it_returns_is_checked(tmp_path, text, said):

@@ -59,7 +59,7 @@ def test_every_reward_that_is_refused_beside_pairs_is_named_where_pairs_are_expl
                 refused.add(field.name)
     assert {"rank", "information", "judge"} < refused
     root = Path(__file__).parents[2]
-    guide = (root / "docs" / "pairs.md").read_text().split("- Refused beside pairs")[1].split("\n- ")[0]
+    guide = (root / "docs" / "pairs.md").read_text().split("are refused with pairs")[1].split("\n- ")[0]
     assert refused <= set(re.findall(r"`(?:reward)?\.(\w+)`", guide))
     comment = (root / "conf" / "reward" / "rapo.yaml").read_text().split("\npair:\n")[1].split("weight:")[0]
     assert refused <= set(re.findall(r"\w+", comment))

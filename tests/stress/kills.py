@@ -339,14 +339,14 @@ def digests(result: dict[str, Any]) -> dict[str, str]:
 
 def warm_up() -> None:
     """Import what the commands import, once for all forks; none of it starts a thread."""
-    import hydra  # noqa: F401
+    import hydra  # noqa: F401, for the forks
     import torch
-    import transformers.models.qwen2_5_vl.modeling_qwen2_5_vl  # noqa: F401
+    import transformers.models.qwen2_5_vl.modeling_qwen2_5_vl  # noqa: F401, for the forks
 
     import aes_r1.evaluation.summary
     import aes_r1.pipeline.run
     import aes_r1.report.side_by_side_page
-    import aes_r1.scoring.critic  # noqa: F401
+    import aes_r1.scoring.critic  # noqa: F401, for the forks
 
     torch.set_num_threads(1)
 
