@@ -409,7 +409,7 @@ def test_people_stand_beside_every_evaluation_whose_opinions_allow_it(voted, tmp
     assert {"how", "n", "srcc", "plcc", "whole_group", "raters"} == set(people["unasked"])
     assert result["baselines"] == []
     assert not (tmp_path / "unasked" / "baselines").exists()
-    assert "half of the raters" in " ".join(capsys.readouterr().out.split())
+    assert "two groups of as many raters, by halves" in " ".join(capsys.readouterr().out.split())
     assert "People (dashed)" in (tmp_path / "unasked" / "report.html").read_text()
 
 

@@ -108,6 +108,7 @@ class _Opinions:
         self._raters[sample.id] = count
 
     def agreement(self) -> Agreement | None:
+        ways: list[tuple[str, _Pairs, dict[str, Any]]]
         ways = [("other_group", pairs, {"group": group}) for group, pairs in self._against.items()]
         for how, pairs in self._halves.items():
             is_known = how == "halves" or any(one != other for one, other in pairs.values())
