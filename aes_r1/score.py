@@ -24,7 +24,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -38,7 +38,7 @@ from aes_r1.inference.asking import find_model
 from aes_r1.scoring.bursts import MEANING, group_takes, kept_summary
 from aes_r1.scoring.critic import Critic, load_any
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
-from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, row_of, sorted_rows, write_rows
+from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, sorted_rows, write_rows
 from aes_r1.scoring.scorer import Scorer, is_scorer, stated
 from aes_r1.settings import address_rule, printable, require
 
@@ -147,10 +147,7 @@ def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError]
     elif options.sort is not None:
         rows = sorted_rows(rows, options.sort, reverse=options.reverse)
     shown = options.format or "table"
-    told: dict[str, Any] = {"words": False}
-    if isinstance(critic, Critic):
-        told = {"measured_on": critic.facts.measured_on, "sub_scores": critic.facts.sub_scores}
-    write_rows(rows, shown, sys.stdout, chosen=options.best_of, **told)
+    write_rows(rows, shown, sys.stdout, chosen=options.best_of, **critic.shown)
     if shown == "table" and any(row["best"] is not None for row in chosen):
         print(MEANING)
     return Scored(counts, unreadable, chosen, len(listed))
@@ -222,7 +219,7 @@ def _verdicts(
             return picture
         try:
             shown = read_picture(picture, limits)
-            row = row_of(picture, critic.score(shown))
+            row = critic.row(picture, shown)
             return {**row, "hash": perceptual_hash(shown)} if hashed else row
         except PictureError as error:
             return error

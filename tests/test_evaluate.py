@@ -403,10 +403,13 @@ def test_people_stand_beside_every_evaluation_whose_opinions_allow_it(voted, tmp
         evaluate.run(settings("data=manifest", *more))
         result = json.loads((tmp_path / name / "evaluation.json").read_text())
         cells[name] = result["baseline_cells"]
-    assert cells["unasked"] == cells["asked"]
+    people = {name: found["made/test"].pop("people") for name, found in cells.items()}
+    assert cells == {"asked": {"made/test": {}}, "unasked": {"made/test": {}}}
+    assert people["unasked"].items() <= people["asked"].items()
+    assert {"how", "n", "srcc", "plcc", "whole_group", "raters"} == set(people["unasked"])
     assert result["baselines"] == []
     assert not (tmp_path / "unasked" / "baselines").exists()
-    assert "half of the raters" in " ".join(capsys.readouterr().out.split())
+    assert "two groups of as many raters, by halves" in " ".join(capsys.readouterr().out.split())
     assert "People (dashed)" in (tmp_path / "unasked" / "report.html").read_text()
 
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from aes_r1.data.sample import Sample, open_listed
-from aes_r1.settings import HARMED
 
 WEAKEST = 0.5  # strengths are drawn from here to 1
 MAX_TILT = 20.0  # degrees
@@ -84,23 +82,13 @@ def _exposed(picture: Image.Image, stops: float) -> Image.Image:
     return picture.point((coded * 255).round().astype(int).tolist() * 3)
 
 
-class Edit(NamedTuple):
-    """An edit, and the dimension (prompts.DIMENSIONS) in which it makes a picture worse."""
-
-    dimension: str
-    apply: Callable[[Image.Image, float, np.random.Generator], Image.Image]
-
-
-EDITS = {
-    name: Edit(HARMED[name], apply)
-    for name, apply in (
-        ("crop", crop),
-        ("tilt", tilt),
-        ("overexpose", overexpose),
-        ("underexpose", underexpose),
-        ("desaturate", desaturate),
-        ("clutter", clutter),
-    )
+APPLY: Mapping[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {  # the names: settings.EDITS
+    "crop": crop,
+    "tilt": tilt,
+    "overexpose": overexpose,
+    "underexpose": underexpose,
+    "desaturate": desaturate,
+    "clutter": clutter,
 }
 
 
@@ -108,7 +96,7 @@ def edit_picture(picture: Image.Image, edit: str, *, seed: int, picture_id: str)
     """Return the RGB `picture` after `edit`, of the same size; strength and places follow from seed, id and edit."""
     digest = hashlib.sha256(f"{seed}\n{picture_id}\n{edit}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest))
-    return EDITS[edit].apply(picture, generator.uniform(WEAKEST, 1), generator)
+    return APPLY[edit](picture, generator.uniform(WEAKEST, 1), generator)
 
 
 @dataclass(frozen=True)

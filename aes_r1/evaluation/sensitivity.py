@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.data.edits import EDITS
 from aes_r1.evaluation.bootstrap import mean_with_interval
 from aes_r1.evaluation.uncertainty import wilson
+from aes_r1.settings import HARMED
 
 
 def summarise_sensitivity(
@@ -31,7 +31,7 @@ def summarise_sensitivity(
         differences = np.asarray([before - after for before, after in scores if None not in (before, after)])
         n, higher = len(differences), int((differences > 0).sum())
         measures[edit] = {
-            "dimension": EDITS[edit].dimension,
+            "dimension": HARMED[edit],
             "n": n,
             "unanswered_rate": 1 - n / len(scores),
             "higher": {"value": higher / n if n else None, **wilson(higher, n)},

@@ -10,7 +10,7 @@ import numpy as np
 
 from aes_r1.data.manifest import list_hashes
 from aes_r1.data.ratings import known_ratings
-from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, with_interval
+from aes_r1.evaluation.bootstrap import METRICS, Array, agreement, as_columns, bootstrap, with_interval
 from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
 from aes_r1.evaluation.columns import ORIGINS, Column, Key, columns_of, shared
 from aes_r1.evaluation.critique import critique_measures
@@ -30,12 +30,14 @@ from aes_r1.evaluation.pair_accuracy import summarise_pairs
 from aes_r1.evaluation.paper import paper_numbers
 from aes_r1.evaluation.sensitivity import summarise_sensitivity
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
-from aes_r1.inference.people import IN_HALVES, agreement_of_people, whole_group
+from aes_r1.inference.people import FEWEST_PICTURES, IN_HALVES, agreement_of_people, whole_group
 from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protocol
-from aes_r1.runs.cells import Cell, Evaluation, Stages
+from aes_r1.runs.cells import Cell, Evaluation, MetricName, Stages
 from aes_r1.runs.folder import RunFolder
 
 WORDLESS_PROTOCOLS = ("direct", "label_tokens", "metric")  # protocols that score without a critique
+
+_OF_PEOPLE: tuple[MetricName, ...] = ("plcc", "srcc")  # what is shown of people where nobody asked for them
 
 Draws = dict[tuple[str, str, str], dict[str, Array]]
 
@@ -140,7 +142,8 @@ def _baseline_cells(columns: Mapping[Key, Column], n_bootstrap: int, seed: int) 
     """Return {DATASET/SPLIT: {BASELINE: cell}}; "how" is fitted, or how people are divided (inference/people.py)."""
     cells: dict[str, dict[str, Any]] = {}
     for (baseline, name, how), column in columns.items():
-        cell = _baseline_cell(how, column.scores, column.mos, n_bootstrap, seed)
+        measured = correlations(column.scores, column.mos, n_bootstrap=n_bootstrap, seed=seed)
+        cell: dict[str, Any] = {"how": how, **measured, **_whole_group(how, measured)}
         to_raters = opinion_distances(column.to_raters, n_bootstrap=n_bootstrap, seed=seed)
         if to_raters is not None:
             cell["opinions"] = to_raters
@@ -148,30 +151,29 @@ def _baseline_cells(columns: Mapping[Key, Column], n_bootstrap: int, seed: int) 
     return cells
 
 
-def _baseline_cell(how: str, scores: Any, opinions: Any, n_bootstrap: int, seed: int) -> dict[str, Any]:
-    """Return the cell of a baseline.
-
-    Two halves of the raters agree less than two whole groups would; "whole_group" corrects for that.
-    """
-    cell: dict[str, Any] = {"how": how, **correlations(scores, opinions, n_bootstrap=n_bootstrap, seed=seed)}
-    if how in IN_HALVES:
-        cell["whole_group"] = {metric: whole_group(cell[metric]) for metric in ("plcc", "srcc")}
-    return cell
+def _whole_group(how: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"whole_group": ..}: two halves of the raters agree less than two whole groups would. Else nothing."""
+    return {"whole_group": {name: whole_group(measured[name]) for name in _OF_PEOPLE}} if how in IN_HALVES else {}
 
 
 def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) -> None:
     """Add to the baselines of `summary` how far people agree about the same pictures, where their opinions show it.
 
     It stands there already where people were asked for as a baseline. Nothing is compared with it, so that the
-    comparisons that were asked for stay one family. Where too few pictures show a correlation, nothing is added.
+    comparisons that were asked for stay one family. Where fewer than FEWEST_PICTURES show it, or all the same, nothing
+    is added.
     """
-    for name, people in agreement_of_people(chain.from_iterable(sets.values()), seed=seed).items():
-        cells = summary["baseline_cells"].get(name, {})
-        if "people" not in cells:
-            _, scores, opinions = zip(*people.pairs, strict=True)
-            cell = _baseline_cell(people.how, scores, opinions, n_bootstrap, seed) | people.facts
-            if cell["srcc"]["value"] is not None:
-                summary["baseline_cells"][name] = {**cells, "people": cell}
+    asked = {name for name, cells in summary["baseline_cells"].items() if "people" in cells}
+    pictures = (one for one in chain.from_iterable(sets.values()) if one.dataset_split not in asked)
+    for name, people in agreement_of_people(pictures, seed=seed).items():
+        if len(people.pairs) < FEWEST_PICTURES:
+            continue
+        scores, opinions = np.array([pair[1:] for pair in people.pairs]).T
+        values, draws = agreement(scores, opinions), bootstrap(scores, opinions, n_bootstrap, seed, only=_OF_PEOPLE)
+        measured = {metric: with_interval(values[metric], draws[metric]) for metric in _OF_PEOPLE}
+        if measured["srcc"]["value"] is not None:
+            cell = {"how": people.how, "n": len(scores), **measured, **_whole_group(people.how, measured)}
+            summary["baseline_cells"].setdefault(name, {})["people"] = cell | people.facts
 
 
 def _against_baselines(

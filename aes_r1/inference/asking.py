@@ -18,7 +18,7 @@ import torch
 from aes_r1.data.sample import MAX_FILE_PIXELS
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.model import tiny
-from aes_r1.model.files import hub_file
+from aes_r1.model.files import hub_file, refuse_scorer
 from aes_r1.prompts import RATING_PROMPT, Order, order_of, question_of, sub_scores_of, unasked
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
@@ -136,6 +136,7 @@ def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
         exported = hub_file(str(path), FACTS_FILE, key)
         return str(path), Facts() if exported is None else read_facts(exported)
     if not is_model(model):
+        refuse_scorer(folder, key)
         inside = runs_inside(folder, "a final model", lambda one: model_file(one.model))
         raise InputError(f"{path}: neither a model's folder (config.json is missing) nor a run's; {inside}")
     if run is not None:

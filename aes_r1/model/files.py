@@ -22,6 +22,7 @@ from aes_r1.settings import InputError
 
 log = logging.getLogger("aes_r1")
 
+SCORER = "scorer.json"  # the file by which a scorer without language is known
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WAY_OUT = "give a model folder or hub name (OWNER/NAME)"
 _NOT_ASKED, _NOT_THERE = "the hub could not be asked", "the hub has no such model"
@@ -54,6 +55,12 @@ def check(path: str | Path, key: str | None) -> None:
         )
 
 
+def refuse_scorer(path: str | Path, key: str | None) -> None:
+    """Raise InputError, naming `key`, where `path` is a scorer (scoring.scorer), which is no model that answers."""
+    if (Path(path) / SCORER).is_file():
+        raise InputError(f"{prefix(key)}{path}: a scorer, which has no words; aes-r1 score reads it. Give a model")
+
+
 def config_of(path: str | Path, key: str | None) -> dict[str, Any]:
     """Return the config.json of a hub name or a folder; InputError, naming `key`, unless it is one of FAMILIES.
 
@@ -62,6 +69,7 @@ def config_of(path: str | Path, key: str | None) -> dict[str, Any]:
     folder, config = Path(path), find(path, key)
     if config is None:
         if not (folder / "config.json").exists():
+            refuse_scorer(path, key)
             raise InputError(f"{prefix(key)}{path}: holds no config.json; {_near(folder)}")
         for file in sorted(folder.glob("*.json")):
             fault = _json_fault(file)

@@ -1,10 +1,11 @@
-"""Let the baselines of an evaluation answer: fitted on the training pictures of its set, or read from people's votes.
+"""Let the baselines of an evaluation answer: fitted on the training pictures of its set, or people.
 
 mean         the mean opinion of the training pictures
 handmade     boosted trees on hand-made measures (inference/handmade.py)
 eyes         ridge regression on the model's own vision tower (inference/eyes.py)
 pretrained   ridge regression on a small ImageNet network (inference/pretrained.py)
-people       another group of people, or one half of the raters against the other (inference/people.py)
+people       how far people agree: another group of them, or one half of the raters against the other, from their votes
+             or standard deviation and number (inference/people.py)
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from aes_r1.inference.fitted import (
     to_fit_on,
 )
 from aes_r1.inference.handmade import handmade
-from aes_r1.inference.people import agreement_of_people
+from aes_r1.inference.people import FEWEST_RATERS, agreement_of_people, tells_agreement
 from aes_r1.inference.predictions import Sets
 from aes_r1.inference.pretrained import pretrained_features, pretrained_network, require_pretrained
 from aes_r1.model.backbone import Backbone
@@ -75,6 +76,8 @@ def answer_baselines(
     """
     for name in names:
         if run.stage_done(_mark(name)):
+            if name != "people" and "mos_std" not in next(iter(run.baseline(name)), {"mos_std": None}):
+                log.info("%s: its rows lack the spread of opinions, so no distance from them is measured", name)
             continue
         if name == "people":
             rows, facts = _people(sets, seed)
@@ -173,13 +176,16 @@ def _limits(data: DataSettings, pictures: int | None) -> Limits:
 
 def _require_opinions(lists: Iterable[Sequence[Sample]]) -> None:
     """Raise InputError where none of the sets in `lists` publishes opinions that show how far people agree."""
-    lists = list(lists)
-    if not agreement_of_people(chain.from_iterable(lists)):
-        raise InputError(
-            f"baselines=[people]: {', '.join(_names(lists))} publish no votes of single people, nor their standard "
-            "deviation and number; leave people out, or add a set that does: sophoappeal, para, ava, flickr_aes, or "
-            "your own with count_1, count_2, .. or mos_std and n_raters in labels.csv"
-        )
+    without = []
+    for samples in lists:
+        if tells_agreement(samples):
+            return
+        without.append(samples)
+    raise InputError(
+        f"baselines=[people]: {', '.join(_names(without))} publish no votes of single people, nor the standard "
+        f"deviation and number of at least {FEWEST_RATERS}; leave people out, or add a set that does: sophoappeal, "
+        "para, ava, flickr_aes, or your own with count_1, count_2, .. or mos_std and n_raters in labels.csv"
+    )
 
 
 def _names(lists: Iterable[Sequence[Sample]]) -> list[str]:
@@ -223,7 +229,11 @@ def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
     agreements = agreement_of_people(chain.from_iterable(sets.values()), seed=seed)
     for name in _names(sets.values()):
         if name not in agreements:
-            log.warning("people: %s publishes no votes of single people, nor their spread; it has no ceiling", name)
+            log.warning(
+                "people: %s publishes no votes of single people, nor the standard deviation and number of at least %d",
+                name,
+                FEWEST_RATERS,
+            )
     rows = []
     for place, found in agreements.items():
         name, split = place.rsplit("/", 1)

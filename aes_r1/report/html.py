@@ -52,23 +52,31 @@ def made_from(cell: Mapping[str, Any]) -> str:
         return f"fitted on {cell['fitted_n']} of {cell['fitted_on']}" if "fitted_on" in cell else "fitted"
     if cell["how"] == "other_group":
         return f"{cell['group']} against the opinions" if "group" in cell else "another group against the opinions"
-    srcc = reached(cell, "srcc")
-    drawn = ", drawn from their standard deviation" if cell["how"] == "spread" else ""
-    whole = "" if srcc["value"] is None else f"; whole groups: SRCC {format_cell(srcc)}"
-    return f"half of the raters against the other half{drawn}{whole}"
+    known = [
+        f"{name.upper()} {format_cell(cell[name])}" for name in ("srcc", "plcc") if cell[name]["value"] is not None
+    ]
+    of_halves = f"; half of the raters against the other half: {', '.join(known)}" if known else ""
+    return f"{_by_halves(cell)}{of_halves}"
 
 
 def reached(cell: Mapping[str, Any], metric: str) -> Interval:
-    """Return what a baseline reaches in `metric`: of halves of the raters, what two whole groups of them would."""
-    return cell.get("whole_group", cell)[metric]
+    """Return what a baseline reaches in `metric`: of halves of the raters, what two whole groups of them would.
+
+    Its values are None where that is not known.
+    """
+    return cell.get("whole_group", cell).get(metric, {"value": None, "low": None, "high": None})
 
 
 def two_groups(people: Mapping[str, Any]) -> str:
     """Say whose agreement is that of `people`, the cell of this baseline, and over how many pictures."""
     if people["how"] == "other_group":
         return f"{made_from(people)}, {people['n']} pictures"
+    return f"{_by_halves(people)}, {people['n']} pictures"
+
+
+def _by_halves(people: Mapping[str, Any]) -> str:
     source = {"halves": "halves of them", "spread": "their standard deviation"}[people["how"]]
-    return f"two groups of as many raters, by {source}, {people['n']} pictures"
+    return f"two groups of as many raters, by {source}"
 
 
 def inside(name: str) -> str:
@@ -85,7 +93,7 @@ def templates(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (number, percent, signed, stage_name, stage_color, short_protocol, made_from, inside)
+    filters = (number, percent, signed, stage_name, stage_color, short_protocol, made_from, reached, inside)
     environment.filters |= {function.__name__: function for function in filters}
     return environment
 

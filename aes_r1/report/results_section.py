@@ -76,7 +76,7 @@ def _stage_estimates(cells: Mapping[str, Mapping], metric: str) -> list[Estimate
 def _baseline_estimates(baselines: Mapping[str, Mapping], metric: str) -> tuple[str, list[Estimate]] | None:
     """Return the group of baselines that have the metric: the mean opinion, for one, ranks no pictures."""
     known = [
-        estimate(f"{name}, n {cell['n']}", reached(cell, metric), "muted")
+        estimate(name, reached(cell, metric), "muted")
         for name, cell in baselines.items()
         if reached(cell, metric)["value"] is not None
     ]

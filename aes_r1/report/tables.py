@@ -9,7 +9,7 @@ from rich.table import Table
 
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
-from aes_r1.report.html import made_from
+from aes_r1.report.html import made_from, reached
 from aes_r1.report.opinions_section import every_opinion
 from aes_r1.report.pairs_section import pairs_tables
 from aes_r1.report.titled_table import titled_table
@@ -57,7 +57,7 @@ def _agreement(
     if baselines:
         table.add_section()
     for baseline, measured in baselines.items():
-        metrics = [format_value(measured[metric]) for metric in METRICS]
+        metrics = [format_value(reached(measured, metric)) for metric in METRICS]
         table.add_row(f"{baseline}\n{made_from(measured)}", str(measured["n"]), *metrics)
     notes = []
     if any((cell["srcc"]["value"] or 0) < 0 for *_, cell in rows):

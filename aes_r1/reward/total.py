@@ -68,10 +68,11 @@ def total_reward(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the total [N, K] and its parts {"rank", "error", "binary", "format", ..}, each [N, K] and unweighted.
 
-    `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used
-    when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,
-    which still counts them as failed. Parts of weight 0 are computed too, so that every run logs the same curves; but
-    "distribution" and "custom" exist only where they have a weight. `raters`: levels and shares [N, V] of opinions
+    `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is
+    used when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,
+    which still counts them as failed, and twin where sub-scores are compared (twins.scores), of which there are no
+    guesses. Parts of weight 0 are computed too, so that every run logs the same curves; but "distribution" and
+    "custom" exist only where they have a weight. `raters`: levels and shares [N, V] of opinions
     (distribution_reward); `custom` [N, K]: the values of a reward of your own. `twins`: what edited twins are
     compared by. They have no opinion, so they earn "twin" and "format" alone, and rank as nobody's opponent.
 

@@ -30,6 +30,7 @@ from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.runs.identity import fingerprint
 from aes_r1.scoring.agreement import agreement_of
+from aes_r1.scoring.rows import row_of
 from aes_r1.scoring.scorer import Scorer, is_scorer, scorer_identity
 from aes_r1.settings import RolloutSettings, require
 
@@ -109,6 +110,15 @@ class Critic:
     def score(self, picture: str | Path | Image.Image) -> Verdict:
         """Critique and score one picture: a path, or a PIL picture. PictureError when it cannot be read or shown."""
         return self.verdicts([open_picture(picture)])[0]
+
+    def row(self, path: str, picture: Image.Image) -> dict[str, Any]:
+        """Return the row of the score command (scoring.rows) about `picture`."""
+        return row_of(path, self.score(picture))
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Return what `rows.write_rows` has to know of this critic."""
+        return {"measured_on": self.facts.measured_on, "sub_scores": self.facts.sub_scores}
 
     def verdicts(self, pictures: Sequence[Image.Image]) -> list[Verdict]:
         """Critique and score several RGB pictures in one batch, which takes a GPU little longer than one.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,9 +15,11 @@ from rich.text import Text
 
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.files import row_line
-from aes_r1.scoring.critic import Verdict
 from aes_r1.scoring.intervals import HOLDING, NO_LANGUAGE, meaning
 from aes_r1.settings import printable
+
+if TYPE_CHECKING:
+    from aes_r1.scoring.critic import Verdict
 
 COLUMNS = ("path", "score", "low", "high", "critique")
 AGREEMENT = ("words", "agreement", "contradiction")
@@ -28,16 +30,19 @@ _PLACES = 4
 _KEEP = {True: "yes", False: "no", None: "?"}
 
 Row = Mapping[str, Any]
+_Values = Callable[[Row], list[Any]]  # of a row, in the order of the columns
 
 
-def row_of(path: str, verdict: Verdict | float) -> dict[str, Any]:
+def row_of_score(path: str, score: float) -> dict[str, Any]:
+    """Return the row of a scorer without language: no details but the kind of interval, which says so."""
+    return {**dict.fromkeys(COLUMNS), "path": path, "score": round(score, _PLACES), "interval": NO_LANGUAGE}
+
+
+def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
     """Return path, score, low, high, critique, then the details behind them; numbers have four decimal places.
 
-    The key sub_scores is there where the model is asked for some. A score alone is that of a scorer without language:
-    there are no details but the kind of interval, which says so.
+    The key sub_scores is there where the model is asked for some.
     """
-    if isinstance(verdict, float):
-        return {**dict.fromkeys(COLUMNS), "path": path, "score": round(verdict, _PLACES), "interval": NO_LANGUAGE}
     said = {
         name: round(value, _PLACES) if isinstance(value, float) else value for name, value in verdict.as_dict().items()
     }
@@ -82,10 +87,10 @@ def write_rows(
     """
     if form == "table":
         _table(rows, out, measured_on, chosen, words)
-    elif form == "csv" and words:
-        _csv(rows, out, CHOICE if chosen else (), sub_scores)
     elif form == "csv":
-        _plain_csv(rows, out, [*COLUMNS, "interval", *(CHOICE if chosen else ())])
+        further = CHOICE if chosen else ()
+        names, values = _in_words(further, sub_scores) if words else _named((*COLUMNS, "interval", *further))
+        _csv(rows, out, names, values)
     else:
         _jsonl(rows, out)
 
@@ -96,31 +101,38 @@ def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
         out.flush()
 
 
-def _csv(rows: Iterable[Row], out: IO[str], further: Sequence[str], sub_scores: Sequence[str]) -> None:
-    """Write a column for each of the contract's five, each dimension, what is behind score and interval, and `further`.
-
-    The last columns are those of the sub-scores. The scores of all answers stand in one column, separated by spaces; an
-    answer that cannot be read is a dash.
-    """
-    writer = csv.writer(out, lineterminator="\n")
-    scored = [f"{name}_score" for name in sub_scores]
-    writer.writerow([*COLUMNS, *DIMENSIONS, *AGREEMENT, "judgement", "interval", "scores", *further, *scored])
-    for row in rows:
-        values = [row[name] for name in COLUMNS] + [row["dimensions"].get(name) for name in DIMENSIONS]
-        values += [row[name] for name in (*AGREEMENT, "judgement", "interval")]
-        values.append(" ".join("-" if score is None else str(score) for score in row["scores"]))
-        values += [row[name] for name in further] + [row["sub_scores"][name] for name in sub_scores]
-        writer.writerow(["" if value is None else value for value in values])
-        out.flush()
-
-
-def _plain_csv(rows: Iterable[Row], out: IO[str], names: Sequence[str]) -> None:
-    """Write the columns `names`."""
+def _csv(rows: Iterable[Row], out: IO[str], names: Sequence[str], values: _Values) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
-        writer.writerow(["" if row[name] is None else row[name] for name in names])
+        writer.writerow(["" if value is None else value for value in values(row)])
         out.flush()
+
+
+def _named(names: Sequence[str]) -> tuple[Sequence[str], _Values]:
+    """Return the columns `names`, and what a row has in them."""
+    return names, lambda row: [row[name] for name in names]
+
+
+def _in_words(further: Sequence[str], sub_scores: Sequence[str]) -> tuple[Sequence[str], _Values]:
+    """Return the contract's five columns, one for each dimension, what is behind score and interval, and `further`.
+
+    The last columns are those of the sub-scores. The scores of all answers stand in one column, separated by spaces; an
+    answer that cannot be read is a dash. Beside the names is what a row has in them.
+    """
+    scored = [f"{name}_score" for name in sub_scores]
+
+    def values(row: Row) -> list[Any]:
+        return [
+            *(row[name] for name in COLUMNS),
+            *(row["dimensions"].get(name) for name in DIMENSIONS),
+            *(row[name] for name in (*AGREEMENT, "judgement", "interval")),
+            " ".join("-" if score is None else str(score) for score in row["scores"]),
+            *(row[name] for name in further),
+            *(row["sub_scores"][name] for name in sub_scores),
+        ]
+
+    return [*COLUMNS, *DIMENSIONS, *AGREEMENT, "judgement", "interval", "scores", *further, *scored], values
 
 
 def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: bool, words: bool) -> None:

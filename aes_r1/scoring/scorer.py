@@ -32,15 +32,17 @@ from aes_r1.inference.fitted import features_of, ridge_weights, to_fit_on
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tower as towers
 from aes_r1.model.digest import content_of, digest_of
+from aes_r1.model.files import SCORER
 from aes_r1.model.tower import Tower
 from aes_r1.runs.cells import format_cell
 from aes_r1.runs.files import read_json, replacing_folder, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
+from aes_r1.scoring.rows import row_of_score
 from aes_r1.settings import InputError, place
 
 PICTURES = 4000  # training pictures that the layer is fitted on, at most
-FILE, LAYER, TOWER = "scorer.json", "layer.safetensors", "tower"
+FILE, LAYER, TOWER = SCORER, "layer.safetensors", "tower"
 _OTHER_CONTENT = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 PROTOCOL = "mean"  # the protocol of the run's answers that a scorer is compared with
 
@@ -78,6 +80,15 @@ class Scorer:
     def score(self, picture: str | Path | Image.Image) -> float:
         """Return the score of one picture, which does not depend on others. PictureError for an unreadable one."""
         return float(self.scores([picture])[0])
+
+    def row(self, path: str, picture: Image.Image) -> dict[str, Any]:
+        """Return the row of the score command (scoring.rows) about `picture`."""
+        return row_of_score(path, self.score(picture))
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Return what `rows.write_rows` has to know of a scorer."""
+        return {"words": False}
 
 
 def is_scorer(path: str | Path) -> bool:

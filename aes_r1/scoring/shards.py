@@ -33,7 +33,7 @@ from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
 from aes_r1.runs.ray_cluster import lost_workers, start_ray
 from aes_r1.scoring.critic import identity_of, load_any
 from aes_r1.scoring.inputs import LastingError, UrlLimits, is_url, read_picture
-from aes_r1.scoring.rows import count_of, row_of
+from aes_r1.scoring.rows import count_of
 from aes_r1.settings import InputError
 
 
@@ -81,7 +81,7 @@ class ShardScorer:
                 unreadable.append(lost[name])
                 continue
             try:
-                rows.append(known.get(name) or row_of(name, self.critic.score(read_picture(name, self.limits))))
+                rows.append(known.get(name) or self.critic.row(name, read_picture(name, self.limits)))
             except PictureError as error:
                 lasting = {"lasting": True} if isinstance(error, LastingError) else {}
                 unreadable.append({"path": name, "reason": error.reason, **lasting})

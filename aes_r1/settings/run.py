@@ -124,14 +124,13 @@ class Settings:
 
     def _check_twins_of_sub_scores(self) -> None:
         """Refuse a comparison of sub-scores where there are no twins, or an edit harms a dimension without one."""
-        rule = (
-            "compares edited twins, of which there are none; give trainer.edited_pairs above 0, or reward.twin.of=score"
-        )
-        require(self.trainer.edited_pairs > 0, "reward.twin.of", self.reward.twin.of, rule)
-        lacking = [edit for edit in self.trainer.edits if HARMED[edit] not in self.model.sub_scores]
-        missing = ", ".join(dict.fromkeys(HARMED[edit] for edit in lacking))
-        rule = f"compares sub-scores of {missing}; name them in model.sub_scores, or leave {', '.join(lacking)} out of "
-        require(not lacking, "reward.twin.of", self.reward.twin.of, f"{rule}trainer.edits")
+        key, of = "reward.twin.of", self.reward.twin.of
+        no_twins = "compares edited twins, of which there are none; give trainer.edited_pairs above 0, or"
+        require(self.trainer.edited_pairs > 0, key, of, f"{no_twins} reward.twin.of=score")
+        lacking = {edit: HARMED[edit] for edit in self.trainer.edits if HARMED[edit] not in self.model.sub_scores}
+        missing, edits = ", ".join(dict.fromkeys(lacking.values())), ", ".join(lacking)
+        no_sub_score = f"compares sub-scores of {missing}; name them in model.sub_scores, or leave {edits} out of"
+        require(not lacking, key, of, f"{no_sub_score} trainer.edits")
 
     def _check_sets(self) -> None:
         """Refuse sets of the evaluation whose lists of pictures would bear the name of another list of the run."""

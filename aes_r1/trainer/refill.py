@@ -1,8 +1,9 @@
 """Draw further images in place of those whose completions all earn the same: dynamic sampling (DAPO).
 
 Such a group has no advantage and teaches nothing. The further images of a step are a function of seed, step and number
-of the drawing, and each takes the place of one image in the order of the step. So a resumed run, and one of another
-number of processes, trains on the same images, and the order of the images of later steps does not change.
+of the drawing, and each takes the place of one image in the order of the step. So a resumed run trains on the same
+images, as does one of another number of processes whose outputs are the same, and the order of the images of later
+steps does not change.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.aescot.reward_judge import RewardJudge
-from aes_r1.data.edits import EDITS, EditedSample
+from aes_r1.data.edits import EditedSample
 from aes_r1.data.opinions import levels_of, rater_shares
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
@@ -24,7 +24,7 @@ from aes_r1.reward.length import overlong_penalty
 from aes_r1.reward.total import sub_score_rewards, total_reward, weights_at
 from aes_r1.reward.twin import Twins
 from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise
-from aes_r1.settings import InputError, RewardSettings, TrainerSettings
+from aes_r1.settings import HARMED, InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.completions import Completions, score_table
 from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.critique_rewards import ratings_table
@@ -218,9 +218,7 @@ def by_edited_dimension(twins: Twins, images: Sequence[Sample], sub_scores: Mapp
     """
     pairs = twins.pair.tolist()
     harmed = {
-        pair: EDITS[image.edit].dimension
-        for pair, image in zip(pairs, images, strict=True)
-        if isinstance(image, EditedSample)
+        pair: HARMED[image.edit] for pair, image in zip(pairs, images, strict=True) if isinstance(image, EditedSample)
     }
     nothing = torch.full_like(next(iter(sub_scores.values()))[0], torch.nan)
     rows = [sub_scores[harmed[pair]][row] if pair in harmed else nothing for row, pair in enumerate(pairs)]

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from aes_r1.data.edits import EDITS, EditedSample, edit_picture, edited_sample, picture_of
+from aes_r1.data.edits import APPLY, EditedSample, edit_picture, edited_sample, picture_of
 from aes_r1.data.sample import Sample
 from aes_r1.data.scenes import render_scene
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import EDITS as NAMES
+from aes_r1.settings import HARMED
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
@@ -20,7 +21,7 @@ def pixels(picture: Image.Image) -> np.ndarray:
 
 
 def applied(edit: str, picture: Image.Image, strength: float, seed: int = 0) -> Image.Image:
-    return EDITS[edit].apply(picture, strength, np.random.default_rng(seed))
+    return APPLY[edit](picture, strength, np.random.default_rng(seed))
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def scene() -> Image.Image:
 
 
 def test_the_settings_name_the_edits_and_each_harms_a_dimension():
-    assert tuple(EDITS) == NAMES
-    assert {edit.dimension for edit in EDITS.values()} <= set(DIMENSIONS)
+    assert tuple(APPLY) == NAMES == tuple(HARMED)
+    assert set(HARMED.values()) <= set(DIMENSIONS)
 
 
 @pytest.mark.parametrize("edit", NAMES)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from aes_r1.data.sample import Sample
+from aes_r1.evaluation import summary
 from aes_r1.evaluation.summary import measure
+from aes_r1.inference.people import FEWEST_PICTURES, agreement_of_people
 from aes_r1.report.html import fill, number
 from aes_r1.report.model_card import _measured
 from aes_r1.report.results_section import results_section
 from aes_r1.report.tables import evaluation_tables
 from aes_r1.report.terminal import print_headline
+from aes_r1.runs.cells import format_cell
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import RunFolder
 
 SPREAD = "by their standard deviation, 30 pictures"
 WAYS = {
     "halves": ({"votes": [1, 2, 3, 4]}, {}, "two groups of as many raters, by halves of them, 30 pictures"),
-    "spread": ({}, {"mos_std": 0.2, "n_raters": 8}, "two groups of as many raters, " + SPREAD),
+    "spread": ({}, {"mos_std": 0.2, "n_raters": 12}, "two groups of as many raters, " + SPREAD),
     "other_group": ({"other_votes": {"lab": [1, 2, 3, 4]}}, {}, "lab against the opinions, 30 pictures"),
 }  # fmt: skip
 
@@ -66,7 +70,7 @@ def test_people_stand_beside_the_model(how, tmp_path):
     assert evaluation["baselines"] == []
     reached = people["srcc"]
     if how != "other_group":
-        assert people["raters"] == (10 if how == "halves" else 8)
+        assert people["raters"] == (10 if how == "halves" else 12)
         r = people["srcc"]["value"]
         reached = people["whole_group"]["srcc"]
         assert reached["value"] == pytest.approx(2 * r / (1 + r))
@@ -76,9 +80,13 @@ def test_people_stand_beside_the_model(how, tmp_path):
     assert f"people {row}" in texts["terminal"]
     exact = f"{number(reached['value'])} [{number(reached['low'])}, {number(reached['high'])}]"
     assert f"| made/test | {said} | {exact} |" in texts["card"]
-    for words in ("People (dashed)", "people, n 30", number(reached["value"])):
-        assert words in texts["page"], words
-    assert "people" in texts["tables"]
+    assert "People (dashed)" in texts["page"]
+    plcc = people.get("whole_group", people)["plcc"]
+    for value in (reached["value"], plcc["value"]):
+        assert texts["page"].count(f">{number(value)}<") == 2, "chart and table show the same number"
+        assert f" {value:.3f} " in texts["tables"]
+    for text in (texts["page"], texts["tables"]) if how != "other_group" else ():
+        assert f"other half: SRCC {format_cell(people['srcc'])}" in text
 
 
 def test_nothing_is_shown_where_the_opinions_do_not_tell(tmp_path):
@@ -95,7 +103,58 @@ def test_nor_in_an_evaluation_from_before_people_stood_in_it(tmp_path):
         assert "eople" not in text
 
 
-def test_the_agreement_of_two_pictures_is_no_ceiling(tmp_path):
-    few = [Sample(str(place), "p.png", 0.5, "made", "test", attributes={"votes": [place, 2]}) for place in (1, 2)]
-    found = measure(RunFolder(tmp_path), {"made-test": few}, manifests={}, n_bootstrap=5, seed=0, seen=None)
-    assert found["baseline_cells"] == {}
+def votes_of(count: int, split: str = "test") -> list[Sample]:
+    """Return pictures of which each has votes of its own."""
+    votes = [[1 + place, 2, 3 + place % 5] for place in range(count)]
+    return [Sample(str(one), "p.png", 0.5, "made", split, attributes={"votes": one}) for one in votes]
+
+
+def people_of(folder: Any, *lists: list[Sample], **given: Any) -> dict[str, Any]:
+    sets = {str(place): samples for place, samples in enumerate(lists)}
+    found = measure(RunFolder(folder), sets, manifests={}, n_bootstrap=5, seed=0, seen=None, **given)
+    return {name: cells["people"] for name, cells in found["baseline_cells"].items()}
+
+
+@pytest.mark.parametrize("count", [0, 2, 3, FEWEST_PICTURES - 1])
+def test_the_agreement_of_few_pictures_is_not_shown_unasked(count, tmp_path):
+    """The interval of their rank correlation is as wide as the scale. Who asks for it gets it."""
+    few = votes_of(count)
+    assert people_of(tmp_path, few) == {}
+    rows = [
+        {"how": "halves", "id": one, "dataset": "made", "split": "test", "mos": opinion, "score": score}
+        for found in agreement_of_people(few).values()
+        for one, score, opinion in found.pairs
+    ]
+    RunFolder(tmp_path).write_baseline("people", rows)
+    asked = people_of(tmp_path, few, baselines={"people": {}})
+    assert [cell["n"] for cell in asked.values()] == [count] * (count > 0)
+
+
+def test_a_picture_of_several_lists_counts_once(tmp_path):
+    pictures = votes_of(40)
+    unrated = [replace(one, id=f"{one.id} again", mos=None) for one in pictures]
+    assert people_of(tmp_path, pictures, pictures[:10], unrated)["made/test"]["n"] == 40
+
+
+def test_only_what_is_shown_is_measured_unasked_and_only_of_sets_that_lack_it(tmp_path, monkeypatch):
+    first, other = votes_of(30), votes_of(30, "other")
+    unasked = people_of(tmp_path, first, other)
+    assert {"krcc", "mae", "rmse"}.isdisjoint(unasked["made/test"])
+    rows = [
+        {"how": "halves", "id": one, "dataset": "made", "split": "test", "mos": opinion, "score": score}
+        for one, score, opinion in agreement_of_people(first)["made/test"].pairs
+    ]
+    RunFolder(tmp_path).write_baseline("people", rows)
+    divided: list[str] = []
+
+    def noted(samples: Any, **given: Any) -> Any:
+        samples = list(samples)
+        divided.extend(one.split for one in samples)
+        return agreement_of_people(samples, **given)
+
+    monkeypatch.setattr(summary, "agreement_of_people", noted)
+    asked = people_of(tmp_path, first, other, baselines={"people": {}})
+    assert set(divided) == {"other"}
+    assert asked["made/other"] == unasked["made/other"]
+    for name in ("srcc", "plcc", "whole_group", "n"):
+        assert asked["made/test"][name] == unasked["made/test"][name]

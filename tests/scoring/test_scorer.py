@@ -17,6 +17,7 @@ from scipy import stats
 from aes_r1 import export, score
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.inference.asking import find_model
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import fit_ridge, ridge_weights
 from aes_r1.model import backbone as backbones
@@ -24,7 +25,8 @@ from aes_r1.model import tower as towers
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.scoring import shards
-from aes_r1.scoring.rows import row_of
+from aes_r1.scoring.critic import Critic
+from aes_r1.scoring.rows import row_of_score
 from aes_r1.scoring.scorer import Scorer, _compare, comparison_lines, make_scorer
 from aes_r1.settings import InputError
 from tests import processes
@@ -232,7 +234,19 @@ def test_a_scorer_of_which_nothing_is_stated_is_one_line(scorer, monkeypatch, ca
         values = {key: one for key, one in {**whole, **changes}.items() if one is not None}
         (folder / "scorer.json").write_text(json.dumps(values))
         code, out, err = scored(monkeypatch, capsys, paths[0], "--model", folder)
-        assert (code, out, err.count("\n"), "holds no whole scorer" in err) == (2, "", 1, True), changes
+        assert (code, out, err.count("\n"), str(folder) in err) == (2, "", 1, True), (changes, err)
+
+
+def test_a_scorer_in_place_of_a_model_is_named(tmp_path):
+    """By every way in which evaluate, train, the app and the reward server look for a model."""
+    (tmp_path / "scorer.json").write_text("{}")
+    says = "a scorer, which has no words; aes-r1 score reads it"
+    with pytest.raises(InputError, match=says):
+        find_model(tmp_path, "model.path")
+    with pytest.raises(InputError, match=f"^model.path=.*: {says}"):
+        backbones.load(tmp_path, dtype="float32", max_pixels=3136)
+    with pytest.raises(InputError, match=says):
+        Critic.load(tmp_path)
 
 
 def test_shards_of_a_scorer_hold_its_rows_and_know_it_again(scorer, tmp_path, monkeypatch):
@@ -252,7 +266,7 @@ def test_shards_of_a_scorer_hold_its_rows_and_know_it_again(scorer, tmp_path, mo
     assert (counts["pictures"], counts["unanswered"], unreadable) == (5, 0, [])
     loaded = Scorer.load(folder)
     rows = [row for part in sorted(out.glob("part-*.jsonl")) for row in read_rows(part)]
-    assert rows == [row_of(name, loaded.score(name)) for name in names]
+    assert rows == [row_of_score(name, loaded.score(name)) for name in names]
     monkeypatch.setattr(shards, "_run", lambda *_: pytest.fail("all is scored"))
     moved = tmp_path / "moved"
     folder.rename(moved)

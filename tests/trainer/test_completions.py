@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from aes_r1.data.edits import EDITS, edited_sample
+from aes_r1.data.edits import edited_sample
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
+from aes_r1.settings import EDITS
 from aes_r1.tracking.worst import worst_first
 from aes_r1.trainer.completions import completion_rows
 

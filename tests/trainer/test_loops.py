@@ -36,6 +36,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
+from aes_r1.trainer.refill import Refill
 from tests.trainer.cold_starts import engine_of, train_cold_start
 from tests.trainer.twelve import records, samples
 
@@ -582,11 +583,26 @@ def test_edited_twins_join_the_step_and_a_resumed_run_draws_the_same(speaker, pi
 
 
 @pytest.mark.slow
-def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_same(speaker, picture_folder, tmp_path):
+def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_same(
+    speaker, picture_folder, tmp_path, monkeypatch
+):
     """A reward that tells outputs apart only for pictures above .5, of which there are enough for every step."""
     (tmp_path / "mine.py").write_text(
-        "def high(scores, texts, samples): return [[k * (one.mos > 0.5) for k in range(4)] for one in samples]"
+        f"calls = open({str(tmp_path / 'calls')!r}, 'a', buffering=1)\n"
+        "def high(scores, texts, samples):\n"
+        "    calls.write('called\\n')\n"
+        "    return [[k * (one.mos > 0.5) for k in range(4)] for one in samples]\n"
     )
+
+    def calls() -> int:
+        """Return how often the reward was called since the last question."""
+        asked = (tmp_path / "calls").read_text().count("called")
+        (tmp_path / "calls").write_text("")
+        return asked
+
+    drawings: list[int] = []
+    draw = Refill._draw
+    monkeypatch.setattr(Refill, "_draw", lambda self, step, *more: drawings.append(step) or draw(self, step, *more))
     reward = RewardSettings(
         rank=RankSettings(weight=0), error=ErrorSettings(weight=0), custom=f"{tmp_path / 'mine.py'}:high"
     )
@@ -595,9 +611,12 @@ def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_s
     write_manifest(samples(picture_folder), tmp_path / "manifest.jsonl")
     images = read_manifest(tmp_path / "manifest.jsonl")  # as in a run: each look makes a new object
     plain, _ = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "plain", reward=reward, steps=3)
+    assert (calls(), drawings) == (3, [])  # once per step
     how = {"reward": reward, "refill_rounds": 6, "completions_every": 1, "steps": 3, "images": images}
     straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
     whole, drawn = rapo(straight, picture_folder, tmp_path / "whole", **how)
+    assert drawings
+    assert calls() == 3 + len(drawings)  # and once more per drawing
     for before, after in zip(plain, whole, strict=True):
         assert after["rollout/zero_spread_groups"] == 0
         assert after["rollout/refilled"] == before["rollout/zero_spread_groups"]
