@@ -170,7 +170,7 @@ def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) ->
             continue
         scores, opinions = np.array([pair[1:] for pair in people.pairs]).T
         values, draws = agreement(scores, opinions), bootstrap(scores, opinions, n_bootstrap, seed, only=_OF_PEOPLE)
-        measured = {metric: with_interval(values[metric], draws[metric]) for metric in _OF_PEOPLE}
+        measured: dict[str, Any] = {metric: with_interval(values[metric], draws[metric]) for metric in _OF_PEOPLE}
         if measured["srcc"]["value"] is not None:
             cell = {"how": people.how, "n": len(scores), **measured, **_whole_group(people.how, measured)}
             summary["baseline_cells"].setdefault(name, {})["people"] = cell | people.facts
