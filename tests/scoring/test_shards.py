@@ -127,7 +127,7 @@ def scored_here(tmp_path, monkeypatch):
         worker = shards.ShardScorer.__new__(shards.ShardScorer)
         worker.out, worker.limits = out, rest[3]
         answer = verdict(["<think>x</think><answer>0.5</answer>"], half_width=None)
-        worker.critic = SimpleNamespace(score=lambda _: answer)
+        worker.critic = SimpleNamespace(row=lambda name, _: row_of(name, answer))
         for shard in missing:
             before = len(scored)
             done = worker({key: [value] for key, value in shard.items()})
