@@ -1,19 +1,35 @@
-"""Vary how many pictures are compared with one another at an equal number of pictures seen; paired against 8.
+"""Vary how many pictures are compared with one another, at equal pictures and at equal steps; paired against 8.
 
 python -m experiments.group_size.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from aes_r1.data.scene_sets import SCENE_SETS
 from experiments.study import Claim, Study, main
+
+
+def compared(settings: Mapping[str, Any]) -> str:
+    """Return the condition of a run: the pictures of a step, and the number of steps."""
+    pictures, epochs = settings["trainer"]["images_per_step"], settings["trainer"]["epochs"]
+    return f"N {pictures}, {round(epochs * SCENE_SETS['scenes']['train'] / pictures)} steps"
+
 
 STUDY = Study(
     name="group_size",
-    axes=("trainer.images_per_step",),
-    label=lambda settings: f"N {settings['trainer']['images_per_step']}",
-    order=("N 4", "N 8", "N 16", "N 32"),
-    baseline="N 8",
-    claims=(Claim("comparing 32 pictures ranks better than comparing 8", "N 32", "N 8", "srcc", +1),),
+    axes=("trainer.images_per_step", "trainer.epochs"),
+    label=compared,
+    order=("N 4, 200 steps", "N 8, 100 steps", "N 8, 25 steps", "N 16, 50 steps", "N 32, 25 steps"),
+    baseline="N 8, 100 steps",
+    protocol="mean",
+    claims=(
+        Claim("over equally many pictures 32 are worse than 8", "N 32, 25 steps", "N 8, 100 steps", "srcc", -1),
+        Claim("in equally many steps 32 are better than 8", "N 32, 25 steps", "N 8, 25 steps", "srcc", +1),
+        Claim("over equally many pictures 4 are worse than 8", "N 4, 200 steps", "N 8, 100 steps", "srcc", -1),
+    ),
 )
 
 if __name__ == "__main__":
