@@ -39,6 +39,7 @@ AXES = {
     "ai_generated": {"reward"},
     "grounding": {"trainer", "reward", "cold_start", "data", "model"},
     "reasoning": {"trainer", "data", "model"},
+    "answer_from": {"model", "cold_start"},
 }
 
 
