@@ -194,8 +194,8 @@ def _check_rewards(settings: Settings, train: TrainingSamples) -> None:
     asked = "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS
     if asked and not any(known_ratings(sample) for sample in train()):
         raise InputError(
-            f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
-            f"dimensions; {ratings_hint(data.name)}, or 0"
+            f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} has no ratings of "
+            f"single dimensions; {ratings_hint(data.name)}, or 0"
         )
     learned = "cold_start" in settings.models and settings.cold_start.blank_pictures > 0
     reading = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []
