@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator
 
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # in a scan's data these are neither a zero after FF nor a restart
-_BREAK = re.compile(
-    rb"\xff(?=[\x01-\xbf\xd0-\xd7])"
-)  # what else ends a part of a scan's data: a restart or a reserved one
+# What else ends a part of a scan's data: a restart or a reserved one.
+_BREAK = re.compile(rb"\xff(?=[\x01-\xbf\xd0-\xd7])")
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # segments that begin with bits, height and width
 _BREAKS_OF_A_BLOCK = 4  # one in each color's scan; encoders write far fewer, a file made to be slow may write millions
@@ -18,9 +17,8 @@ _ARITHMETIC = (*range(0xC9, 0xCC), *range(0xCD, 0xD0))  # frames whose encoder m
 _FILLING = b"\0" + bytes(byte % 255 for byte in random.Random(0).randbytes(255))
 # At the end of a scan the decoder may wait for any restart.
 _LAST_FILLING = _FILLING + b"".join(bytes([0xFF, code]) + _FILLING for code in range(0xD0, 0xD8))
-_SHORT_FILLING = _FILLING[:16].replace(
-    b"\\", rb"\\"
-)  # a constant text to replace by: many breaks then take little time
+# In front of a break. It has no reference to what was found, so that replacing calls no code of Python for each break.
+_SHORT_FILLING = _FILLING[:16].replace(b"\\", rb"\\")
 
 
 def has_more_scans(content: bytes, limit: int) -> bool:
@@ -42,8 +40,8 @@ def with_filled_scans(content: bytes) -> bytes | None:
     """Return the JPEG picture at the start of `content` with further data at the end of each part of its scans.
 
     Decoders skip what follows a part that is whole (B.1.1.5, F.2.2.5), and decode it in place of what is missing where
-    a part is not. None where this cannot be told: the coding is arithmetic, the picture has no end, or its scans are in
-    more parts than it has blocks.
+    a part is not. None where this cannot be told: the coding is arithmetic, the picture has no end, or the scans have
+    more breaks than an encoder writes.
     """
     filled, place, is_scan, breaks_left = [], 0, False, 0
     for code, marker, after in _segments(content):

@@ -132,8 +132,8 @@ def open_picture(
     TIFF its first page that is neither a reduced copy nor a mask, a camera's raw file its preview. Raises PictureError
     (one line) for any other content, for anything but a plain file, for more than `max_file_pixels`, for one side over
     200 times the other, and where a part of the picture is missing. Only `formats` (a part of FORMATS) are tried; None:
-    all. `is_whole`: nothing is missing, as was found before, so that is not asked again. Nor is it asked of a PIL picture,
-    whose file is not at hand.
+    all. `is_whole`: nothing is missing, as was found before, so that is not asked again. Nor is it asked of a PIL
+    picture, whose file is not at hand.
     """
     path = source if isinstance(source, str | Path) else "picture"
     try:
