@@ -102,7 +102,7 @@ def _has_gray_block(picture: Image.Image) -> bool:
 def _is_gray(picture: Image.Image) -> np.ndarray:
     """Return [rows, columns]: whether a pixel is the middle gray."""
     gray = np.asarray(picture) - np.uint8(127) <= 2  # within 1 of 128, as what is less than 127 becomes large
-    return gray.all(axis=-1) if gray.ndim == 3 else gray
+    return np.asarray(gray.all(axis=-1) if gray.ndim == 3 else gray)
 
 
 def _jpeg_ends_early(content: bytes, picture: Image.Image | None = None) -> bool:
