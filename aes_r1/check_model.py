@@ -5,6 +5,11 @@ It loads the model as training does and checks prompt, sampling, training, adapt
 
 from __future__ import annotations
 
+from aes_r1.wrong_input import require_conf
+
+if __name__ == "__main__":
+    require_conf()  # before the imports, which read it
+
 import argparse
 import tempfile
 from pathlib import Path

@@ -5,6 +5,11 @@ The words are written once, because asking Python at every press of the tab key 
 
 from __future__ import annotations
 
+from aes_r1.wrong_input import require_conf
+
+if __name__ == "__main__":
+    require_conf()  # before the imports, which read it
+
 import argparse
 import importlib
 from pathlib import Path

@@ -5,6 +5,11 @@ python -m aes_r1.dashboard runs=runs entity=TEAM
 
 from __future__ import annotations
 
+from aes_r1.wrong_input import require_conf
+
+if __name__ == "__main__":
+    require_conf()  # before the imports, which read it
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from aes_r1.runs.stopping import leave_when_told
+from aes_r1.wrong_input import require_conf
 
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
+    require_conf()
 
 import logging
 import sys

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from aes_r1.wrong_input import require_conf
+
+if __name__ == "__main__":
+    require_conf()  # before the imports, which read it
+
 import argparse
 import contextlib
 from collections.abc import Iterable

@@ -7,9 +7,11 @@ out and why. Without data= it lists the sets and where to get them. The same com
 from __future__ import annotations
 
 from aes_r1.runs.stopping import leave_when_told
+from aes_r1.wrong_input import require_conf
 
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
+    require_conf()
 
 import os
 from collections import Counter

@@ -13,11 +13,13 @@ import sys
 import time
 
 from aes_r1.runs.stopping import leave_when_interrupted, leave_when_told
+from aes_r1.wrong_input import require_conf
 
 if __name__ == "__main__":  # before the imports, which take seconds
     leave_when_interrupted()
     if any(argument.startswith("--shards") for argument in sys.argv):
         leave_when_told()  # without shards there is nothing to save
+    require_conf()
 
 import argparse
 import io

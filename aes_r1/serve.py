@@ -7,6 +7,11 @@ passed to `vllm serve` unchanged.
 
 from __future__ import annotations
 
+from aes_r1.wrong_input import require_conf
+
+if __name__ == "__main__":
+    require_conf()  # before the imports, which read it
+
 import argparse
 import contextlib
 import json

@@ -3,11 +3,13 @@
 from typing import Any
 
 from aes_r1.runs.stopping import leave_when_told
+from aes_r1.wrong_input import require_conf
 
 
 def main() -> None:
     """Run the command with the arguments of the command line; does not return."""
     leave_when_told()  # before the imports, which take a second
+    require_conf()
     from aes_r1 import command
 
     command.run("aes_r1.train", _run)

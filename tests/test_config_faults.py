@@ -13,6 +13,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from aes_r1 import config_names
+from aes_r1.__main__ import COMMANDS
 from aes_r1.config_faults import fault_in_config_file
 from aes_r1.settings import CONF, InputError, Settings
 from tests import processes
@@ -117,6 +118,7 @@ def test_a_command_says_it_in_one_line(content, said, tmp_path):
         ("trainer/rapo.yaml", b"- a\n", ": no keys with values; mend it"),
         ("engine/single.yaml", b"", " is missing, but EngineSettings has it"),
         ("tracker/offline.yaml", b"defaults: [gone]\n", "No such file or directory"),
+        ("judge/none.yaml", b"a: ${\n", " no viable alternative at input '${'; mend it"),
     ],
 )
 def test_a_broken_file_of_defaults_ends_every_command_in_one_line(file, content, said, tmp_path):
@@ -133,3 +135,28 @@ def test_a_broken_file_of_defaults_ends_every_command_in_one_line(file, content,
     (line,) = done.stderr.splitlines()
     assert said in line
     assert line.startswith(f"aes_r1: {tmp_path / 'conf'}")
+
+
+@pytest.mark.slow
+def test_every_command_reads_conf_first_and_a_program_that_imports_the_package_goes_on(tmp_path):
+    shutil.copytree(ROOT / "aes_r1", tmp_path / "aes_r1", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONF, tmp_path / "conf")
+    file = tmp_path / "conf" / "tracker" / "offline.yaml"
+    file.write_text("defaults: [gone]\n")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )  # fmt: skip
+
+    for name in COMMANDS:
+        for arguments in (("-m", f"aes_r1.{name.replace('-', '_')}"), ("-m", "aes_r1", name)):
+            done = run(*arguments)
+            assert done.returncode == 2, done.stderr
+            (line,) = done.stderr.splitlines()
+            assert line.startswith(
+                f"aes_r1: {file.with_name('gone.yaml')}: No such file or directory, for which {file} a"
+            )
+    program = "try:\n    import aes_r1.settings\nexcept Exception as error:\n    print(type(error).__name__)"
+    assert run("-c", program).stdout == "InputError\n"

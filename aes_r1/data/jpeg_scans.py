@@ -7,13 +7,18 @@ import re
 from collections.abc import Iterator
 
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # in a scan's data these are neither a zero after FF nor a restart
-_BREAK = re.compile(rb"\xff[\x01-\xbf\xd0-\xd7]")  # what else ends a part of a scan's data: a restart or a reserved one
+# What else ends a part of a scan's data: a restart or a reserved one.
+_BREAK = re.compile(rb"\xff(?=[\x01-\xbf\xd0-\xd7])")
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # segments that begin with bits, height and width
+_BREAKS_OF_A_BLOCK = 4  # one in each color's scan; encoders write far fewer, a file made to be slow may write millions
 _ARITHMETIC = (*range(0xC9, 0xCC), *range(0xCD, 0xD0))  # frames whose encoder may leave out zeros at a scan's end
 # Data that no encoder wrote; the leading zero keeps a fill byte FF in front of it from becoming a marker.
 _FILLING = b"\0" + bytes(byte % 255 for byte in random.Random(0).randbytes(255))
 # At the end of a scan the decoder may wait for any restart.
 _LAST_FILLING = _FILLING + b"".join(bytes([0xFF, code]) + _FILLING for code in range(0xD0, 0xD8))
+# In front of a break. It has no reference to what was found, so that replacing calls no code of Python for each break.
+_SHORT_FILLING = _FILLING[:16].replace(b"\\", rb"\\")
 
 
 def has_more_scans(content: bytes, limit: int) -> bool:
@@ -35,23 +40,28 @@ def with_filled_scans(content: bytes) -> bytes | None:
     """Return the JPEG picture at the start of `content` with further data at the end of each part of its scans.
 
     Decoders skip what follows a part that is whole (B.1.1.5, F.2.2.5), and decode it in place of what is missing where
-    a part is not. None where this cannot be told: the coding is arithmetic, or the picture has no end.
+    a part is not. None where this cannot be told: the coding is arithmetic, the picture has no end, or the scans have
+    more breaks than an encoder writes.
     """
-    filled, place, is_scan = [], 0, False
+    filled, place, is_scan, breaks_left = [], 0, False, 0
     for code, marker, after in _segments(content):
         if code in _ARITHMETIC:
             return None
         part = content[place:marker]
-        filled.append(_BREAK.sub(_after_filling, part) + _LAST_FILLING if is_scan else part)
+        if is_scan:
+            breaks_left -= part.count(b"\xff") - part.count(b"\xff\0")
+            if breaks_left < 0:
+                return None
+            part = _BREAK.sub(_SHORT_FILLING + b"\xff", part) + _LAST_FILLING
+        filled.append(part)
         if code == _END:
             return b"".join([*filled, content[marker : marker + 2]])
+        if code in _FRAMES:
+            height, width = (int.from_bytes(content[marker + at : marker + at + 2]) for at in (5, 7))
+            breaks_left = _BREAKS_OF_A_BLOCK * -(-height // 8) * -(-width // 8)
         filled.append(content[marker:after])
         place, is_scan = after, code == _SCAN
     return None
-
-
-def _after_filling(found: re.Match[bytes]) -> bytes:
-    return _FILLING[:16] + found[0]  # a file made to be slow may have a restart every other byte
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:

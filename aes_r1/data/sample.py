@@ -28,7 +28,7 @@ from aes_r1.settings import InputError
 MAX_FILE_PIXELS = 200_000_000  # a file whose header claims more is refused before it is decoded
 MAX_FILE_BYTES = 2 << 30
 MAX_ASPECT = 200  # the largest aspect ratio that Qwen2-VL's resizing accepts
-MAX_JPEG_SCANS = 500  # a progressive JPEG has about ten; each costs a pass over all pixels
+MAX_JPEG_SCANS = 250  # a progressive JPEG has about ten; each costs two passes over all pixels (whole.missing)
 # The formats that are tried, by Pillow's names. Formats that start a program (EPS) or accept almost any bytes (TGA,
 # PCX) are left out. HEIF is read where pillow-heif is installed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM")
@@ -132,7 +132,8 @@ def open_picture(
     TIFF its first page that is neither a reduced copy nor a mask, a camera's raw file its preview. Raises PictureError
     (one line) for any other content, for anything but a plain file, for more than `max_file_pixels`, for one side over
     200 times the other, and where a part of the picture is missing. Only `formats` (a part of FORMATS) are tried; None:
-    all. `is_whole`: nothing is missing, as was found before, so that is not asked again.
+    all. `is_whole`: nothing is missing, as was found before, so that is not asked again. Nor is it asked of a PIL
+    picture, whose file is not at hand.
     """
     path = source if isinstance(source, str | Path) else "picture"
     try:

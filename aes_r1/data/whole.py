@@ -7,24 +7,31 @@ an animation leaves open is transparent, as in browsers. Sources: PNG (third edi
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageChops, JpegImagePlugin, TiffImagePlugin
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from aes_r1.data.jpeg_scans import has_more_scans, with_filled_scans
 
 Box = tuple[int, int, int, int]
 
-_JPEG = "a JPEG whose data end early, which shows gray in place of a part; export it again"
-_PNG = "a PNG whose data end early, which shows black in place of a part; export it again"
-_TIFF = "a TIFF with a JPEG whose data end early, which shows gray in place of a part; export it again"
+_JPEG = "a JPEG whose data end early, which lacks a part of the picture; export it again"
+_PNG = "a PNG whose data end early, which lacks a part of the picture; export it again"
+_TIFF = "a TIFF with a JPEG whose data end early, which lacks a part of the picture; export it again"
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # PNG, 8.1
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by PNG's color type
-_BLOCK = 1 << 20  # bytes that are inflated at once
+# Bytes of a file that are inflated together, and how many are made of them at once. What is left of the former is
+# copied each time, so a whole file given at once would take a time that grows with the square of its size.
+_PART, _INFLATED = 1 << 16, 1 << 20
+_BLOCK = 8  # pixels of a JPEG block's side
+# Where a block is looked at: its center and near its corners. Its outermost pixels take color from its neighbours.
+_POINTS = ((4, 4), (2, 2), (6, 2), (2, 6), (6, 6))
+_BAND = 16  # rows that are compared at once
 _COMPRESSION, _JPEG_IN_TIFF, _JPEG_TABLES = 259, 7, 347
 _STRIPS = ((273, 279), (324, 325))  # tags of a TIFF: places and lengths of its strips, of its tiles
 
@@ -39,11 +46,11 @@ def missing(picture: Image.Image, file: BinaryIO) -> str | None:
         content = file.read()
         # What is missing of the first of several scans is gray, of a later one sharpness or color.
         is_suspect = "progressive" in picture.info or has_more_scans(content, 1) or _has_gray_block(picture)
-        return _JPEG if is_suspect and _jpeg_ends_early(content) else None
+        return _JPEG if is_suspect and _jpeg_ends_early(content, picture) else None
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         is_suspect = picture.tag_v2.get(_COMPRESSION) == _JPEG_IN_TIFF and _has_gray_block(picture)
         return _TIFF if is_suspect and any(map(_jpeg_ends_early, _jpegs_of(picture, file))) else None
-    if picture.format == "PNG" and (picture.info.get("interlace") or not np.asarray(picture)[-1].any()):
+    if picture.format == "PNG" and (picture.info.get("interlace") or _is_last_row_zero(picture)):
         return _PNG if _png_ends_early(file) else None
     return None
 
@@ -76,32 +83,58 @@ def _has_gray_block(picture: Image.Image) -> bool:
 
     A block whose own data end early is not gray, but the ones after it are, so only a part of the last one may escape.
     """
-    rows, columns = ([*range(4, side, 8), side - 1] for side in reversed(picture.size))
-    centers = np.asarray(picture)[np.ix_(rows, columns)].astype(np.int16)
-    gray = np.abs(centers - 128) <= 1  # 127 where inks are stored the other way round
-    return bool((gray.all(axis=-1) if gray.ndim == 3 else gray).any())
+    # Along each side: start, size and count of the whole blocks, and of the one that the edge cuts.
+    sides = [((0, _BLOCK, side // _BLOCK), (side - side % _BLOCK, side % _BLOCK, 1)) for side in picture.size]
+    for (left, wide, columns), (top, high, rows) in itertools.product(*sides):
+        gray = np.full((rows, columns), wide > 0 < high)
+        for x, y in _POINTS:
+            if not gray.any():
+                break
+            # An affine map takes a pixel's center to a center; nothing but these pixels of the picture is read.
+            across = (wide, 0, left + min(x, wide - 1) + 0.5 - wide / 2)
+            down = (0, high, top + min(y, high - 1) + 0.5 - high / 2)
+            gray &= _is_gray(picture.transform((columns, rows), Image.Transform.AFFINE, across + down))
+        if gray.any():
+            return True
+    return False
 
 
-def _jpeg_ends_early(content: bytes) -> bool:
+def _is_gray(picture: Image.Image) -> np.ndarray:
+    """Return [rows, columns]: whether a pixel is the middle gray."""
+    gray = np.asarray(picture) - np.uint8(127) <= 2  # within 1 of 128, as what is less than 127 becomes large
+    return np.asarray(gray.all(axis=-1) if gray.ndim == 3 else gray)
+
+
+def _jpeg_ends_early(content: bytes, picture: Image.Image | None = None) -> bool:
     """Return whether a decoder of `content` runs out of data: further data at its ends then change the picture.
 
-    A progressive one that ends between two scans is whole, as its standard does not ask for all of them.
+    `picture` is `content` decoded, where that is at hand. A progressive one that ends between two scans is whole, as
+    its standard does not ask for all of them.
     """
     filled = with_filled_scans(content)
     if filled is None:
         return False
-    shown = [_decoded_jpeg(one) for one in (content, filled)]
-    return any(one is None for one in shown) or ImageChops.difference(*shown).getbbox(alpha_only=False) is not None
+    shown, other = _decoded_jpeg(content) if picture is None else picture, _decoded_jpeg(filled)
+    return shown is None or other is None or _differ(shown, other)
 
 
-def _decoded_jpeg(content: bytes) -> Any:
+def _decoded_jpeg(content: bytes) -> Image.Image | None:
     """Decode a JPEG; None where that fails, as it may where data are decoded that no encoder wrote."""
     try:
-        with JpegImagePlugin.JpegImageFile(io.BytesIO(content)) as picture:
-            picture.load()
-            return picture.copy()
+        picture = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
+        picture.load()
     except (OSError, SyntaxError):
         return None
+    return picture
+
+
+def _differ(one: Image.Image, other: Image.Image) -> bool:
+    """Return whether a pixel of two pictures of one size differs; no third picture of that size is made."""
+    for top in range(0, one.height, _BAND):
+        box = (0, top, one.width, min(top + _BAND, one.height))
+        if one.crop(box).tobytes() != other.crop(box).tobytes():
+            return True
+    return False
 
 
 def _jpegs_of(picture: TiffImagePlugin.TiffImageFile, file: BinaryIO) -> Iterator[bytes]:
@@ -115,31 +148,42 @@ def _jpegs_of(picture: TiffImagePlugin.TiffImageFile, file: BinaryIO) -> Iterato
 
 
 # -- PNG ---------------------------------------------------------------------------------------------------------------
+def _is_last_row_zero(picture: Image.Image) -> bool:
+    return not np.asarray(picture.crop((0, picture.height - 1, *picture.size))).any()
+
+
 def _png_ends_early(file: BinaryIO) -> bool:
     """Return whether the data of a PNG hold fewer bytes than its pixels need."""
     left, inflater = 0, zlib.decompressobj()
-    for name, body in _png_chunks(file):
+    for name, part in _png_parts(file):
         if name == b"IHDR":
-            left = _png_bytes(body)
-        elif name == b"IDAT":
-            while left > 0 and (piece := inflater.decompress(body, _BLOCK)):
-                left, body = left - len(piece), inflater.unconsumed_tail
-        if left <= 0:
-            return False
-    return left > len(inflater.flush())
+            left = _png_bytes(part)
+            continue
+        while piece := inflater.decompress(part, _INFLATED):
+            left, part = left - len(piece), inflater.unconsumed_tail
+            if left <= 0:
+                return False
+        if inflater.eof:  # what follows would only be gathered
+            break
+    return left > 0
 
 
-def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (name, body) of a PNG's chunks up to the first one behind its pixels."""
+def _png_parts(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Yield a PNG's header and the parts of its pixels' data, each with the name of its chunk."""
     file.seek(8)
     is_inside = False
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
+        end = file.tell() + length + 4
         if is_inside and name != b"IDAT":
             return
         is_inside = name == b"IDAT"
-        yield name, file.read(length)
-        file.seek(4, io.SEEK_CUR)
+        if name == b"IHDR":
+            yield name, file.read(length)
+        elif is_inside:
+            for start in range(0, length, _PART):
+                yield name, file.read(min(_PART, length - start))
+        file.seek(end)
 
 
 def _png_bytes(header: bytes) -> int:

@@ -5,6 +5,11 @@ Prints "ready: URL" on stdout when the server answers. routes.py lists its addre
 
 from __future__ import annotations
 
+from aes_r1.wrong_input import require_conf
+
+if __name__ == "__main__":
+    require_conf()  # before the imports, which read it
+
 import argparse
 import errno
 import ipaddress

@@ -119,10 +119,18 @@ class RunFolder:
     def evaluation(self) -> Evaluation:
         """Return the measurements, which docs/evaluation.md explains."""
         measurements = cast("Evaluation", _content(self.evaluation_file))  # evaluation.summary writes its keys
+        self._require_objects(measurements.get("stages", {}), "stages", 4)
         for stage, sets in measurements.get("stages", {}).items():
             if not sets or not all(sets.values()):
                 raise InputError(foreign(f"no measurement of {stage}", self.evaluation_file))
         return measurements
+
+    def _require_objects(self, value: Any, name: str, levels: int) -> None:
+        """Raise InputError unless `value` of the evaluation is an object, and what is in it on so many levels is."""
+        if not isinstance(value, dict):
+            raise InputError(foreign(f"{name} is no object", self.evaluation_file))
+        for key, inner in value.items() if levels > 1 else ():
+            self._require_objects(inner, f"{name}.{key}", levels - 1)
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
         """Return the logged rows, of one stage ("sft" or "rapo") or of both."""

@@ -144,9 +144,8 @@ def changed_on_resume(before: dict[str, Any], mine: dict[str, Any]) -> dict[str,
     """Return {key: value in `mine`} of the settings that say how the same run is computed, where they differ."""
     changed = {}
     for key in _NOT_IDENTITY:
-        with suppress(
-            KeyError, MissingKey
-        ):  # a run without the key, as an older one or an evaluation, says nothing of it
+        # A run without the key, as an older one or an evaluation, says nothing of it.
+        with suppress(KeyError, MissingKey):
             if key not in _NOT_HOW and _value(before, key) != _value(mine, key):
                 changed[key] = _value(mine, key)
     return changed

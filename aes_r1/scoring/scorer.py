@@ -35,7 +35,7 @@ from aes_r1.model.digest import content_of, digest_of
 from aes_r1.model.files import SCORER
 from aes_r1.model.tower import Tower
 from aes_r1.runs.cells import format_cell
-from aes_r1.runs.files import read_json, replacing_folder, write_json
+from aes_r1.runs.files import MissingKey, read_json, replacing_folder, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
 from aes_r1.scoring.rows import row_of_score
@@ -43,7 +43,7 @@ from aes_r1.settings import InputError, place
 
 PICTURES = 4000  # training pictures that the layer is fitted on, at most
 FILE, LAYER, TOWER = SCORER, "layer.safetensors", "tower"
-_OTHER_CONTENT = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+_OTHER_CONTENT = (OSError, ValueError, LookupError, MissingKey, TypeError, AttributeError, ArithmeticError)
 PROTOCOL = "mean"  # the protocol of the run's answers that a scorer is compared with
 
 

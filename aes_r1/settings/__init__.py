@@ -3,41 +3,35 @@
 All code below the commands takes plain values or these dataclasses.
 """
 
-import sys
-
-from aes_r1.settings.rules import InputError, address_rule, one_of, printable, require
-
-try:
-    from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings, RoleSettings
-    from aes_r1.settings.build import CONF, as_dict, build, values_of
-    from aes_r1.settings.data import SETS_WITHOUT_ENDS, DataSettings, PrepareSettings
-    from aes_r1.settings.edits import EDITS, HARMED
-    from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
-    from aes_r1.settings.model import PAPER_PIXELS, WORDLESS, LoraSettings, ModelSettings, PretrainSettings
-    from aes_r1.settings.places import expanded, place, user_cache
-    from aes_r1.settings.plan import CostSettings, PlanSettings
-    from aes_r1.settings.reward import (
-        BinarySettings,
-        DistributionSettings,
-        ErrorSettings,
-        FaithfulnessSettings,
-        FormatSettings,
-        InformationSettings,
-        JudgeRewardSettings,
-        PairSettings,
-        RankSettings,
-        ReadBackSettings,
-        RewardSettings,
-        SubScoreSettings,
-        TwinSettings,
-        reward_file,
-    )
-    from aes_r1.settings.run import DashboardSettings, Settings, models_of
-    from aes_r1.settings.tracker import TrackerSettings
-    from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
-except InputError as error:  # a file of conf/, which the defaults are read from before there is a command to say so
-    print(f"aes_r1: {error}", file=sys.stderr)
-    sys.exit(2)
+from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings, RoleSettings
+from aes_r1.settings.build import CONF, as_dict, build, values_of
+from aes_r1.settings.data import SETS_WITHOUT_ENDS, DataSettings, PrepareSettings
+from aes_r1.settings.edits import EDITS, HARMED
+from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
+from aes_r1.settings.model import PAPER_PIXELS, WORDLESS, LoraSettings, ModelSettings, PretrainSettings
+from aes_r1.settings.places import expanded, place, user_cache
+from aes_r1.settings.plan import CostSettings, PlanSettings
+from aes_r1.settings.reward import (
+    BinarySettings,
+    DistributionSettings,
+    ErrorSettings,
+    FaithfulnessSettings,
+    FormatSettings,
+    InformationSettings,
+    JudgeRewardSettings,
+    PairSettings,
+    RankSettings,
+    ReadBackSettings,
+    RewardSettings,
+    SubScoreSettings,
+    TwinSettings,
+    reward_file,
+)
+from aes_r1.settings.rules import address_rule, one_of, require
+from aes_r1.settings.run import DashboardSettings, Settings, models_of
+from aes_r1.settings.tracker import TrackerSettings
+from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
+from aes_r1.wrong_input import InputError, printable
 
 __all__ = [
     "BASELINES",

@@ -8,8 +8,9 @@ from typing import Any
 
 from aes_r1.settings.data import DataSettings
 from aes_r1.settings.defaults import IN_YAML, defaults
-from aes_r1.settings.rules import InputError, address_rule, folder_rule, one_of, require, seed_rule
+from aes_r1.settings.rules import address_rule, folder_rule, one_of, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
+from aes_r1.wrong_input import InputError
 
 
 @dataclass

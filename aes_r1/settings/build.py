@@ -14,7 +14,7 @@ from typing import Any
 from yaml import YAMLError
 
 from aes_r1.config_faults import fault_in_yaml
-from aes_r1.settings.rules import InputError
+from aes_r1.wrong_input import InputError
 
 _HERE = Path(__file__).resolve().parents[1]
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # in an installed package, in a checkout
@@ -27,6 +27,7 @@ _NO_TEXT = re.compile(r"Cannot convert '(?:List|Dict)Config' to string: '(.*)'")
 # A plain value, or none, in the place of a mapping.
 _NO_KEYS = re.compile(r"Merge error: \w+ is not a subclass of \w+\. value: (.*)|Cannot assign (\w+) to \w+Settings")
 _KEYS_OF_ITS_OWN = "it has keys of its own; give {key}.KEY=VALUE, and --cfg job prints them"
+_MEND = "mend it, or put the file of this version back"
 _KIND_OF_TYPE = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
 
 
@@ -38,29 +39,67 @@ def values_of(file: Path) -> dict[str, Any]:
     choose for the groups of a recipe (`reward: rapo`) are not. OmegaConf reads 1e-6 as a number, unlike
     YAML's own loader.
     """
-    from omegaconf import OmegaConf
+    return _values_of(file, ())
 
-    try:
-        own: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (OSError, ValueError, YAMLError) as error:
-        reason = fault_in_yaml(error, file) or f"{file}: {getattr(error, 'strerror', None) or error}; mend it"
-        raise InputError(f"{reason}, or put the file of this version back") from error
-    if not isinstance(own, dict):
-        raise InputError(f"{file}: no keys with values; mend it, or put the file of this version back")
-    values: dict[str, Any] = {}
+
+def _values_of(file: Path, asked_by: tuple[Path, ...]) -> dict[str, Any]:
+    """Return `values_of` a file that the last of `asked_by` extends, and that one by the one before it."""
+    if file in asked_by:
+        raise InputError(f"{asked_by[-1]}: its defaults lead back to {file}; {_MEND}")
+    if asked_by and not file.exists():
+        asks = f"for which {asked_by[-1]} asks in its defaults"
+        raise InputError(f"{file}: No such file or directory, {asks}; {_MEND}")
+    own = dict(_read(file))
     extended = own.pop("defaults", [])
+    if not isinstance(extended, list):
+        raise InputError(f"{file}: defaults: must be a list, as [base, _self_]; {_MEND}")
+    values: dict[str, Any] = {}
     for parent in extended if "_self_" in extended else [*extended, "_self_"]:
         if parent == "_self_":
             values = _merged(values, own)
-        elif isinstance(parent, str):
-            values = _merged(values, values_of(file.with_name(f"{parent}.yaml")))
-        else:
-            ((name, option),) = parent.items()
-            group, _, place = name.lstrip("/").partition("@")
-            if place:
-                others = values_of(CONF / group / f"{option}.yaml")
-                values = _merged(values, others if place == "_here_" else {place: others})
+            continue
+        others, place = _parent(file, parent)
+        if others is not None:
+            above = _values_of(others, (*asked_by, file))
+            values = _merged(values, {place: above} if place else above)
     return values
+
+
+@cache
+def _read(file: Path) -> dict[str, Any]:
+    """Return the keys and values of a YAML file itself; InputError in one line where it holds none."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        own: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except RecursionError as error:
+        raise InputError(f"{file}: nested too deeply; {_MEND}") from error
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        fault = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        reason = fault_in_yaml(error, file) or f"{file}: {fault}; mend it"
+        raise InputError(f"{reason}, or put the file of this version back") from error
+    if not isinstance(own, dict):
+        raise InputError(f"{file}: no keys with values; {_MEND}")
+    return own
+
+
+def _parent(file: Path, parent: Any) -> tuple[Path | None, str]:
+    """Return the file that an entry of `file`'s defaults extends, and the key that gets its values ("": none).
+
+    The file is None where the entry chooses one for a group of a recipe.
+    """
+    if isinstance(parent, str):
+        return file.with_name(f"{parent}.yaml"), ""
+    if isinstance(parent, dict) and len(parent) == 1:
+        ((name, option),) = parent.items()
+        if isinstance(name, str) and (option is None or isinstance(option, str | list)):
+            group, _, place = name.removeprefix("override ").lstrip("/").partition("@")
+            if place and isinstance(option, str):
+                return CONF / group / f"{option}.yaml", "" if place == "_here_" else place
+            if group.startswith("hydra/") or any((folder / group).is_dir() for folder in (CONF, file.parent)):
+                return None, ""
+    raise InputError(f"{file}: defaults: {parent} is neither the name of a file nor GROUP: NAME of a group; {_MEND}")
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

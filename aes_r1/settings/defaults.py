@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from aes_r1.settings.build import CONF, values_of
-from aes_r1.settings.rules import InputError
+from aes_r1.wrong_input import InputError
 
 IN_YAML: Any = object()  # stands where a field's default would, and is replaced by @defaults
 

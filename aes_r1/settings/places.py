@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from aes_r1.settings.rules import InputError
+from aes_r1.wrong_input import InputError
 
 
 def expanded(name: str) -> str:

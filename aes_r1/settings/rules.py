@@ -1,4 +1,4 @@
-"""The error of wrong input, and the rules with which settings check themselves."""
+"""The rules with which settings check themselves."""
 
 from __future__ import annotations
 
@@ -6,25 +6,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060\ufeff\ud800-\udfff]")
-
-
-class InputError(Exception):
-    """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2).
-
-    The message may quote any file, so control characters are written as escapes, which a terminal does not obey.
-    """
-
-    def __str__(self) -> str:
-        return printable(super().__str__())
-
-
-def printable(text: str) -> str:
-    """Return `text` with what cannot be seen written as escapes.
-
-    That is control characters, characters without a width, and bytes of a file's name that are no UTF-8.
-    """
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+from aes_r1.wrong_input import InputError
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:

@@ -276,29 +276,29 @@ def thumbnail(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        with_scans(501),
-        with_scans(501).replace(b"\xff\xda", b"\xff\xff\xff\xda"),  # a marker may have fill bytes before it
-        b"\xff\xd8" + thumbnail(jpeg(left_and_right())) + with_scans(501)[2:],  # whose end is not the picture's
-        dng(left_and_right(), raw=(60, 40), file=with_scans(501)),
-        dng(left_and_right(), raw=(60, 40), file=with_scans(501), order=">"),
+        with_scans(251),
+        with_scans(251).replace(b"\xff\xda", b"\xff\xff\xff\xda"),  # a marker may have fill bytes before it
+        b"\xff\xd8" + thumbnail(jpeg(left_and_right())) + with_scans(251)[2:],  # whose end is not the picture's
+        dng(left_and_right(), raw=(60, 40), file=with_scans(251)),
+        dng(left_and_right(), raw=(60, 40), file=with_scans(251), order=">"),
     ],
     ids=["plain", "fill bytes", "thumbnail", "raw file", "raw file, big-endian"],
 )
-def test_a_jpeg_of_more_than_500_scans_is_refused_before_it_is_decoded(content):
-    with pytest.raises(PictureError, match="a JPEG of more than 500 scans, made to be slow; export it again"):
+def test_a_jpeg_of_more_than_250_scans_is_refused_before_it_is_decoded(content):
+    with pytest.raises(PictureError, match="a JPEG of more than 250 scans, made to be slow; export it again"):
         open_picture(io.BytesIO(content))
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        with_scans(500),
-        dng(left_and_right(), raw=(60, 40), file=with_scans(500)),
+        with_scans(250),
+        dng(left_and_right(), raw=(60, 40), file=with_scans(250)),
         jpeg(left_and_right()) + 3000 * b"\xff\xda",  # a film behind the photograph
         jpeg(left_and_right(), restart_marker_blocks=1) + 3000 * b"\xff\xda",
         b"\xff\xd8" + thumbnail(3000 * b"\xff\xda") + jpeg(left_and_right())[2:],
     ],
-    ids=["500 scans", "raw file", "film", "film after restarts", "thumbnail"],
+    ids=["250 scans", "raw file", "film", "film after restarts", "thumbnail"],
 )
 def test_only_the_scans_of_the_picture_itself_count(content):
     assert open_picture(io.BytesIO(content)).size == (60, 40)
@@ -307,7 +307,7 @@ def test_only_the_scans_of_the_picture_itself_count(content):
 @pytest.mark.parametrize("compression", [6, 7])
 def test_a_tiff_of_hundreds_of_jpeg_scans_is_refused(compression, capfd):
     """The library that decodes such files stops after 100 scans (7), or reads no progressive JPEG at all (6)."""
-    content = with_scans(501)
+    content = with_scans(251)
     tags = plain((60, 40), "jpeg", len(content), t259=("H", [compression]), t262=("H", [6]))
     with pytest.raises(PictureError, match="damaged"):
         open_picture(io.BytesIO(tiff([tags], {"jpeg": content})))

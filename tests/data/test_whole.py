@@ -3,14 +3,17 @@ from __future__ import annotations
 import io
 import os
 import struct
+import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
+from aes_r1.data.jpeg_scans import with_filled_scans
 from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.data.whole import _has_gray_block, _png_ends_early, missing
 from tests.data.cameras import Folder, chunk, dng, jpeg, plain, tiff
 
 SIZE = (152, 120)
@@ -233,6 +236,78 @@ def test_no_whole_file_is_refused_or_changed(name):
         assert asked.shape[:2] == opened.size[::-1]
         if opened.mode == "RGB":
             assert np.array_equal(asked, np.asarray(opened))
+
+
+def processor_seconds(content: bytes) -> float:
+    start = time.process_time()
+    open_picture(io.BytesIO(content))
+    return time.process_time() - start
+
+
+def test_a_png_in_one_chunk_takes_a_time_that_grows_with_its_size():
+    """Noise under a black last row, stored as it is, so that all of the chunk is left when the first part is read."""
+    samples = np.random.default_rng(0).integers(0, 256, (5000, 5000, 3), dtype=np.uint8)
+    samples[-1] = 0
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in samples), 0)
+    head = struct.pack(">IIBBBBB", 5000, 5000, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR", head), (b"IDAT", body), (b"IEND", b"")
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
+    start = time.process_time()
+    assert not _png_ends_early(io.BytesIO(content))
+    assert time.process_time() - start < 0.6
+
+
+def test_what_follows_the_end_of_a_png_s_data_is_not_gathered():
+    content = png(photo(), left=0.3)
+    end = content.rindex(b"IEND") - 4
+    more = chunk(b"IDAT", bytes(1000)) * 100_000
+    start = time.process_time()
+    assert _png_ends_early(io.BytesIO(content[:end] + more + content[end:]))
+    assert time.process_time() - start < 1.5
+
+
+@pytest.mark.parametrize("name", ["half gray", "progressive"])
+def test_a_whole_jpeg_is_decoded_once_more_and_no_picture_is_copied(name, monkeypatch):
+    picture = photo((1600, 1200))
+    picture.paste((128, 128, 128), (0, 600, 1600, 1200))
+    content = saved(picture, "JPEG", progressive=name == "progressive")
+    decoded, copied = [], []
+    load, array = JpegImagePlugin.JpegImageFile.load, np.asarray
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", lambda self: decoded.append(self.tile) or load(self))
+    monkeypatch.setattr(Image.Image, "copy", lambda self: copied.append(self.size))
+    monkeypatch.setattr(np, "asarray", lambda value: (copied.append(value.size), array(value))[1])
+    with Image.open(io.BytesIO(content)) as opened:
+        opened.load()
+        decoded.clear()
+        assert missing(opened, io.BytesIO(content)) is None
+    assert sum(bool(tile) for tile in decoded) == 1
+    assert (1600, 1200) not in copied
+
+
+def test_a_jpeg_of_millions_of_restarts_takes_little_time_and_memory():
+    content = saved(photo((64, 64)), "JPEG", progressive=True)
+    with_restarts = content[:-2] + b"\xff\xd0" * 10_000_000 + content[-2:]
+    assert with_filled_scans(with_restarts) is None
+    assert processor_seconds(with_restarts) < 2
+    few = content[:-2] + b"\xff\xd0" * 200 + content[-2:]
+    filled = with_filled_scans(few)
+    assert filled is not None
+    assert len(few) < len(filled) < len(few) + 200 * 16 + 40_000
+
+
+def test_a_gray_pixel_is_no_reason_to_read_a_jpeg_again_and_a_gray_block_is():
+    for size in (SIZE, (150, 121), (153, 127), (7, 3), (161, 8)):
+        samples = np.asarray(photo(size)).copy() // 2
+        assert not _has_gray_block(Image.fromarray(samples))
+        dotted = samples.copy()
+        dotted[4:-8:8, 4:-8:8] = 128
+        assert not _has_gray_block(Image.fromarray(dotted))
+        for top in range(0, size[1], 8):
+            for left in (0, size[0] // 16 * 8, (size[0] - 1) // 8 * 8):
+                blocked = samples.copy()
+                blocked[top : top + 8, left : left + 8] = 127
+                assert _has_gray_block(Image.fromarray(blocked)), (size, top, left)
+                assert _has_gray_block(Image.fromarray(blocked[..., 0])), (size, top, left)
 
 
 def test_no_photograph_is_refused():

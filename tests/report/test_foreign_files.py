@@ -81,6 +81,14 @@ def without(values: dict, path: tuple) -> dict:
     return values
 
 
+def replaced(values: dict, path: tuple, other: Any) -> dict:
+    values = inner = copy.deepcopy(values)
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = other
+    return values
+
+
 @pytest.mark.parametrize("content", ["{}", '{"editor.fontSize": 12}', '{"data": 3}', '{"trainer": {}}'])
 def test_settings_that_are_no_run_s_are_named(content, runs):
     assert "dashboard" in ended_by(runs, runs / "reward_ablation" / "rank0" / "settings.json", [content])
@@ -93,6 +101,25 @@ def test_a_file_that_lacks_any_of_its_keys_is_named_or_does_without(name, runs):
     paths = [path for path in keys_in(whole) if path[-1] not in ("low", "high", "answered")]
     few = [path for path in paths if path[0] == "stages" and len(path) < 6 and path[3:4] != ("sample",)]
     assert ended_by(runs, file, [json.dumps(without(whole, path)) for path in [*paths[::9], *few]])
+
+
+@pytest.mark.parametrize("stages", [[], None, 3, "rapo", {"rapo": 3}, {"rapo": []}, {"rapo": {"folder/test": None}}])
+def test_an_evaluation_without_an_object_where_one_belongs_is_named(stages, runs):
+    file = runs / "reward_ablation" / "rank0" / "evaluation.json"
+    whole = json.loads(file.read_text())
+    assert "dashboard" in ended_by(runs, file, [json.dumps({**whole, "stages": stages})])
+
+
+@pytest.mark.parametrize("other", [None, 3, [], {}])
+def test_a_measurement_of_another_kind_is_named(other, runs):
+    """Sets, protocols and cells: a value of another kind in the place of each."""
+    file = runs / "reward_ablation" / "rank0" / "evaluation.json"
+    whole = json.loads(file.read_text())
+    paths = [path for path in keys_in(whole) if path[0] == "stages" and len(path) <= 4]
+    assert {len(path) for path in paths} == {1, 2, 3, 4}
+    contents = [json.dumps(replaced(whole, path, other)) for path in paths]
+    for content in contents if other != {} else contents[1:]:  # without any stage, nothing was measured
+        assert "dashboard" in ended_by(runs, file, [content])
 
 
 @pytest.mark.parametrize("name", ["predictions.jsonl", "metrics.jsonl", "completions.jsonl"])

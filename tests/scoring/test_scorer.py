@@ -230,7 +230,15 @@ def test_a_scorer_of_which_nothing_is_stated_is_one_line(scorer, monkeypatch, ca
     folder, paths = scorer
     whole = json.loads((folder / "scorer.json").read_text())
     some = {"folder/test": {"n": 3, "scorer": 1}}
-    for changes in ({"srcc": None}, {"srcc": some}, {"srcc": [1]}, {"fitted_n": "many"}, {"fitted_on": None}):
+    some_more = {"folder/test": {**whole["srcc"]["folder/test"], "difference": {}}} if whole["srcc"] else some
+    for changes in (
+        {"srcc": some_more},
+        {"srcc": None},
+        {"srcc": some},
+        {"srcc": [1]},
+        {"fitted_n": "many"},
+        {"fitted_on": None},
+    ):
         values = {key: one for key, one in {**whole, **changes}.items() if one is not None}
         (folder / "scorer.json").write_text(json.dumps(values))
         code, out, err = scored(monkeypatch, capsys, paths[0], "--model", folder)

@@ -81,7 +81,8 @@ def printed(folder: Path, edits: dict[str, dict[str, Any]], code: str) -> Any:
     """What `code` prints as JSON with a copy of the settings and of conf/ in `folder`; edits: {file: {key: value}}."""
     for room in ("settings", "runs"):
         shutil.copytree(HERE.parent / room, folder / "aes_r1" / room)
-    shutil.copy(HERE.parent / "__init__.py", folder / "aes_r1")
+    for name in ("__init__.py", "config_faults.py", "wrong_input.py"):
+        shutil.copy(HERE.parent / name, folder / "aes_r1")
     shutil.copytree(CONF, folder / "conf")
     for name, values in edits.items():
         config = OmegaConf.load(folder / "conf" / name)

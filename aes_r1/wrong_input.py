@@ -1,0 +1,38 @@
+"""The error of wrong input, which settings raise as well, so this module imports none of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060\ufeff\ud800-\udfff]")
+
+
+class InputError(Exception):
+    """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2).
+
+    The message may quote any file, so control characters are written as escapes, which a terminal does not obey.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Return `text` with what cannot be seen written as escapes.
+
+    That is control characters, characters without a width, and bytes of a file's name that are no UTF-8.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def require_conf() -> None:
+    """End this command with one line and exit code 2 where a file of conf/ is broken.
+
+    Settings read their defaults from there when they are imported, so a command calls this before its other imports.
+    """
+    try:
+        import aes_r1.settings  # noqa: F401 - for the reading
+    except InputError as error:
+        print(f"aes_r1: {error}", file=sys.stderr)
+        sys.exit(2)
