@@ -10,6 +10,7 @@ import sys
 from typing import NoReturn
 
 from aes_r1.runs.stopping import leave_when_interrupted
+from aes_r1.wrong_input import require_conf
 
 COMMANDS = {
     "train": "run cold start, RAPO, evaluation and report",
@@ -39,6 +40,7 @@ def main() -> None:
         sys.exit(0 if names else 2)
     if names[0] not in COMMANDS:
         fail(names[0])
+    require_conf()
     from aes_r1.starting import require_current_folder
 
     require_current_folder()  # before the libraries, one of which ends the process itself
