@@ -72,7 +72,7 @@ def force_lengths(turn: Turn) -> None:
 
     # The loop takes no other sampler but that of Policy.served, which pushes weights and draws in a thread.
     # Both would be measured, so the function is exchanged, in a process that does nothing else.
-    completions.sample_completions = forced  # type: ignore[assignment]
+    completions.sample_completions = forced
 
 
 class StampedTimer(PhaseTimer):
