@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 
@@ -32,7 +33,7 @@ def require_conf() -> None:
     Settings read their defaults from there when they are imported, so a command calls this before its other imports.
     """
     try:
-        import aes_r1.settings  # noqa: F401 - for the reading
+        importlib.import_module("aes_r1.settings")
     except InputError as error:
         print(f"aes_r1: {error}", file=sys.stderr)
         sys.exit(2)

@@ -19,8 +19,8 @@ from aes_r1.settings import reward as reward_settings
 HOUSE = Path(__file__).parents[1] / "aes_r1"
 FILES = sorted(HOUSE.rglob("*.py"))
 ROOMS = (
-    "settings", "prompts", "runs", "tracking", "data", "reward", "model", "rollout", "aescot", "trainer", "inference",
-    "evaluation", "scoring", "report", "pipeline", "command", "app", "reward_server",
+    "wrong_input", "config_faults", "settings", "prompts", "runs", "tracking", "data", "reward", "model", "rollout",
+    "aescot", "trainer", "inference", "evaluation", "scoring", "report", "pipeline", "command", "app", "reward_server",
 )  # fmt: skip
 # Libraries that only certain rooms may import.
 ALLOWED = {
