@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: imports between rooms, length of files."""
+"""The house rules that a machine can check: imports between rooms, length of the loops, waivers, names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import sys
 import tokenize
 import tomllib
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -269,6 +270,12 @@ HISTORY = re.compile(
 def test_a_guide_tells_what_is_and_not_what_was(path):
     """What changed stands in CHANGELOG.md, and what was tried in experiments/LOG.md."""
     assert not [match[0] for match in HISTORY.finditer(" ".join(path.read_text().split()))]
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Folders of tests are no packages, so pytest would collect only one of two files of a name."""
+    names = Counter(path.name for path in (HOUSE.parent / "tests").glob("*/**/test_*.py"))
+    assert [name for name, files in names.items() if files > 1] == []
 
 
 def test_readme_is_short():
