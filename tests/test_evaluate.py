@@ -256,7 +256,12 @@ def folder_of(path: Path, trained: int, *, copies: int = 0, votes: bool = False)
 @pytest.mark.parametrize(
     ("baseline", "folder", "more", "says"),
     [
-        ("people", {"trained": 20}, [], "publish no votes of single people, nor their .*; leave people out"),
+        (
+            "people",
+            {"trained": 20},
+            [],
+            "publish no votes .*deviation of 10 raters or more and their number; leave people out",
+        ),
         ("mean", {"trained": 0}, [], "the train split is empty"),
         ("mean", {"trained": 9}, [], r"\d pictures of the train split have an opinion; .*; give a set with more"),
         (
