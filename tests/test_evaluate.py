@@ -260,7 +260,7 @@ def folder_of(path: Path, trained: int, *, copies: int = 0, votes: bool = False)
             "people",
             {"trained": 20},
             [],
-            "publish no votes .*deviation of 10 raters or more and their number; leave people out",
+            "publish no votes .*deviation of 10 raters or more and their number; leave",
         ),
         ("mean", {"trained": 0}, [], "the train split is empty"),
         ("mean", {"trained": 9}, [], r"\d pictures of the train split have an opinion; .*; give a set with more"),
