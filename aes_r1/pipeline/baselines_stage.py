@@ -184,7 +184,7 @@ def _require_opinions(lists: Iterable[Sequence[Sample]]) -> None:
     raise InputError(
         f"baselines=[people]: {', '.join(_names(without))} publish no votes of single people, nor the standard "
         f"deviation of {FEWEST_RATERS} raters or more and their number; leave people out, or add a set that does: "
-        "sophoappeal, para, ava, flickr_aes, or your own with count_1, count_2, .. or mos_std and n_raters in labels.csv"
+        "sophoappeal, para, ava, flickr_aes, or your own with count_1, .. or mos_std and n_raters in labels.csv"
     )
 
 
