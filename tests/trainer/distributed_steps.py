@@ -247,6 +247,7 @@ def resume(start: Path, out: Path, name: str) -> dict:
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
     with contextlib.closing(engine):
         progress = checkpoint.load_latest(out / name / "sft", engine)
+        progress = {key: progress[key] for key in ("step", "processes")}
         results = {"progress": progress, "weights": whole_weights(backbone, engine), "moments": first_moments(engine)}
         with engine.gathered_parameters():
             if engine.rank == 0:
