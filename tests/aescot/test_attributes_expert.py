@@ -74,7 +74,7 @@ def test_a_set_without_ratings_is_refused_and_an_unrated_picture_rejected(tmp_pa
     plain = DataSettings(name="folder", root=str(tmp_path))
     settings = {"expert": ExpertSettings(name="attributes"), "judge": JudgeSettings(name="none")}
     samples = load_samples(plain, "train", seed=0, store=tmp_path)
-    with pytest.raises(InputError, match=r"expert=attributes: data=folder says nothing.*data\.attributes"):
+    with pytest.raises(InputError, match=r"expert=attributes: data=folder has no ratings.*data\.attributes"):
         check_roles(samples, **settings)
     columns = {"composition": ["framing", 1, 10], "color": ["tones", 1, 10]}
     samples = load_samples(replace(plain, attributes=columns), "train", seed=0, store=tmp_path)
