@@ -32,5 +32,7 @@ def test_a_check_for_people_ends_at_the_first_set_that_tells():
         pytest.fail("the next list was read")
 
     baselines_stage._require_opinions(lists())
-    with pytest.raises(InputError, match=r"untold/test publish no votes .* 10 raters or more and their number; leave people out"):
+    with pytest.raises(
+        InputError, match=r"untold/test publish no votes .* 10 raters or more and their number; leave people out"
+    ):
         baselines_stage._require_opinions([untold])
