@@ -150,7 +150,7 @@ def test_a_request_is_repeated_after_a_faulty_answer(server, backbone, prompts, 
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("grown prompt", "the server's prompt differs: 85 tokens, ours has 84"),
+        ("grown prompt", r"the server's prompt differs: \d+ tokens, ours has \d+"),
         ("banned", "told not to"),
         ("own limit", "start it with `aes-r1 serve --max"),
     ],
