@@ -49,7 +49,7 @@ def settings_of(row: dict[str, Any]) -> PlanSettings:
             name=row["model"],
             dtype=row["dtype"],
             lora=LoraSettings(rank=row["lora"]),
-            freeze_vision=False,
+            freeze_vision=not row.get("tower", not row["lora"]),
             shared_prefix=row["system"] == "ours",
             gradient_checkpointing=row["gradient_checkpointing"],
         ),

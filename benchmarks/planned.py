@@ -2,9 +2,9 @@
 
     python -m benchmarks.planned
 
-The steps on one H100 are the rows with equally long answers in benchmarks/results/gpu_h100_80gb_hbm3.json. The default
-of plan.decode_efficiency was taken from the first of them; the other phases were not fitted. The steps on 8 H100 are
-those of EasyR1, another program, with the same model.
+The steps on one card are the rows with equally long answers of the files in benchmarks/results that MEASURED_ON names.
+The default of plan.decode_efficiency was taken from the first of them; the other phases were not fitted. The steps on 8
+H100 are those of EasyR1, another program, with the same model.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from aes_r1.settings import CostSettings, EngineSettings, ModelSettings, PlanSet
 from benchmarks import arithmetic
 
 SIZE = {"qwen2_5_vl_3b": "3B", "qwen2_5_vl_7b": "7B"}
+# Each file of benchmarks/results with the card of its rows, the card's 10^9 bytes, and what the table says of it. The rows
+# of the H200 are older: layers were not compiled then and the tower attended window by window (docs/performance.md).
+MEASURED_ON = {
+    "gpu_h100_80gb_hbm3": ("H100 80GB HBM3", 80.0, "one H100"),
+    "gpu_h200": ("H200", 141.0, "one H200, not compiled"),
+}
 # Each measured phase and the parts of the plan that it consists of.
 MEASURED = {
     "rollout_s": ("rollout, prompts", "rollout, decoding"),
@@ -77,22 +83,23 @@ def settings_of(row: Published, *, shared_prefix: bool) -> PlanSettings:
     )
 
 
-def measured_settings(row: dict[str, Any]) -> PlanSettings:
-    """Return the settings of a row of gpu_h100_80gb_hbm3.json with the plan's default assumptions.
+def measured_settings(row: dict[str, Any], suite: str) -> PlanSettings:
+    """Return the settings of a row of `suite`, a key of MEASURED_ON, with the plan's default assumptions.
 
     All answers of such a row are equally long.
     """
-    settings, card = arithmetic.settings_of(row), CARDS["H100 80GB HBM3"]
+    settings, (name, memory_gb, _) = arithmetic.settings_of(row), MEASURED_ON[suite]
+    card = CARDS[name]
     assumed = dataclasses.replace(
-        settings.plan, peak_tflops=card.tflops, bandwidth_gb_s=card.gb_s, memory_gb=80.0, longest_answer=1.0
+        settings.plan, peak_tflops=card.tflops, bandwidth_gb_s=card.gb_s, memory_gb=memory_gb, longest_answer=1.0
     )
     return dataclasses.replace(settings, plan=assumed)
 
 
-def lines_of_measured(row: dict[str, Any]) -> list[str]:
+def lines_of_measured(row: dict[str, Any], suite: str) -> list[str]:
     """Return table rows: seconds by phase, then the 10^9 bytes that the update adds."""
-    name = f"{SIZE[row['model']]} with LoRA, one H100, {row['system']}"
-    seconds = plan(measured_settings(row), arithmetic.shape(row["model"])).seconds
+    name = f"{SIZE[row['model']]} with LoRA, {MEASURED_ON[suite][2]}, {row['system']}"
+    seconds = plan(measured_settings(row, suite), arithmetic.shape(row["model"])).seconds
     lines = []
     for phase, parts in MEASURED.items():
         lines.append(_line(name, f"{phase.removesuffix('_s')}, s", sum(seconds[part] for part in parts), row[phase], 2))
@@ -118,9 +125,10 @@ def _line(workload: str, what: str, planned: float, found: float, digits: int) -
 def table() -> str:
     """Return the Markdown table."""
     lines = ["| workload | what | plan | measured or published | plan over it |", "|---|---|---|---|---|"]
-    for row in arithmetic.read("gpu_h100_80gb_hbm3"):
-        if row["system"] != "trl" and row["lengths"] == "equal":
-            lines += lines_of_measured(row)
+    for suite in MEASURED_ON:
+        for row in arithmetic.read(suite):
+            if row["system"] != "trl" and row.get("lengths", "equal") == "equal":
+                lines += lines_of_measured(row, suite)
     for published in EASYR1:
         lines += lines_of_published(published)
     return "\n".join(lines)
