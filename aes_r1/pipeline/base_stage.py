@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from aes_r1.aescot.scenes_expert import expert_corpus
@@ -31,7 +32,7 @@ log = logging.getLogger("aes_r1")
 
 # Part of the name of a base model that was pretrained on photographs. Raise it with every change of what is measured in
 # them and of how they are shown, which tests/test_golden.py does not notice.
-PHOTOGRAPHS_VERSION = 1
+PHOTOGRAPHS_VERSION = 2
 _AT_ONCE = 32  # photographs that are measured between two reports
 
 
@@ -64,11 +65,13 @@ def training_photographs(
 ) -> list[Sample]:
     """Draw those of `train` that the base model sees; pictures that are in a list of `held_out` are left out.
 
-    Drawing comes first, so that only the files of drawn and held-out pictures are read. Raises InputError where none
+    They come in a drawn order, so that the first ones, whose facts the tokenizer learns, are of all data sets. Drawing
+    comes before the files are read, so that only those of drawn and held-out pictures are. Raises InputError where none
     remains.
     """
     drawn = stratified_draw(train, settings.pictures, settings.seed)
-    photographs = without_copies(drawn, held_out)
+    order = np.random.default_rng([settings.seed, len(drawn)]).permutation(len(drawn))
+    photographs = without_copies([drawn[index] for index in order], held_out)
     if not photographs:
         raise InputError(
             f"model.pretrain.data=photographs: each of {len(drawn)} training pictures is a validation or test picture "

@@ -65,7 +65,10 @@ def unjudged(facts: PictureFacts, rng: np.random.Generator, *, count: int) -> st
 
 
 def spelling(known: Sequence[PictureFacts]) -> Iterable[str]:
-    """Return the texts that lessons about pictures of this kind consist of, from which the tokenizer learns them."""
+    """Return the texts that lessons about pictures of this kind consist of, from which the tokenizer learns them.
+
+    They are those of the first pictures, so `known` comes in a drawn order.
+    """
     measured = [pair for facts in known[:300] for pair in facts.measured]
     rng = np.random.default_rng(0)
     return [

@@ -39,6 +39,18 @@ def test_held_out_pictures_are_never_seen_even_under_another_name(picture_folder
         training_photographs(pictures, [pictures], PHOTOGRAPHS)
 
 
+def test_the_first_photographs_are_of_every_set_in_its_share(picture_folder):
+    """The tokenizer learns the facts of the first ones alone, and a mix lists one data set after another."""
+    pictures = samples(picture_folder)[:6] * 100
+    mix = [dataclasses.replace(one, id=f"{k}", dataset="a" if k < 400 else "b") for k, one in enumerate(pictures)]
+    all_of_them = dataclasses.replace(PHOTOGRAPHS, pictures=600)
+    drawn = training_photographs(mix, [], all_of_them)
+    assert {one.id for one in drawn} == {one.id for one in mix}
+    assert 50 < sum(one.dataset == "b" for one in drawn[:200]) < 83, "a third of them, within three deviations"
+    assert drawn == training_photographs(mix, [], all_of_them)
+    assert drawn != training_photographs(mix, [], dataclasses.replace(all_of_them, seed=1))
+
+
 def test_the_name_moves_with_content_ratings_and_draw_and_not_with_the_folder(picture_folder, tmp_path):
     pictures = samples(picture_folder)
     digest = pretrained_digest(PHOTOGRAPHS, 9216, pictures)
