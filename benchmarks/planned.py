@@ -19,8 +19,9 @@ from aes_r1.settings import CostSettings, EngineSettings, ModelSettings, PlanSet
 from benchmarks import arithmetic
 
 SIZE = {"qwen2_5_vl_3b": "3B", "qwen2_5_vl_7b": "7B"}
-# Each file of benchmarks/results with the card of its rows, the card's 10^9 bytes, and what the table says of it. The rows
-# of the H200 are older: layers were not compiled then and the tower attended window by window (docs/performance.md).
+# Each file of benchmarks/results with the card of its rows, the card's memory in 10^9 bytes, and its name in the table.
+# The rows of the H200 are from an older commit, at which layers were not compiled and the tower attended to one window
+# at a time (docs/performance.md).
 MEASURED_ON = {
     "gpu_h100_80gb_hbm3": ("H100 80GB HBM3", 80.0, "one H100"),
     "gpu_h200": ("H200", 141.0, "one H200, not compiled"),

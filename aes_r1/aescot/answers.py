@@ -1,4 +1,4 @@
-"""Extract the text of a server's answer, and tell permanent failures from passing ones."""
+"""Extract the text of a server's answer, and distinguish permanent failures from temporary ones."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class AnswerText:
 def answer_text(choice: Any) -> AnswerText:
     """Return the text of an answer's first choice, wherever the server put it.
 
-    A server of a reasoning model may leave `content` empty and answer inside its reasoning; another calls a tool whose
-    arguments are the object that was asked for.
+    The server of a reasoning model may leave `content` empty and answer inside its reasoning; another may call a tool
+    whose arguments are the requested object.
     """
     message = choice.message if choice else None
     if message is None:
@@ -73,10 +73,10 @@ _NO_JSON = "Empty or invalid response from LLM endpoint"  # litellm's message fo
 
 
 def permanent_failure(error: Exception) -> str | None:
-    """Return why every further call would fail like this one, with the way out; None when another try may help."""
+    """Return why every further call would fail too, with advice; None if another try may help."""
     code, text = getattr(error, "status_code", None), str(error)
     cause: BaseException | None = error
-    while cause is not None:  # the server's own code is lost in litellm's text
+    while cause is not None:  # the server's own status code is not in litellm's text
         text += f" {getattr(cause, 'code', None)} {getattr(cause, 'type', None)}"
         cause = cause.__cause__ or cause.__context__
     page = _PAGE.search(text) is not None

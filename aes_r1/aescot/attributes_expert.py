@@ -1,7 +1,7 @@
-"""An offline expert for photographs whose dimensions people have rated: it puts their ratings into phrases.
+"""Write critiques offline from people's ratings of single dimensions of photographs.
 
-A dimension that nobody rated (exposure, in every published set) is measured, as the pixels expert does, and so are the
-facts that the phrases name. The judgement follows the mean opinion score.
+A dimension that nobody rated (exposure, in every published set) is measured as by the pixels expert, and so are the
+facts that the phrases mention. The judgement follows the mean opinion score.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def usual_ranges(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
 def rated_factors(ratings: Mapping[str, float], usual: Ranges, measurement: Measurement) -> dict[str, float]:
     """Return 0..1 of every dimension: the rating within its usual range, or the measurement where nobody rated.
 
-    The ends of the range become .05 and .95, as those of the pixels expert do. A dimension of which all pictures have
-    the same rating is in the middle.
+    The ends of the range become .05 and .95, as in the pixels expert. If all pictures have the same rating in a
+    dimension, it becomes .5.
     """
     factors = measured_factors(measurement)
     for name, value in ratings.items():

@@ -19,7 +19,7 @@ from aes_r1.data.sample import PictureError, open_picture
 from aes_r1.runs.files import iter_rows, read_json, write_text_atomically
 from aes_r1.settings import InputError
 
-ALWAYS_SHOWN = ("leak", "align", "fact")  # filters that are shown for every picture; others only where they reject
+ALWAYS_SHOWN = ("leak", "align", "fact")  # filters shown for every picture; others are shown only if they reject
 _OF_JUDGE = ("align", "fact")
 _NO_DECISION = {  # reasons for a rejection that no filter decided
     "no_verdict": "the judge’s answer could not be read",

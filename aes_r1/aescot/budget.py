@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 
 class CeilingReached(Exception):
-    """Raised instead of a call that could exceed the price ceiling."""
+    """Report that a call was not made because it could exceed the price ceiling."""
 
 
 @dataclass(frozen=True)
 class Price:
-    """The price of a model, in US dollars per token."""
+    """Hold the price of a model, in US dollars per token."""
 
     prompt: float
     completion: float
@@ -26,11 +26,12 @@ class Price:
 
 
 class Budget:
-    """Money spent and money held back for calls in flight, in US dollars.
+    """Count the money that is spent and the money that is held back for calls in flight, in US dollars.
 
-    A call is only made when its highest possible price still fits beside everything spent and held back. Until a first
-    answer has shown what the prompts of a role really cost, its calls go one at a time. `spent` and `longest` (prompt
-    tokens by role) come from an earlier start of the same distillation. Without a ceiling no call waits.
+    A call is made only if its highest possible price still fits under the ceiling, added to everything spent and held
+    back. Until a first answer has shown what the prompts of a role really cost, its calls are made one at a time.
+    `spent` and `longest` (prompt tokens by role) come from an earlier start of the same distillation. Without a ceiling
+    no call waits.
     """
 
     SAFETY = 1.25  # factor for prompts longer than any before: they differ in length and picture size
@@ -91,7 +92,7 @@ class Budget:
 
 
 class TokenBucket:
-    """A limit of `per_minute` units, of which at most one second's worth come at once; None: no limit."""
+    """Limit a rate to `per_minute` units, of which at most those of one second are given at once; None: no limit."""
 
     def __init__(self, per_minute: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = None if per_minute is None else per_minute / 60
@@ -102,7 +103,7 @@ class TokenBucket:
         self._lock = asyncio.Lock()
 
     async def take(self, amount: float = 1.0) -> None:
-        """Wait for `amount` units. An amount above the capacity passes when the bucket is full and leaves a debt."""
+        """Wait for `amount` units. More than the capacity is given when the bucket is full, and leaves a debt."""
         if self._rate is None:
             return
         async with self._lock:

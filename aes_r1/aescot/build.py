@@ -1,10 +1,10 @@
 """Build AesCoT: turn pictures with scores into critiques, each kept or rejected with reasons (method, stage 0).
 
-Every decided picture stands either in OUT/aescot.jsonl or in OUT/rejected.jsonl, in the order of the draw. These files
-are replaced whole and together, at the end. OUT/calls.jsonl holds every answer of a model from the moment it came. A
-restart replays this journal, which costs nothing and gives the same decisions, and buys only what is missing. A start
-that a server or a price ceiling ends still decides every picture whose answers it holds, and never leaves fewer
-pictures decided than it found.
+Every decided picture is either in OUT/aescot.jsonl or in OUT/rejected.jsonl, in the order of the draw. These files are
+replaced whole and together, at the end. OUT/calls.jsonl holds every answer of a model from the moment of its arrival. A
+restart replays this journal, which costs nothing and gives the same decisions, and pays only for missing answers. A
+start that a server or a price ceiling ends still decides every picture whose answers are in the journal, and never
+leaves fewer decided pictures than before.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class _Distillation:
         self.unread = set(self.journal.pictures) if self.journal is not None else set()
 
     async def run(self) -> None:
-        """Decide pictures until none is left to draw; once stopped, those with answers of an earlier start."""
+        """Decide pictures until none is left to draw; once stopped, only those with answers from an earlier start."""
         while self._goes_on() and (drawn := self.draw.next_round()):
             await self._round(drawn)
 
@@ -157,15 +157,15 @@ class _Distillation:
         return self.stopped is None or bool(self.unread)
 
     def _next(self, remaining: Iterator[Sample]) -> Sample | None:
-        """Return the next picture to examine, of which the draw holds no more where it is None."""
+        """Return the next picture to examine, or None if the draw has none left."""
         if not self._goes_on():
             return None
         return next((one for one in remaining if self.stopped is None or (one.dataset, one.id) in self.unread), None)
 
     def _stop(self, error: CeilingReached | ServerGone) -> None:
-        """Buy nothing for further pictures. At a price ceiling the pictures in flight are finished first.
+        """Make no paid calls for further pictures. At a price ceiling the pictures in flight are finished first.
 
-        The expert that has reached its ceiling buys nothing for those either, but a judge does.
+        For these, too, an expert at its ceiling makes no calls, but a judge does.
         """
         if isinstance(error, ServerGone):
             self.failure = self.failure or error
@@ -207,7 +207,7 @@ class _Distillation:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _examine(self, sample: Sample) -> Outcome:
-        """Ask the expert, then every filter; a judge is paid only for a reply that no pure filter rejects."""
+        """Ask the expert, then apply every filter; a judge is asked only about a reply that no other filter rejects."""
         self.examined.add((sample.dataset, sample.id))
         try:
             return await self._outcome(sample)
@@ -286,7 +286,7 @@ class _Distillation:
 
 
 def _report_of_run(job: _Distillation, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return what distill_report.json says of pictures, quotas and calls."""
+    """Return the entries of distill_report.json about pictures, quotas and calls."""
     decided = job.tally.kept["pictures"] + job.tally.rejected["pictures"]
     return {
         "pictures": {"given": len(samples), "decided": decided},
@@ -303,8 +303,8 @@ def _report_before(
 ) -> dict[str, Any]:
     """Return the report on the files that stay in `out`.
 
-    An older program may have been killed before it wrote one, or have written one with fewer entries. What is missing
-    is counted in the files, or taken from the `report` of this start where the files do not say it.
+    The earlier report may be missing after a kill, or may lack entries that its program version did not write. Missing
+    entries are counted in the files or, where the files do not tell them, taken from the `report` of this start.
     """
     path = out / "distill_report.json"
     before = read_json(path) if path.exists() else {}

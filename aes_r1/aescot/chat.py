@@ -1,4 +1,4 @@
-"""Calls to a model through litellm: limits, retries, prices, and every answer in the journal."""
+"""Call a model through litellm, with limits, retries, prices, and a journal of every answer."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from aes_r1.data.sample import Sample
 from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import ChatSettings
 
-FAILURES_IN_A_ROW = 20  # after so many failed calls the server counts as gone, because no single picture explains them
-UNREADABLE_IN_A_ROW = 20  # after so many unreadable answers no answer is asked for again
-# Notes in the journal, in the place of a further answer, that none is asked for.
+FAILURES_IN_A_ROW = 20  # after this many failed calls in a row the server counts as gone
+UNREADABLE_IN_A_ROW = 20  # after this many unreadable answers in a row, no question is repeated
+# Notes that stand in the journal instead of a further answer, when none will be asked for.
 GIVEN_UP = {"given_up": True, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0, "seconds": 0.0}
 
 
 class ChatModel:
-    """One model, of the expert or of the judge. Calls beyond its limits wait; answers in the journal cost nothing."""
+    """Ask the model of an expert or judge. Calls beyond its limits wait; answers in the journal cost nothing."""
 
     def __init__(self, settings: ChatSettings, journal: Journal) -> None:
         self.settings, self.journal = settings, journal
@@ -56,21 +56,21 @@ class ChatModel:
         self._unreadable = 0
         self._router: Any = None
         self._closed: Exception | None = None
-        self._finishing: Collection[tuple[str, str]] = ()  # pictures that are asked about even when it is closed
+        self._finishing: Collection[tuple[str, str]] = ()  # pictures that may be asked about even after close()
         self._in_flight = set[asyncio.Task[dict[str, Any]]]()
         self.mended = Counter[str]()
 
     def close(self, reason: Exception, *, cancel: bool, finishing: Collection[tuple[str, str]] = ()) -> None:
-        """Buy nothing any more: what the journal does not answer raises `reason`.
+        """Make no further paid calls: a question without an answer in the journal raises `reason`.
 
-        cancel: end the calls in flight. finishing: (data set, id) of pictures for which it still buys.
+        cancel: end the calls in flight. finishing: (data set, id) of pictures for which calls are still made.
         """
         self._closed, self._finishing = self._closed or reason, frozenset(finishing)
         for call in list(self._in_flight) if cancel else ():
             call.cancel()
 
     def _usd_of(self, row: dict[str, Any]) -> float:
-        """Return what an answer cost; one that was bought before the price was known counts at the price of now."""
+        """Return the cost of an answer in US dollars; without a recorded cost, that of the current price."""
         if row["usd"] is not None:
             return row["usd"]
         return 0.0 if self.price is None else self.price.of(row["prompt_tokens"], row.get("completion_tokens") or 0)
@@ -134,7 +134,7 @@ class ChatModel:
         return answer
 
     async def _bought(self, buying: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-        """Await a call that `close` can end; it then raises the reason."""
+        """Await a call that `close` can end, which then raises the reason."""
         call = asyncio.ensure_future(buying)
         self._in_flight.add(call)
         try:
@@ -150,7 +150,7 @@ class ChatModel:
     async def _buy(
         self, key: str, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
     ) -> dict[str, Any]:
-        """Ask the server; return the journal's row. Nothing is awaited between an answer's arrival and its writing."""
+        """Ask the server; return the journal's row, which is written as soon as the answer has arrived."""
         import openai  # litellm's exceptions are its subclasses
 
         content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
@@ -292,6 +292,6 @@ class ChatModel:
 
 
 def _counted(usage: Any, name: str) -> int:
-    """Return the tokens that a server counted; 0 where it counted none, or what can be no count."""
+    """Return the number of tokens that a server reported; 0 if it reported none or an impossible number."""
     count = getattr(usage, name, 0)
     return count if isinstance(count, int) and count > 0 else 0

@@ -1,4 +1,4 @@
-"""The files of decided pictures in the folder of a distillation, which one start replaces whole at its end."""
+"""Write the files of decided pictures of a distillation, which each start replaces whole at its end."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from aes_r1.runs.files import append_rows, delete_left_drafts, draft_of, put_in_place, read_json, rows_at, write_json
 
-DECIDED = ("aescot.jsonl", "rejected.jsonl")  # the files of which every decided picture stands in one
+DECIDED = ("aescot.jsonl", "rejected.jsonl")  # every decided picture is in one of these files
 
 
 class DecidedFiles:
-    """The files of decided pictures in `out`, each written beside the one of an earlier start until it replaces it.
+    """Write the files of decided pictures in `out`, each next to that of an earlier start until it replaces it.
 
     They and the report on them are replaced together: `replacing.json` holds that report from before the first of the
     renames until after the last, and a start that finds it finishes what a kill interrupted.
@@ -32,7 +32,7 @@ class DecidedFiles:
         append_rows(draft_of(self._paths[name]), [row])
 
     def hold_as_many_as_before(self) -> bool:
-        """Return whether this start decided at least as many pictures as the one whose files stand in the folder."""
+        """Return whether this start decided at least as many pictures as the earlier files in the folder hold."""
         paths = [self._paths[name] for name in DECIDED]
         return len(decided_pictures(map(draft_of, paths))) >= len(decided_pictures(paths))
 

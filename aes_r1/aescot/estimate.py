@@ -1,4 +1,4 @@
-"""Estimate the cost and the duration of what models behind an API are asked, before anything is bought."""
+"""Estimate the cost and the duration of calls to models behind an API, before any call is made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.prompts import expert_prompt, judge_prompt, rating_prompt
 from aes_r1.settings import ChatSettings, ExpertSettings, JudgeRewardSettings, JudgeSettings
 
-CRITIQUE_TOKENS = 350  # for a critique of 100 to 250 words in JSON
+CRITIQUE_TOKENS = 350  # tokens of a critique of 100 to 250 words in JSON
 VERDICT_TOKENS = 60
 CALL_SECONDS = 8.0  # for one call of a hosted model, as a rule of thumb
 

@@ -1,4 +1,4 @@
-"""Experts write the critique of a picture whose score is known."""
+"""Define the experts, which write the critique of a picture whose score is known."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REPLY_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """The outcome of one attempt at a picture: a reply, or the reasons why there is none, {code: what was found}."""
+    """Hold the outcome of one attempt at a picture: a reply, or the reasons why there is none, {code: finding}."""
 
     reply: Reply | None
     reasons: dict[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Expert(Protocol):
 
 
 class ScenesExpert:
-    """Describes a synthetic scene from its true factors, with errors planted at set rates."""
+    """Describe a synthetic scene from its true factors, with errors planted at set rates."""
 
     name = "scenes"
     prompt_sha256 = BOOK_SHA256
@@ -79,7 +79,7 @@ class ScenesExpert:
 
 
 class PixelsExpert:
-    """Measures the picture and describes the measurements."""
+    """Measure the picture and describe the measurements."""
 
     name = "pixels"
     prompt_sha256 = BOOK_SHA256
@@ -94,7 +94,7 @@ class PixelsExpert:
 
 
 class AttributesExpert:
-    """Describes what people rated of single dimensions of a photograph; see attributes_expert."""
+    """Describe people's ratings of single dimensions of a photograph; see attributes_expert."""
 
     name = "attributes"
     prompt_sha256 = BOOK_SHA256
@@ -113,7 +113,7 @@ class AttributesExpert:
 
 
 class ChatExpert:
-    """Asks a vision-language model, which is told the score in private."""
+    """Ask a vision-language model, which is told the score but must not mention it."""
 
     def __init__(self, chat: ChatModel, max_pixels: int) -> None:
         self.name = str(chat.settings.model)

@@ -1,15 +1,15 @@
-"""Exceptions that end one call of a model, or all calls."""
+"""Define the exceptions that end one call of a model, or all calls."""
 
 
 class NoAnswer(Exception):
-    """Raised where the server did not answer one call, not even after all retries; a later start asks again."""
+    """Report that the server did not answer one call even after all retries; a later start asks again."""
 
 
 class ServerGone(Exception):
-    """Raised when the server has stopped answering; earlier answers are on disk."""
+    """Report that the server has stopped answering; earlier answers are on disk."""
 
 
 class Refused(ServerGone):
-    """Raised when the server refuses every call: for want of money, model or key, or with a web page as its answer."""
+    """Report that the server refuses every call, for lack of money, model or key, or by answering with a web page."""
 
     status_code = 402  # litellm's router does not retry an error with this code

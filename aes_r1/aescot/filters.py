@@ -34,14 +34,14 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _NAMES = (*DIMENSIONS, "judgement")
-_KEYS = {  # every way in which models have spelled a key, without case and punctuation
+_KEYS = {  # spellings of a key that models have used, without case and punctuation
     **{plain(name): name for name in _NAMES},
     **dict.fromkeys(("lightandshade", "lightshadow", "lightshade", "lightandshadows"), "light_and_shadow"),
     **dict.fromkeys(("moodnarrative", "moodandstory"), "mood_and_narrative"),
     **dict.fromkeys(("colour", "colors", "colours"), "color"),
     **dict.fromkeys(("judgment", "overalljudgement", "overalljudgment", "finaljudgement"), "judgement"),
 }
-# A text without a letter says nothing of a picture either.
+# A text without a letter also says nothing about a picture.
 _PLACEHOLDER = re.compile(
     r"[\W\d_]*+(?:n/?a|nan|none|null|nil|todo|tbd|unknown|not applicable|string|text)?[\W\d_]*+", re.IGNORECASE
 )

@@ -1,4 +1,4 @@
-"""A file that keeps every answer that was paid for from the moment it arrives."""
+"""Keep every paid answer in a file from the moment of its arrival."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aes_r1.settings import InputError
 
 
 class Journal:
-    """An append-only JSON-lines file of answers by key, which survives kill -9.
+    """Append answers by key to a JSON-lines file that survives kill -9.
 
     A row is one write followed by fsync. A kill can leave at most a half-written last line, which is cut off when the
     file is opened again. Only keys, file offsets and the names of pictures are held in memory. pictures: (data set, id)
-    of those that the file held an answer about when it was opened.
+    of the pictures about which the file held an answer when it was opened.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Judges decide whether a critique agrees with the score (align) and with the picture (fact)."""
+"""Define the judges, which check a critique against the score (align) and against the picture (fact)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS, LEVELS, judge_prompt, level_of
 
 GRADE_CENTRES = (0.1, 0.3, 0.475, 0.625, 0.775, 0.925)
-STEPS_APART = 2  # a dimension described this many steps off its true step is a false claim
+STEPS_APART = 2  # a description this many steps from a dimension's true step is a false claim
 
 VERDICT_SCHEMA: dict[str, Any] = {
     "type": "json_schema",
@@ -39,7 +39,7 @@ VERDICT_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class JudgeVerdict:
-    """What a judge read: the level and score that a critique conveys, and claims that do not hold."""
+    """Hold a judge's reading: the level and score that a critique conveys, and its false claims."""
 
     level: str
     score: float | None
@@ -143,7 +143,7 @@ def _rating(values: Mapping[str, Any]) -> float | None:
 
 
 class ChatJudge:
-    """Asks a model twice: once with the critique alone, once with the picture."""
+    """Ask a model twice: once with the critique alone, once with the picture."""
 
     def __init__(self, chat: ChatModel, max_pixels: int) -> None:
         self._chat, self._max_pixels = chat, max_pixels
@@ -175,7 +175,7 @@ def _how_mended(answer: Answer) -> tuple[str, ...] | None:
 
 
 class ScenesJudge:
-    """Parses critiques in the words of the phrase book and compares them with the factors of a synthetic scene."""
+    """Parse critiques in the words of the phrase book and compare them with the factors of a synthetic scene."""
 
     async def align(self, sample: Sample, reply: Reply) -> JudgeVerdict | None:  # noqa: ARG002, the Protocol's signature
         """Read level and score from the critique alone; see the Protocol."""

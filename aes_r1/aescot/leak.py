@@ -1,7 +1,7 @@
-"""The leak filter rejects critiques that give away the score, or that it was known.
+"""Reject critiques that reveal the score, or that the writer knew it.
 
 It is a pure function of critique and hidden score (method, stage 0). In case of doubt it rejects: a lost critique costs
-one call, while a leaking one teaches the model to look for a number that will not be there. The patterns of
+one call, while a leaking one teaches the model to refer to a number that it will not be given. The patterns of
 leak_rules.py judge words; the code here judges numbers by their distance to the score.
 """
 

@@ -1,7 +1,7 @@
-"""Patterns of words that give a score away, whatever its value.
+"""List the patterns of words that reveal a score, whatever its value.
 
-They spare the legitimate vocabulary of critics: colour grades, musical scores, tonal scales, points of light, the rule
-of thirds, shares of the frame, camera settings, "given the harsh light", "good light".
+They do not match the legitimate vocabulary of critics: colour grades, musical scores, tonal scales, points of light,
+the rule of thirds, shares of the frame, camera settings, "given the harsh light", "good light".
 """
 
 from __future__ import annotations

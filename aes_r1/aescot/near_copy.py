@@ -9,12 +9,12 @@ import numpy as np
 
 SHINGLE = 5  # words
 HASHES = 128
-BANDS = 32  # each with HASHES / BANDS rows: pairs above a similarity of about .4 become candidates
+BANDS = 32  # of HASHES / BANDS rows each: pairs above a similarity of about .4 become candidates
 _WORD = re.compile(r"[\w']+")
 
 
 class NearCopies:
-    """Critiques seen so far, by signature; similarity is the Jaccard similarity of word shingles."""
+    """Remember critiques by signature; similarity is the Jaccard similarity of word shingles."""
 
     def __init__(self, threshold: float | None) -> None:
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The small language of the offline experts: per dimension six ordered levels, two or three phrases each.
+"""Define the small language of the offline experts: per dimension six ordered steps, two or three phrases each.
 
 It is small on purpose: a model of a million parameters has to learn it. Words in [brackets] are used only when the fact
 named in {braces} is known; an unknown {subject} is called "subject". No phrase holds a number or the words bad, fair

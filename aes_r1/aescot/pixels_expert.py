@@ -1,4 +1,4 @@
-"""An offline expert for any real photograph: it measures the pixels and describes the measurements.
+"""Write critiques of any real photograph offline: measure the pixels and describe the measurements.
 
 Colourfulness follows Hasler and Suesstrunk (2003), saliency follows Achanta et al. (2009, frequency-tuned, in RGB), and
 harmony follows the idea of Cohen-Or et al. (2006): the share of hue that one sector, or two opposite sectors, hold.
@@ -30,7 +30,7 @@ HUE_NAMES = ("red", "orange", "yellow", "green", "green", "cyan", "cyan", "blue"
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the pixels show; shares and positions in 0..1, positions from the left and from the top."""
+    """Hold what the pixels show: shares and positions in 0..1, positions from the left and from the top."""
 
     brightness: float  # mean luminance
     clipped_dark: float  # share of pixels below 2% luminance

@@ -1,4 +1,4 @@
-"""The model that a recipe names, as litellm knows it: its name, key, price, and the way to its server."""
+"""Find name, key, price and server of a recipe's model, as litellm needs them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The attributes of a picture that the program itself reads: what is wrong with them, and which pictures are scenes.
+"""Check the attributes of a picture that the program itself reads, and recognise synthetic scenes.
 
-votes: how many raters chose each level, lowest first; other_votes: the same of further groups, by name; ratings:
-people's ratings of single dimensions, 0..1; factors, facts: what a made scene was drawn from. All other attributes are
-kept as they are, and so are ratings of other names. Null is the same as absent.
+votes: how many raters chose each level, lowest first; other_votes: the same for further groups, by name; ratings:
+people's ratings of single dimensions, 0..1; factors, facts: the values from which a synthetic scene was drawn. All
+other attributes are kept unchanged, and so are ratings under other names. Null is the same as absent.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.prompts import DIMENSIONS
 
 RESERVED = ("votes", "other_votes", "factors", "facts", "ratings")
-ROUNDING = 1e-9  # of the scale: how far an opinion may be off, because it is a mean or came from another scale
-MAX_RATERS = 10**9  # on one level, so that sums stay exact
+ROUNDING = 1e-9  # share of the scale by which a mean or a rescaled opinion may be off
+MAX_RATERS = 10**9  # most raters on one level, so that sums stay exact
 
 
 def is_made_scene(sample: Sample) -> bool:
@@ -35,7 +35,7 @@ def attributes_fault(attributes: Mapping[str, Any], dataset: str) -> str | None:
 
 
 def _broken_rule(name: str, value: Any, dataset: str) -> str | None:
-    """Return what the value of a RESERVED attribute must be, where it is not."""
+    """Return what the value of a RESERVED attribute must be if it is not that, else None."""
     if name in ("factors", "facts") and dataset not in SCENE_SETS:
         return f"of a made scene ({', '.join(SCENE_SETS)})"
     if name == "factors":

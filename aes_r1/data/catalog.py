@@ -1,4 +1,4 @@
-"""The published data sets, one row each: layout, label reader, scale, splits, licence, where to get it."""
+"""List the published data sets, one row each: layout, label reader, scale, splits, licence, where to get it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from aes_r1.settings import InputError
 
 @dataclass(frozen=True)
 class DataSet:
-    """A published set: how it is read, and what documentation says of it.
+    """Describe a published set: how it is read, and what its documentation says.
 
     labels(root): every row of the set, on the published scale; `scale` holds the values that become 0 and 1, or None
     where the ends are not published, so that data.scale must give them, as `example` does. pictures: folders below the
@@ -253,10 +253,10 @@ def read_set(
 
     attributes: columns of ratings by dimension (data.attributes), which the rows then hold.
 
-    A picture gets one split and one opinion. It is left out of train where it is in test or validation; of repeated
-    rows one is used; contradicting rows are all left out. `scale`: the ends of the opinions of your own pictures
-    (data=folder) and of a set without published ones. Raises InputError for a file that cannot be read, where those
-    ends are missing, and for an opinion outside them.
+    A picture gets one split and one opinion. It is left out of train if it is in test or validation; of equal rows one
+    is used; contradicting rows are all left out. `scale`: the ends of the opinions of your own pictures (data=folder)
+    and of a set without published ones. Raises InputError for a file that cannot be read, where those ends are missing,
+    and for an opinion outside them.
     """
     row = CATALOG[name]
     low, high = scale or row.scale or _refuse_to_guess(name, row)
@@ -282,7 +282,7 @@ def _refuse_to_guess(name: str, row: DataSet) -> NoReturn:
 
 
 def _require_within(labels: Sequence[Label], low: float, high: float) -> None:
-    """Raise InputError where opinions lie outside ends that the user chose: leaving them out would bend the set."""
+    """Raise InputError if opinions lie outside the user's scale; to leave such rows out would bias the set."""
     outside = [label for label in labels if label.mos is not None and not low <= label.mos <= high]
     if outside:
         first = outside[0]
@@ -302,7 +302,7 @@ def _scaled(label: Label, low: float, high: float) -> Label:
 
 
 def _on_disk(label: Label, root: Path) -> Label:
-    """Return the label with its picture's name as the disk spells it; its id uses composed accents."""
+    """Return the label with its picture's name as spelled on disk; its id uses composed accents."""
     name = name_on_disk(root, label.image)
     if name == label.image:
         return label
@@ -311,7 +311,7 @@ def _on_disk(label: Label, root: Path) -> Label:
 
 
 def _settle(labels: list[Label]) -> tuple[list[Label], list[Label]]:
-    """Return (rows to use, rows left out with their fault): every picture stands in one split, with one opinion."""
+    """Return (rows to use, rows left out with their fault), so that every picture is in one split, with one opinion."""
     rows_of: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
         if not label.fault:

@@ -20,15 +20,15 @@ from aes_r1.runs.files import append_rows, rows_at, sha256_of, write_rows
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import InputError
 
-CHUNK = 32  # pictures that a process reads between two reports
+CHUNK = 32  # pictures that a process reads between two progress reports
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A picture's file as it was found on disk.
+    """Hold what was found out about a picture's file.
 
-    width, height: pixels after the turn that EXIF asks for. perceptual_hash: 16 hex digits. reason: why the file cannot
-    be read; in that case only path, bytes and mtime_ns are known.
+    width, height: pixels after the EXIF orientation is applied. perceptual_hash: 16 hex digits. reason: why the file
+    cannot be read, in which case only path, bytes and mtime_ns are known.
     """
 
     path: str
@@ -69,7 +69,7 @@ def perceptual_hash(picture: Image.Image) -> str:
 
 
 class CheckCache:
-    """A JSON-lines file of checked pictures by path; every result is appended at once, so that a stop loses nothing.
+    """Keep checked pictures by path in a JSON-lines file; each result is appended at once, so that a stop loses none.
 
     A picture that could not be read is tried again, because the fault may have been the machine's.
     """
@@ -82,7 +82,7 @@ class CheckCache:
             try:
                 row = Checked(**values)
             except TypeError:
-                continue  # a row of another version; its picture is read again
+                continue  # a row of another program version; its picture is read again
             self._known[row.path] = row
 
     def __getitem__(self, path: str) -> Checked:
@@ -158,7 +158,7 @@ def check_pictures(
 
 
 def _failures(samples: Sequence[Sample], workers: int) -> list[str | None]:
-    """Return why each picture cannot be used, None where it can: read by `workers` processes, or in this one."""
+    """Return why each picture cannot be used, None where it can; `workers` processes read them, or this one if 0."""
     if samples and all(sample.bytes is not None for sample in samples):  # aes_r1.prepare has read them
         return [_change_since_prepare(sample) for sample in samples]
     paths = [sample.image for sample in samples]
@@ -174,8 +174,9 @@ _UNCOMPRESSED = (b"BM", b"P", b"II", b"MM")  # the first bytes of BMP, PPM and i
 def _change_since_prepare(sample: Sample) -> str | None:
     """Return how a picture has changed since prepare read it; None when it has not.
 
-    The size is compared, and the SHA-256 too in formats that may be uncompressed, where another picture of the same
-    sides has the same size. Of other formats the size alone is compared, because reading every picture takes long.
+    The file's size is compared. For formats that may be uncompressed, in which all pictures of the same width and
+    height have files of the same size, the SHA-256 is compared too. For other formats it is not, because reading every
+    picture takes long.
     """
     try:
         size = os.stat(sample.image).st_size

@@ -1,4 +1,4 @@
-"""Name what the file of a picture holds, by which a picture that was replaced under its name is another."""
+"""Identify the content of a picture's file, so that a picture that was replaced under its name is noticed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Stamp = tuple[str, int, int, int]
 
 
 def stamp_of(image: str) -> Stamp:
-    """Return what changes whenever the file does: its resolved path, size, and times of modification and change.
+    """Return a stamp that changes with the file: its resolved path, size, and times of modification and change.
 
-    The time of change is compared as well as that of modification, because a copy that keeps the latter may replace a
-    picture by one of the same size. Raises PictureError where it is no file.
+    The time of modification alone is not enough, because a copy with preserved times may replace a picture by another
+    of the same size. Raises PictureError if `image` is not a file.
     """
     try:
         status = os.stat(image)
@@ -33,7 +33,7 @@ def sha256_of_picture(image: str) -> str:
     return _sha256_of(stamp_of(image))
 
 
-@cache  # several questions are about the same picture
+@cache  # the same picture is asked about several times
 def _sha256_of(stamp: Stamp) -> str:
     try:
         return sha256_of(Path(stamp[0]))

@@ -1,4 +1,4 @@
-"""Find pictures that occur twice: by equal bytes, near perceptual hashes across data sets, or as takes of a scene."""
+"""Find pictures that occur twice: equal bytes, similar perceptual hashes across data sets, or takes of one scene."""
 
 from __future__ import annotations
 

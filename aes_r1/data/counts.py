@@ -15,9 +15,9 @@ from aes_r1.settings import DataSettings, PlanSettings, Settings
 def counted(settings: PlanSettings) -> PlanSettings:
     """Return `settings` with the counts of its data in place of plan.pictures, plan.critiques and plan.test_pictures.
 
-    A count stays as it is where its data is not on disk: all of them without `data.root`, plan.test_pictures where one
-    of the further sets is missing, plan.critiques without a cold start. Raises InputError where labels or critiques
-    cannot be read.
+    A count is not replaced if its data are not on disk: no count without `data.root`, not plan.test_pictures if one of
+    the further sets is missing, and not plan.critiques without a cold start. Raises InputError where labels or
+    critiques cannot be read.
     """
     if not _has_root(settings.data):
         return settings

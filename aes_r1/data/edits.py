@@ -1,8 +1,8 @@
 """Make a picture worse in one dimension: off-balance crop, tilt, exposure, desaturation, clutter.
 
-Each edit returns a picture of the same size and is a function of picture, strength and random numbers alone. That it
-makes the picture worse is assumed and not rated: it does most photographs, though not each of them (RED-Aes, arXiv
-2606.05778). A strength lies in (0, 1], and 1 is the strongest.
+Each edit returns a picture of the same size and is a function of picture, strength and random numbers alone. It is
+assumed, not rated, that the edit makes the picture worse, which is true of most photographs but not of all (RED-Aes,
+arXiv 2606.05778). A strength lies in (0, 1], and 1 is the strongest.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def underexpose(picture: Image.Image, strength: float, _: np.random.Generator) -
 
 
 def desaturate(picture: Image.Image, strength: float, _: np.random.Generator) -> Image.Image:
-    """Take away the share `strength` of every pixel's distance from gray."""
+    """Reduce every pixel's distance from gray by the share `strength`."""
     return Image.blend(picture, picture.convert("L").convert("RGB"), strength)
 
 
@@ -101,7 +101,7 @@ def edit_picture(picture: Image.Image, edit: str, *, seed: int, picture_id: str)
 
 @dataclass(frozen=True)
 class EditedSample(Sample):
-    """The twin of a sample: its picture is shown after `edit`. Nobody rated it, so it has no opinion and no attributes.
+    """Hold the twin of a sample, whose picture is shown after `edit`; nobody rated it, so it has no opinion.
 
     original: id of the sample; edit_seed: seed of the edit.
     """

@@ -1,4 +1,4 @@
-"""Identify a file that could not be read as a picture by its first bytes, with the way out."""
+"""Identify a file that could not be read as a picture by its first bytes, and give advice."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def is_heic(head: bytes) -> bool:
 
 
 def describe_file(head: bytes, *, reads_heic: bool = False) -> str:
-    """Describe in one line an unreadable file that begins with `head`, with the way out.
+    """Describe in one line an unreadable file that begins with `head`, with advice.
 
     reads_heic: whether HEIC can be read here, so that such a file must be damaged.
     """

@@ -24,7 +24,7 @@ _SHORT_FILLING = _FILLING[:16].replace(b"\\", rb"\\")
 def has_more_scans(content: bytes, limit: int) -> bool:
     """Return whether the JPEG picture at the start of `content` has more than `limit` scans.
 
-    What stands in its metadata, as a thumbnail does, or after its end, as a phone's film does, does not count.
+    Scans in its metadata (a thumbnail) or after its end (a phone's film) do not count.
     """
     if content.count(b"\xff\xda") <= limit:  # an upper bound, which is fast to know
         return False

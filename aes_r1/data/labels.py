@@ -21,9 +21,8 @@ from aes_r1.settings import InputError
 class Label:
     """One row of a label file: the picture's path relative to the set's root, and its opinion on the published scale.
 
-    fault: why the row cannot be used, where the label files themselves show it: a kind that many rows may share, or
-    "KIND: what is wrong with this one". id: the picture's name in the row,
-    where the disk spells its accents differently.
+    fault: why the row cannot be used, as far as the label files show it: the kind of fault, or "KIND: details of this
+    row". id: the picture's name in the row, where the disk spells its accents differently.
     """
 
     image: str
@@ -166,7 +165,7 @@ def label_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _names_pictures(text: str, path: Path, root: Path) -> bool:
-    """Return whether `text` was decoded rightly, which shows in that its pictures with non-ASCII names exist."""
+    """Return whether `text` was decoded correctly, judged by whether its pictures with non-ASCII names exist."""
     try:
         names = [str(row.get("image")) for _, row in table_in(text, path, _COLUMNS)]
     except InputError:
@@ -214,7 +213,7 @@ def _count_columns(row: dict[str, Any], path: Path) -> dict[float, str]:
 
 
 def _require_near(score: float, votes: list[int], where: str, scale: tuple[float, float]) -> None:
-    """Raise InputError where the mean of the counts is not the row's opinion: one of the two would be wrong."""
+    """Raise InputError if the mean of the counts is not near the row's opinion, as one of the two is then wrong."""
     low, high = scale
     mean = low + (high - low) * sum(level * count for level, count in enumerate(votes)) / (
         sum(votes) * (len(votes) - 1)

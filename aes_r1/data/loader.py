@@ -77,7 +77,7 @@ def load_samples(
 
 
 def require_opinions(samples: Sequence[Sample], data: DataSettings, split: str) -> None:
-    """Raise InputError for the first of `samples`, the pictures of a split of `data`, that nobody rated.
+    """Raise InputError for the first of `samples`, a split of `data`, without an opinion.
 
     Training and validation need every opinion. Only a manifest may hold a picture without one, to be evaluated.
     """
@@ -90,7 +90,7 @@ def require_opinions(samples: Sequence[Sample], data: DataSettings, split: str) 
 
 
 def first_unrated(samples: Sequence[Sample]) -> Sample | None:
-    """Return the first of `samples` without an opinion, None where all have one."""
+    """Return the first of `samples` without an opinion, None if all have one."""
     unrated = np.flatnonzero(np.isnan(opinions_of(samples)))
     return samples[int(unrated[0])] if len(unrated) else None
 

@@ -1,4 +1,4 @@
-"""Manifests are lists of samples: JSON lines for people, and a memory-mapped Arrow file beside them for training.
+"""Read and write manifests, lists of samples: JSON lines, and beside them a memory-mapped Arrow file for training.
 
 A row is {"id", "path", "mos", "mos_std", "n_raters", "dataset", "split", "sha256", "width", "height", "bytes",
 "attributes"}; the last five may be missing.
@@ -25,8 +25,8 @@ from aes_r1.runs.files import replacing, sha256_of, write_rows
 from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
-BATCH = 5000  # rows held at once while a manifest is turned into Arrow
-# Raised whenever more is refused, because an Arrow file that was checked by fewer rules must be made anew.
+BATCH = 5000  # rows in memory while a manifest is converted to Arrow
+# Raise it with every new check of rows, so that Arrow files that were made with fewer checks are made again.
 RULES = 5
 
 
@@ -59,8 +59,8 @@ def read_manifest(path: Path) -> Samples:
 def read_run_manifest(path: Path) -> Samples:
     """Read a manifest that a run has written. Names and attributes are as they were when the run began.
 
-    They were checked when the run read its data, maybe by an earlier version with fewer rules, and nobody can change
-    them in a run that has begun.
+    They are not checked again: the run checked them when it read its data, perhaps by an earlier version with fewer
+    rules, and nobody can correct them in a run that has begun.
     """
     return _read(path, by_user=False)
 
@@ -191,7 +191,7 @@ _KINDS = {str: "a text", int: "a number", dict: "an object"}
 
 
 class _Fault(Exception):
-    """What is wrong with a row, with the way out."""
+    """Report what is wrong with a row, and what to do about it."""
 
 
 def _check_types(sample: Sample) -> None:
@@ -218,7 +218,7 @@ def _check_types(sample: Sample) -> None:
 
 
 def _check_names(sample: Sample) -> None:
-    """Raise _Fault, naming the key, for what is no name, and for an attribute that the program would misread."""
+    """Raise _Fault, naming the key, for an impossible name and for an attribute that the program would misread."""
     for name, wrong in _NO_NAME.items():
         value = getattr(sample, name)
         fault = name_fault(value, wrong)
@@ -230,7 +230,7 @@ def _check_names(sample: Sample) -> None:
 
 
 class _First(NamedTuple):
-    """What the first row of a picture says."""
+    """Hold the content of a picture's first row."""
 
     line: int
     id: str
@@ -271,7 +271,7 @@ def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[st
 
 
 class Samples(Sequence[Sample]):
-    """A sequence of samples whose rows stay on disk; slices and selections share the file."""
+    """Present rows on disk as a sequence of samples; slices and selections share the file."""
 
     def __init__(self, table: Any, folder: Path, indices: np.ndarray | None = None) -> None:
         """Wrap `table`, a datasets.Dataset.

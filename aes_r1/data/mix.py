@@ -37,7 +37,7 @@ def mixed_sets(data: DataSettings) -> dict[str, DataSettings]:
 def mix_samples(
     data: DataSettings, split: str, seed: int, load: Callable[[DataSettings, str], Sequence[Sample]]
 ) -> list[Sample]:
-    """Return samples of one split of the mix, in seeded random order; `load` gives those of one of its sets.
+    """Return samples of one split of the mix, in seeded random order; `load` returns the samples of one set.
 
     train: `data.size` pictures in the ratio `data.mix`, drawn so that a smaller mix is a part of a larger one.
     validation and test: all pictures of those splits of every set.

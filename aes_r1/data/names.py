@@ -1,4 +1,4 @@
-"""Find the file that is meant by a name as people and programs write it."""
+"""Find the file that a name means, in any of the spellings that people and programs use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def local_name(name: str) -> str:
 
 
 def name_on_disk(root: Path, name: str) -> str:
-    """Return the file below `root` that `name` means, as the disk spells it; `name` itself where no file is meant.
+    """Return the file below `root` that `name` means, as spelled on disk; `name` itself if there is none.
 
     Backslashes separate folders as slashes do, `./` and `//` are ignored, and composed and decomposed accents (NFC,
     NFD) are equal. A file with exactly the given name comes first.
@@ -53,7 +53,7 @@ def name_on_disk(root: Path, name: str) -> str:
 
 
 def name_fault(value: str, wrong: re.Pattern[str]) -> str | None:
-    """Return what is wrong with a name, that it is empty or holds what `wrong` finds, and the way out; else None."""
+    """Return what is wrong with a name (it is empty, or `wrong` matches) with advice; None if nothing is."""
     if not value.strip():
         return "is empty; give a name"
     match = wrong.search(value)
@@ -63,7 +63,7 @@ def name_fault(value: str, wrong: re.Pattern[str]) -> str | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is hidden, as thumbnails, deleted pictures and the files of programs are."""
+    """Return whether a file or folder is hidden, like thumbnails, deleted pictures and files of programs."""
     return name.startswith(".")
 
 
@@ -87,7 +87,7 @@ def _same_name_below(root: Path, wanted: str) -> str | None:
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is a file at `path`; a name that no file can have is none."""
+    """Return whether there is a file at `path`; False also for a name that no file can have."""
     try:
         return path.exists()
     except (OSError, ValueError):  # the name is too long, or holds a NUL

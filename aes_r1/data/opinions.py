@@ -1,8 +1,8 @@
 """Describe the single opinions behind a picture's mean as shares of raters on levels from 0 to 1.
 
 Sets that publish counts keep them under attributes["votes"]: how many raters chose each level of the set's scale, from
-its lowest to its highest, at equal distances. Where only the standard deviation is known, the opinions are taken as
-normal around the mean.
+its lowest to its highest, at equal distances. If only the standard deviation is known, opinions are assumed to be
+normally distributed around the mean.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-NORMAL_LEVELS = 21  # of opinions that are known by mean and standard deviation alone
+NORMAL_LEVELS = 21  # levels for opinions of which only mean and standard deviation are known
 
 
 def rater_shares(votes: Sequence[float] | None, mos: float | None, mos_std: float | None) -> list[float] | None:

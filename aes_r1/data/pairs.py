@@ -1,4 +1,4 @@
-"""Draw pairs of pictures, of which people like one better than the other."""
+"""Draw pairs of pictures of which people like one better than the other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Pair:
 
     @property
     def id(self) -> str:
-        """Return a name that tells a pair, and the order of its pictures, from all others of its set."""
+        """Return a name that identifies the pair, and the order of its pictures, within its set."""
         return f"{self.first.id} | {self.second.id}"
 
     @property
@@ -44,11 +44,11 @@ class Pair:
 
 
 def draw_pairs(samples: Sequence[Sample], *, margin: float, seed: int, share: float = 1.0) -> list[Pair]:
-    """Draw a partner for every picture of `samples` whose set has one: an opinion that differs by at least `margin`.
+    """Draw a partner for each of `samples`: a picture of the same set whose opinion differs by at least `margin`.
 
     Every such partner has the same chance; two pictures that draw each other are one pair. The better picture is shown
     first in every other pair, so that neither place is right more often. A picture without an opinion draws none.
-    share: of all these pairs, as many as are returned.
+    share: the share of all these pairs that is returned.
     """
     mos, names = opinions_of(samples), datasets_of(samples)
     rng = np.random.default_rng([seed, 11])
@@ -80,7 +80,7 @@ def partners(mos: np.ndarray, margin: float, uniform: np.ndarray) -> np.ndarray:
 
 
 def match_pairs(samples: Sequence[Sample], count: int, seed: int) -> list[Pair]:
-    """Draw at most `count` pairs of every set such that each picture stands in at most one: they are independent.
+    """Draw at most `count` pairs of every set so that each picture is in at most one, which makes pairs independent.
 
     A pair of equal opinions is left out.
     """

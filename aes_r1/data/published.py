@@ -1,4 +1,4 @@
-"""Readers of the published sets, one for each official layout; opinions stay on the published scale.
+"""Read the published sets, one function for each official layout; opinions stay on the published scale.
 
 The catalog holds the constants that bring every scale to [0, 1].
 """

@@ -58,7 +58,7 @@ def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _tested_per_trained(run: Mapping[str, Any], name: str, tested: int) -> float | None:
-    """Return test pictures per training picture of the set that data.split_seed deals anew; 0 for any other set.
+    """Return test pictures per training picture of the set that data.split_seed re-splits; 0 for any other set.
 
     None where the run recorded no number of training pictures.
     """
@@ -81,9 +81,10 @@ def summarise_values(
     pictures, are averaged first; the interval is over split means. Splits of one set share pictures, so their means
     scatter less than those of new sets would: the half-width is multiplied by sqrt(1 + n_splits * tested_per_trained),
     with the test pictures per training picture (Nadeau and Bengio 2003, eq. 7). Where that is None, a mean over several
-    splits has no interval. Nor has a mean of two whose interval leaves `possible`, the least and the largest value of
-    the metric, because the t-distribution of one degree of freedom is then all that it tells. no_interval: why there is
-    none, null where there is one. std_seeds: pooled standard deviation within splits; std_splits: that of split means.
+    splits has no interval. A mean of two values has none either if it would leave `possible`, the smallest and the
+    largest value of the metric, because it would then only reflect the t-distribution with one degree of freedom.
+    no_interval: the reason why there is no interval, null where there is one. std_seeds: pooled standard deviation
+    within splits; std_splits: that of split means.
     """
     from scipy import stats
 

@@ -1,4 +1,4 @@
-"""Calibration of scores: bias, slope and intercept against opinions, and the field's logistic fit."""
+"""Measure the calibration of scores: bias, slope and intercept against opinions, and PLCC after a logistic fit."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, s
     """Return the PLCC of the fitted, increasing `logistic` against `mos`: {"value", "low", "high", "parameters"}.
 
     Missing answers count as the mean answer. The interval resamples pictures and keeps the fit. It is None where PLCC
-    is not defined, where no fit is found, and where SRCC is not positive: a falling logistic would turn the order of
-    scores round, and an increasing one follows the opinions of a few pictures against those of the others.
+    is not defined, where no fit is found, and where SRCC is not positive: a decreasing logistic would reverse the order
+    of the scores, and an increasing one would follow the opinions of a few pictures against those of the others.
     """
     from scipy import stats
 
@@ -73,9 +73,9 @@ def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, s
 
 
 def _increasing_fit(scores: Array, mos: Array) -> Array | None:
-    """Return top, bottom, middle and width of the least-squares `logistic` that does not fall; None if not found.
+    """Return top, bottom, middle and width of the least-squares increasing `logistic`; None if none is found.
 
-    The fit without bounds is the usual one. Only where it falls, the height above the bottom is bounded by 0.
+    The usual fit without bounds is tried first. Only if it decreases, the height above the bottom is bounded by 0.
     """
     from scipy import optimize
 

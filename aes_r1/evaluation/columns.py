@@ -21,7 +21,7 @@ Key = tuple[str, str, str]  # stage, DATASET/SPLIT, protocol
 
 @dataclass(frozen=True)
 class Column:
-    """The predictions of one stage, set and protocol, an entry per picture.
+    """Hold the predictions of one stage, set and protocol, one entry per picture.
 
     ids [n] int64; scores, mos, mos_std, std [n], NaN where there is none: std is the standard deviation of a picture's
     readable outputs and count [n] their number; origins [n]: index into ORIGINS or -1; to_raters [n, 4]: distances of
@@ -44,12 +44,12 @@ class Column:
 
 @dataclass
 class _ColumnBuilder:
-    """Collects the rows of a column in arrays that grow."""
+    """Collect the rows of a column in arrays that grow."""
 
     ids: array = field(default_factory=lambda: array("q"))
     numbers: array = field(default_factory=lambda: array("d"))  # score, mos, mos_std, std, then DISTANCES
     counts: array = field(default_factory=lambda: array("h"))  # readable, outputs, out of range, origin
-    dimensions: tuple[str, ...] | None = None  # of the first row's sub-scores, which those of the others share
+    dimensions: tuple[str, ...] | None = None  # of the first row's sub-scores; all rows have the same
     rated: array = field(default_factory=lambda: array("d"))  # sub-score and rating of each dimension
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -89,7 +89,7 @@ class _ColumnBuilder:
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[Key, Column]:
     """Collect prediction rows into columns, reading each row once.
 
-    A picture without MOS is left out; the last of an id counts.
+    A picture without MOS is left out; of several rows with one id the last counts.
 
     Rows need stage, protocol, id, dataset, split, mos and score; scores, out_of_range, mos_std, votes, origin,
     sub_scores and ratings are optional.
@@ -111,5 +111,5 @@ def shared(before: Column, after: Column) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _digest(identity: str) -> int:
-    """Hash an id to 64 bits: among a million pictures two agree with probability 3e-8."""
+    """Hash an id to 64 bits: among a million pictures, two ids collide with probability 3e-8."""
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little", signed=True)

@@ -44,8 +44,8 @@ def critique_measures(
 ) -> dict[str, Any]:
     """Compute CRITIQUES of docs/evaluation.md from prediction rows that hold a critique and a score.
 
-    factors: {id: {dimension: 0..1}}, a scene's factors or people's ratings, which may leave out dimensions. Shares have
-    Wilson intervals, means and correlations bootstrap intervals, and diversity (a property of the whole collection)
+    factors: {id: {dimension: 0..1}}, a scene's factors or people's ratings; dimensions may be missing. Shares have
+    Wilson intervals, means and correlations bootstrap intervals, and diversity, a property of the whole collection,
     jackknife intervals.
     """
     texts = [row["critique"] for row in rows]
@@ -71,7 +71,7 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
     """Measure how well each dimension's stated step (0..5) matches the true factor: {dimension: {"n", "accuracy", ..}}.
 
     A row counts for the dimensions that have a factor and a statement, so n is 0 where nobody rated a dimension.
-    chance: the accuracy of always stating the most common true step, which needs no look at the picture.
+    chance: the accuracy of always stating the most common true step, without a look at the picture.
     """
     stated_of_row = [(row, stated_steps(row["critique"])) for row in rows]
     measures = {}
@@ -96,7 +96,7 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
 
 
 def _words_and_score(rows: Sequence[Row], n_bootstrap: int, seed: int) -> dict[str, Any]:
-    """Return the rank correlation of favour and score, and how often the judgement names the score's level."""
+    """Return the rank correlation of the words' favour with the score, and how often the judgement names its level."""
     pairs = [(valence(row["critique"]), row["score"]) for row in rows]
     known = [(words, score) for words, score in pairs if words is not None]
     words, scores = np.asarray(known, dtype=np.float64).reshape(-1, 2).T
@@ -140,7 +140,7 @@ def share_of(flags: Sequence[bool]) -> dict[str, float | None]:
 # -- a judge, where one is set -----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class WrittenReply(Reply):
-    """A model's critique in the form that a judge reads: the text as it was written."""
+    """Hold a model's critique in the form that a judge reads."""
 
     text: str
 
@@ -161,8 +161,9 @@ def judge_critiques(
     """Summarise a judge's verdicts: {"n", "level_agreement", "unsupported_rate"}; unanswered calls do not count in n.
 
     From the critique alone the judge names the level that it conveys, which is compared with the level of the score;
-    with the picture it lists claims that the picture does not support. Answers are kept in `journal` and not bought
-    twice. Raises ServerGone when the server stops answering, and InputError for a picture that can no longer be read.
+    with the picture it lists claims that the picture does not support. Replies are kept in `journal`, so that none is
+    paid for twice. Raises ServerGone when the server stops answering, and InputError for a picture that can no longer
+    be read.
     """
     with ExitStack() as stack:
         judge: Judge = ScenesJudge()
@@ -185,7 +186,7 @@ async def _verdicts(judge: Judge, rows: Sequence[Row], samples: Mapping[str, Sam
 
 
 async def _verdicts_on(judge: Judge, row: Row, sample: Sample) -> Verdicts:
-    """Return the judge's verdicts (align, fact) on one critique; None for one that it did not give."""
+    """Return the judge's verdicts (align, fact) on one critique; None in place of a missing one."""
     texts, judgement = split_dimensions(row["critique"])
     reply = WrittenReply({name: texts.get(name, "") for name in DIMENSIONS}, judgement, row["critique"])
     try:

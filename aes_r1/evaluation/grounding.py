@@ -1,7 +1,8 @@
 """Measure whether the critiques of one stage, set and protocol depend on the picture.
 
-`distinct` and `words_srcc` show a collapse into one critique, `information_nats` and `score_information_nats` how much
-the words and the score tell of the picture, and `follow_*` whether the score is read from the critique or the picture.
+`distinct` and `words_srcc` show whether critiques collapse into one; `information_nats` and `score_information_nats`
+show how much information about the picture the words and the score hold; `follow_*` shows whether the score depends on
+the critique or on the picture.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def grounding(
     """Compute the "critiques" of a cell of evaluation.json (docs/evaluation.md): {"value", "low", "high"} or None.
 
     rows: all prediction rows of the cell; factors: {id: {dimension: 0..1}} where known; informed: rows with words_nats
-    and score_nats; exchanged: what `summarise_interventions` makes of the same critiques.
+    and score_nats; exchanged: the result of `summarise_interventions` for the same critiques.
     """
     follow = {name: (exchanged or {}).get(f"swapped_{name}", {}).get("follow") for name in ("critique", "picture")}
     return {
@@ -73,7 +74,7 @@ def grounding(
 def _faithfulness(
     rows: Sequence[Row], factors: Mapping[str, Mapping[str, float]], n_bootstrap: int, seed: int
 ) -> dict[str, Any] | None:
-    """Correlate stated steps with known ratings by rank, mean over the known dimensions; each under "dimensions".
+    """Return the mean SRCC of stated steps and known ratings over the known dimensions, with each in "dimensions".
 
     A dimension with the same statement for every picture, or with none, carries no information and counts as 0.
     """

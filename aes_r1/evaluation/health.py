@@ -1,8 +1,8 @@
-"""Warning signs of a failing run, from the rows that it logs: threshold, meaning and first remedy of each.
+"""Detect the warning signs of a failing run in the rows that it logs; each has a threshold, a meaning and a remedy.
 
 SIGNS is the table of all signs. A sign's `measure` is a pure function of the RAPO rows of metrics.jsonl and the rows of
-completions.jsonl so far; it is None while there are too few rows. `HealthMonitor` raises a sign once, when it first
-shows.
+completions.jsonl so far; it is None while there are too few rows. `HealthMonitor` reports a sign once, when it is first
+seen.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from aes_r1.prompts import parse_critique, written_order
 log = logging.getLogger("aes_r1")
 
 Rows = Sequence[Mapping[str, Any]]
-WINDOW = 10  # steps that a mean is taken over, because single steps are noisy
-MIN_SRCC = 0.3  # below it the difference between SRCC and PLCC is not judged
-MIN_CRITIQUES = 16  # where a step logged fewer, its critiques are not judged
-ALIKE = 0.60  # share of the start's different critiques below which critiques turn alike
-LOST = 0.50  # share of the start's information about the picture below which the words lose it
-MOST_UNREAD = 0.50  # share of pictures without a readable answer from which on the format is judged, not the words
+WINDOW = 10  # steps over which a mean is taken, because single steps are noisy
+MIN_SRCC = 0.3  # below it the difference SRCC - PLCC is ignored
+MIN_CRITIQUES = 16  # critiques of a step that logged fewer are ignored
+ALIKE = 0.60  # share of the different critiques at the start below which critiques count as alike
+LOST = 0.50  # share of the words' initial information about the picture below which it counts as lost
+MOST_UNREAD = 0.50  # share of unreadable answers from which on the format is at fault, not the words
 ALWAYS_FINITE = ("reward/", "policy/", "rollout/")
-_NOT_FINITE = "health/not_finite"  # whether a row has a skipped optimizer step, or a value that should be finite
+_NOT_FINITE = "health/not_finite"  # 1 if a row has a skipped optimizer step or a non-finite value, else 0
 MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # null where no completion of a step could be read
 
 
 @dataclass(frozen=True)
 class WarningSign:
-    """A sign that shows when `measure(metrics, completions)` is above (`sense` +1) or below (-1) `threshold`."""
+    """Describe a sign, seen when `measure(metrics, completions)` is above (`sense` +1) or below (-1) `threshold`."""
 
     name: str
     threshold: float
@@ -99,9 +99,10 @@ def diversity_share(_: Rows, completions: Rows) -> float | None:
 
 
 def share_of_first(metrics: Rows, name: str) -> float | None:
-    """Divide the last value of `name` by the first; None with one, or where the first is not positive.
+    """Divide the last value of `name` by the first; None with a single value, or where the first is not positive.
 
-    Also where most answers of the last validation cannot be read: that loses the words, too, and is their own sign.
+    It is None, too, if most answers of the last validation are unreadable: these have no words, and there is another
+    sign for them.
     """
     first = list(islice(_values(metrics, name), 2))
     if len(first) < 2 or first[0] <= 0:
@@ -122,7 +123,7 @@ def leaking(_: Rows, completions: Rows) -> float | None:
 
 
 def _judged(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `row` with _NOT_FINITE, 0 or 1: found once per row, because the signs are judged at every step."""
+    """Return `row` with _NOT_FINITE, computed once per row because all signs are checked at every step."""
     missing = any(
         value is None or not math.isfinite(value)
         for name, value in row.items()
@@ -234,7 +235,7 @@ SIGNS = (
 
 @dataclass
 class HealthMonitor:
-    """Follows the RAPO stage of a run; calls `alert(title, text)` once per sign, when it first shows."""
+    """Follow the RAPO stage of a run, and call `alert(title, text)` once per sign, when it is first seen."""
 
     alert: Callable[[str, str], None]
     metrics: list[Mapping[str, Any]] = field(default_factory=list)
@@ -242,12 +243,12 @@ class HealthMonitor:
     raised: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Mark the signs that show in the rows from before a resume; they were raised then and are not raised again."""
+        """Mark the signs in the rows from before a resume, so that they are not reported again."""
         self.raised |= {str(row["sign"]) for row in health_rows(self.metrics, self.completions) if row["step"]}
         self.metrics = [_judged(row) for row in self.metrics]
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Judge the run after `step`; completions of that step are logged before its metrics."""
+        """Check all signs after `step`; the completions of that step must be logged before its metrics."""
         self.metrics.append(_judged({"step": step, **metrics}))
         new_text = bool(self.completions) and self.completions[-1]["step"] == step
         for sign in SIGNS:
@@ -302,7 +303,7 @@ def unread_share(evaluation: Mapping[str, Any], stage: str | None) -> float | No
 def one_place_share(evaluation: Mapping[str, Any], stage: str | None) -> float | None:
     """Return the largest share over sets of the answers of `stage` about pairs that name the first, or the second.
 
-    It is None where the stage was not asked about pairs, or gave no readable answer.
+    It is None if the stage was not asked about pairs, or gave no readable answer.
     """
     sets = (evaluation.get("pairs") or {}).get(stage, {})
     shares = [measures["first_share"]["value"] for measures in sets.values()]
@@ -310,7 +311,7 @@ def one_place_share(evaluation: Mapping[str, Any], stage: str | None) -> float |
 
 
 def evaluation_rows(evaluation: Mapping[str, Any], stage: str | None) -> list[dict[str, Any]]:
-    """Build the report's rows of the signs of an evaluation for `stage`, as health_rows does for those of the training.
+    """Build the report's rows for the signs in the evaluation of `stage`, in the form of health_rows.
 
     ONE_PLACE has a row where pairs were asked about.
     """
@@ -335,10 +336,10 @@ def raised_in(log_text: str) -> dict[str, int]:
 
 
 def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
-    """Build a row of the report per sign: its value at the end, threshold and words, and the step it first showed at.
+    """Build a row of the report per sign: its last value, threshold and text, and the step at which it was first seen.
 
-    `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count. A sign without a
-    value and a step could not be checked ("checked"), which is not the same as a sign that does not show.
+    `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count. "checked" is false
+    for a sign with neither value nor step: it could not be checked, which does not mean that all is well.
     """
     metrics = [_judged(row) for row in metrics if row.get("stage", "rapo") == "rapo"]
     completions = [row for row in completions if row.get("stage", "rapo") == "rapo"]

@@ -1,8 +1,8 @@
-"""Counterfactual tests: does the score follow the critique, or the image?
+"""Summarise counterfactual tests of whether the score follows the critique or the image.
 
-The completion is forced up to `<answer>` with another critique or under another image, and the most likely number is
-read. A score that follows the critique moves to the score of the image whose critique it was given, and with a negated
-critique to the opposite side of the scale. `follow` is the share of that distance that the score moves.
+The model is given another critique or another image up to `<answer>`, and its most likely number is read. A score that
+follows the critique moves to the score of the image from which the critique came, and with a negated critique to the
+opposite side of the scale. `follow` is the share of that distance that the score moves.
 """
 
 from __future__ import annotations

@@ -69,9 +69,9 @@ def paired_bootstrap(
 
     Returns {"n", METRIC: {"difference", "low", "high", "p", "resamples"}}. Both sides see the same resamples, so that
     the difficulty of a picture cancels. `p` is two-sided: twice the smaller share of resamples on one side of 0, at
-    least 2 / (resamples + 1). `resamples` is n_bootstrap, less those where the metric is not defined; for krcc of more
-    than 2,000 pictures it is at most 200, and 2,000,000 / n for more than 10,000, but not below 20. Missing answers and
-    nulls are treated as in `correlations`.
+    least 2 / (resamples + 1). `resamples` is n_bootstrap minus the resamples in which the metric is not defined. For
+    krcc it is at most 200 with more than 2,000 pictures, and at most 2,000,000 / n with more than 10,000, but at least
+    20. Missing answers and nulls are treated as in `correlations`.
     """
     first, opinions = as_columns(before, mos)
     second, _ = as_columns(after, mos)
@@ -96,8 +96,8 @@ def paired_bootstrap(
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjust p-values for their number (Holm 1979): the i-th smallest of m times m - i + 1, never falling.
 
-    Values below .05 are significant with a family-wise error of 5%. None stays None and counts towards m: which
-    questions are asked is settled before the data, so a question without an answer must not make the others easier.
+    Values below .05 are significant with a family-wise error of 5%. None stays None and counts towards m: the questions
+    are fixed before the data are seen, so one without an answer must not make the others easier to pass.
     """
     known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)

@@ -25,7 +25,7 @@ DISTANCES = ("emd", "crps", "kl", "crps_of_raters")
 
 
 def distances(scores: Sequence[float], shares: Sequence[float]) -> dict[str, float]:
-    """Return {emd, crps, kl, crps_of_raters} of one picture; the last is the crps that its raters themselves would get.
+    """Return {emd, crps, kl, crps_of_raters} of one picture; the last is the crps of the raters' own distribution.
 
     scores: at least one, 0..1; for kl a score outside counts for the nearest level. shares: the share of raters on each
     of len(shares) levels 0..1 (data.opinions.rater_shares).
@@ -52,8 +52,8 @@ def distances(scores: Sequence[float], shares: Sequence[float]) -> dict[str, flo
 def opinion_distances(measured: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any] | None:
     """Return {"n", emd, crps, kl, crps_of_raters}: means over pictures with 95% bootstrap intervals; None without any.
 
-    measured [n, 4]: `distances` by picture in the order of DISTANCES; NaN where the raters are not known or no score
-    could be read, which is not counted.
+    measured [n, 4]: `distances` of each picture in the order of DISTANCES, NaN where the raters are unknown or no score
+    could be read; such pictures do not count in n.
     """
     known = measured[np.isfinite(measured).all(axis=1)]
     if not len(known):

@@ -1,4 +1,4 @@
-"""Measure comparisons of two pictures: accuracy, bias towards a place, and agreement of the two orders.
+"""Measure comparisons of two pictures: accuracy, bias towards the first or second place, agreement of both orders.
 
 Every pair is asked about in both orders, and no picture stands in two pairs, so the pair is the unit of every interval.
 The honest baseline is the comparison of two single scores of the same model, which costs no further training.
@@ -30,11 +30,11 @@ def summarise_pairs(
 ) -> dict[str, Any]:
     """Compute the `pairs` of evaluation.json from rows of `inference.compare` and single scores by picture.
 
-    accuracy: share of right answers, an unreadable one being wrong; first_share: share of answers "1" among the
-    readable ones, of which a pair may have one or two; consistent: share of pairs of which both orders name the same
-    picture, where both can be read; by_scores: accuracy of the higher of two single scores, where equal
-    scores are half right and a missing score is wrong; gain: accuracy - by_scores, with a paired bootstrap interval.
-    The other intervals are Wilson's over pairs.
+    accuracy: share of right answers, where an unreadable answer is wrong; first_share: share of "1" among the readable
+    answers, of which a pair may have one or two; consistent: share of pairs for which both orders name the same
+    picture, among pairs with two readable answers; by_scores: accuracy of choosing the higher of two single scores,
+    where equal scores are half right and a missing score is wrong; gain: accuracy - by_scores, with a paired bootstrap
+    interval. The other intervals are Wilson's over pairs.
     """
     pairs = _both_orders(rows)
     choices = np.array([[_number(row["choice"]) for row in both] for both in pairs]).reshape(-1, 2)
@@ -70,15 +70,15 @@ def summarise_pairs(
 def choice_accuracy(choices: Array, mos: Array) -> Array:
     """Return [n]: the share of right answers about each pair, 0, 1/2 or 1; an unreadable answer is wrong.
 
-    choices [n, 2]: 1 or 2, NaN where unreadable, when the pair is shown as it is and turned; mos [n, 2]: opinions of
-    the first and the second picture of the pair as it is.
+    choices [n, 2]: 1 or 2, NaN where unreadable, for the pair in its own and in the reversed order; mos [n, 2]:
+    opinions of the first and the second picture in its own order.
     """
     better = np.where(mos[:, 0] > mos[:, 1], 1, 2)
     return ((choices[:, 0] == better) * 1.0 + (choices[:, 1] == 3 - better)) / 2
 
 
 def score_accuracy(scores: Array, mos: Array) -> Array:
-    """Return [n]: 1 where the higher of two scores [n, 2] is of the better picture, 1/2 where equal, else 0.
+    """Return [n]: 1 where the better picture has the higher of two scores [n, 2], 1/2 where they are equal, else 0.
 
     A missing score (NaN) makes its pair wrong.
     """
@@ -89,8 +89,8 @@ def score_accuracy(scores: Array, mos: Array) -> Array:
 def share(values: Sequence[float] | Array) -> Interval:
     """Return the mean of [n] values in [0, 1] with Wilson's 95% interval, in which their sum counts as successes.
 
-    The sum need not be whole, because a pair may be half right. The interval is then wider than it has to be: values
-    that are all 0 or 1 vary most about their mean.
+    The sum need not be whole, because a pair may be half right. The interval is then wider than necessary, because
+    values of 0 and 1 vary most about a given mean.
     """
     n, total = len(values), float(np.sum(values))
     if n == 0:
@@ -101,7 +101,7 @@ def share(values: Sequence[float] | Array) -> Interval:
 
 
 def _both_orders(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Return the two rows of every pair, as it is and turned."""
+    """Return the two rows of every pair, in its own and in the reversed order."""
     of_pair: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         of_pair.setdefault(row["id"], []).append(row)

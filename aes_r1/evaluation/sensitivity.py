@@ -1,7 +1,7 @@
 """Measure whether the score falls when a picture is made worse in one dimension (data/edits.py).
 
-Interventions exchange what an answer is read from and know where the score should go; an edit works on any picture, but
-that it harms this one is an assumption.
+An intervention exchanges critique or picture, so it is known where the score should move. An edit can be applied to any
+picture, but that it makes this one worse is an assumption.
 """
 
 from __future__ import annotations

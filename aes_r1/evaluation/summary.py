@@ -37,7 +37,10 @@ from aes_r1.runs.folder import RunFolder
 
 WORDLESS_PROTOCOLS = ("direct", "label_tokens", "metric")  # protocols that score without a critique
 
-_OF_PEOPLE: tuple[MetricName, ...] = ("plcc", "srcc")  # what is shown of people where nobody asked for them
+_OF_PEOPLE: tuple[MetricName, ...] = (
+    "plcc",
+    "srcc",
+)  # metrics of people, shown even if not asked for
 
 Draws = dict[tuple[str, str, str], dict[str, Array]]
 
@@ -54,10 +57,11 @@ def summarise(
 ) -> Evaluation:
     """Compute the evaluation from prediction rows (stage, protocol, id, dataset, split, mos, score|null).
 
-    Consecutive stages (base, cold_start, rapo, where present) or all pairs of them are compared per set and protocol,
-    over the pictures that both have rows for. A picture without a MOS is left out; of rows with the same id the last
-    counts. `seen`: data sets that were trained on, for the means; None: not known. `baseline_rows`: rows of baselines,
-    whose `stage` is the baseline and whose `protocol` says how it was made. docs/evaluation.md explains every key.
+    Consecutive stages (base, cold_start, rapo, where present), or with all_pairs any two stages, are compared per set
+    and protocol over the pictures that both have rows for. A picture without a MOS is left out; of rows with the same
+    id the last counts. `seen`: data sets that were trained on, for the means; None: unknown. `baseline_rows`: rows of
+    baselines, whose `stage` is the baseline's name and whose `protocol` says how it was made. docs/evaluation.md
+    explains every key.
     """
     columns = columns_of(rows)
     stages: Stages = {}
@@ -139,7 +143,7 @@ def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
 
 
 def _baseline_cells(columns: Mapping[Key, Column], n_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Return {DATASET/SPLIT: {BASELINE: cell}}; "how" is fitted, or how people are divided (inference/people.py)."""
+    """Return {DATASET/SPLIT: {BASELINE: cell}}; "how" is "fitted", or how raters are divided (inference/people.py)."""
     cells: dict[str, dict[str, Any]] = {}
     for (baseline, name, how), column in columns.items():
         measured = correlations(column.scores, column.mos, n_bootstrap=n_bootstrap, seed=seed)
@@ -152,16 +156,16 @@ def _baseline_cells(columns: Mapping[Key, Column], n_bootstrap: int, seed: int) 
 
 
 def _whole_group(how: str, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Return {"whole_group": ..}: two halves of the raters agree less than two whole groups would. Else nothing."""
+    """Return {"whole_group": ..} for halves of raters, which agree less than whole groups would; else {}."""
     return {"whole_group": {name: whole_group(measured[name]) for name in _OF_PEOPLE}} if how in IN_HALVES else {}
 
 
 def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) -> None:
-    """Add to the baselines of `summary` how far people agree about the same pictures, where their opinions show it.
+    """Add to the baselines of `summary` how far people agree about the same pictures, if their opinions show it.
 
-    It stands there already where people were asked for as a baseline. Nothing is compared with it, so that the
-    comparisons that were asked for stay one family. Where fewer than FEWEST_PICTURES show it, or all the same, nothing
-    is added.
+    It is there already if people were asked for as a baseline. Nothing is compared with what is added, so that the
+    family of comparisons stays the requested one. Nothing is added for fewer than FEWEST_PICTURES pictures, or if all
+    opinions are equal.
     """
     asked = {name for name, cells in summary["baseline_cells"].items() if "people" in cells}
     pictures = (one for one in chain.from_iterable(sets.values()) if one.dataset_split not in asked)
@@ -179,7 +183,7 @@ def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) ->
 def _against_baselines(
     stages: Mapping, columns: Mapping[Key, Column], baseline_columns: Mapping[Key, Column], n_bootstrap: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Compare the last stage that answers in words with every baseline of its pictures, set by set.
+    """Compare the last stage that writes critiques with every baseline of the same pictures, set by set.
 
     Baselines are the protocols WORDLESS_PROTOCOLS of every stage, and `baseline_columns`, except the halves of raters:
     the opinions that the model is compared with hold both halves.
@@ -207,7 +211,7 @@ def _against_baselines(
 
 
 def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: int) -> dict[str, Any]:
-    """Average each metric over sets, {STAGE: {PROTOCOL: {"seen"|"unseen"|"all": ..}}}; null where one is null.
+    """Average each metric over sets, {STAGE: {PROTOCOL: {"seen"|"unseen"|"all": ..}}}; null if any set's is null.
 
     Sets are resampled independently of one another.
     """
@@ -287,9 +291,10 @@ def measure(
 
 
 def _pairs(run: RunFolder, n_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Return {stage: {DATASET/SPLIT: ..}}, the choices of the protocol pair; empty where nobody was asked about pairs.
+    """Return {stage: {DATASET/SPLIT: ..}} for the choices of the protocol pair; empty if there are none.
 
-    "scores_by" is the protocol of the single scores beside them: greedy, as the choices are, or else the first.
+    "scores_by" is the protocol of the single scores that they are compared with: greedy, like the choices, or else the
+    first.
     """
     rows: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in run.pairs():
@@ -310,7 +315,7 @@ def _pairs(run: RunFolder, n_bootstrap: int, seed: int) -> dict[str, dict[str, A
 
 
 def _add_critiques(summary: Evaluation, run: RunFolder, sets: Sets, n_bootstrap: int, seed: int) -> None:
-    """Add to `summary` what was measured of critiques: by stage and set, and in the cells of the grounded protocols."""
+    """Add the measures of critiques to `summary`: by stage and set, and in the cells of the grounded protocols."""
     chosen = chosen_critiques(run.predictions(), seed=seed)
     by_protocol = rows_by_protocol(run.predictions(), readable=False, seed=seed)
     wanted = {(name, row["id"]) for (_, name), rows in chosen.items() for row in rows}
@@ -343,7 +348,7 @@ def _add_critiques(summary: Evaluation, run: RunFolder, sets: Sets, n_bootstrap:
 
 
 def _add_sensitivity(summary: Evaluation, run: RunFolder, n_bootstrap: int, seed: int) -> None:
-    """Add to the cells of `summary` how their scores change with edits of the pictures, where that was asked."""
+    """Add to the cells of `summary` how their scores change with edits of the pictures, if that was asked for."""
     for stage, named in summary["stages"].items():
         for name, protocols in named.items():
             rows = run.examined("sensitivity", stage, name)

@@ -1,4 +1,4 @@
-"""Measure intervals around a score: from the spread of a picture's completions, and split-conformal ones."""
+"""Compute intervals around a score, from the spread of a picture's completions or by split-conformal prediction."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Array = NDArray[np.float64]
 LEVEL = 0.9
 CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SPLITS = 100
-_STEP = 0.01  # between two scores of two decimals, as models write them
+_STEP = 0.01  # difference of neighbouring scores with two decimals, as models write them
 _MIN_PICTURES = 20  # with fewer pictures a 90% interval cannot be calibrated and checked
 
 
 def conformal_quantile(residuals: Array, level: float = LEVEL) -> float:
-    """Return the ceil((n + 1) level)-th smallest residual: a new one lies below it with probability at least `level`.
+    """Return the ceil((n + 1) level)-th smallest residual, which exceeds a new one with probability at least `level`.
 
     Vovk et al. 2005, Lei et al. 2018; infinity when n is too small for the level.
     """
@@ -80,12 +80,12 @@ def predictive_half_width(std: Array, count: NDArray[np.int64], level: float) ->
 
 
 def answers_needed(level: float) -> int:
-    """Return how many answers it takes to hold the next one with probability `level`, whatever their distribution."""
+    """Return how many answers a distribution-free interval that holds the next one with probability `level` needs."""
     return math.ceil((1 + level) / (1 - level) - 1e-9)  # rounding must not ask for one more
 
 
 def next_answer_interval(answers: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
-    """Return (low, high), which hold the next answer with probability `level`; None with fewer than answers_needed.
+    """Return an interval (low, high) that holds the next answer with probability `level`; None below answers_needed.
 
     Of n + 1 answers each is equally likely to have any rank, so the k-th smallest and the k-th largest of n hold the
     next one with probability (n + 1 - 2 k) / (n + 1) at least, whatever the distribution (Wilks 1941). Their mean is
@@ -100,13 +100,12 @@ def next_answer_interval(answers: Sequence[float], level: float = LEVEL) -> tupl
 
 
 def probability_highest(answers: Sequence[Array], *, draws: int = 20_000, seed: int = 0) -> Array | None:
-    """Return for each picture the probability that its mean over endless answers is the highest of all; ties share it.
+    """Return for each picture the probability that its true mean answer is the highest of all; ties share it.
 
     answers: per picture the scores of its answers, at least one. The means have a flat prior and normal answers of one
     variance around them, so they are drawn from Student's t distribution with the pooled spread (Box and Tiao 1973).
-    For two pictures this is 1 less the one-sided p of the pooled t test. The spread counts as one step of a score's
-    two decimals at least: equal answers only show that it is smaller than what is written. None where no picture has
-    two answers.
+    For two pictures this is 1 minus the one-sided p of the pooled t test. The pooled spread is at least one step of
+    .01: equal answers only show that it is smaller than the written decimals. None if no picture has two answers.
     """
     freedom = sum(len(scores) - 1 for scores in answers)
     if freedom < 1:

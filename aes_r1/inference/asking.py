@@ -37,8 +37,8 @@ class Asking:
     """Hold everything that decides an answer besides weights, picture and seed.
 
     question: text of the prompt; max_pixels: largest area of a picture as the model sees it; max_new_tokens: longest
-    answer; temperature: of a sampled answer; n_samples: answers that a mean is taken over; dtype: of weights and
-    activations.
+    answer; temperature: sampling temperature; n_samples: number of answers whose mean is the score of the protocol
+    mean; dtype: that of weights and activations.
     """
 
     question: str = RATING_PROMPT
@@ -46,11 +46,11 @@ class Asking:
     max_new_tokens: int = 1024
     temperature: float = 0.6
     n_samples: int = 4
-    answer_from: str = "image"  # words: the answer after a critique is sampled with the picture blanked
+    answer_from: str = "image"  # words: what follows a critique is sampled with the picture blanked
     dtype: str | None = None  # None: bfloat16 on a GPU that has it, float32 elsewhere
 
     def given(self, **values: Any) -> Self:
-        """Return a copy with those of `values` that are not None."""
+        """Return a copy in which the `values` that are not None replace the settings of the same name."""
         return dataclasses.replace(self, **{key: value for key, value in values.items() if value is not None})
 
     @property
@@ -71,7 +71,7 @@ class Asking:
         return "bfloat16" if native else "float32"
 
     def noted(self, device: torch.device) -> dict[str, Any]:
-        """Return the settings that were in force on `device`, which are written beside the answers."""
+        """Return the settings as they apply on `device`, to be recorded with the answers."""
         values = {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(Asking)}
         return {**values, "dtype": self.dtype_on(device)}
 
@@ -80,9 +80,9 @@ class Asking:
 class Facts(Asking):
     """Hold how a model is asked, and how large its errors were on test pictures.
 
-    half_widths: by protocol (mean, greedy) the split-conformal one of `measured_on`: score +- half-width holds the mean
-    opinion score of nine in ten pictures of that kind. Empty where no evaluation left any. scenes_alone: whether made
-    scenes are all that the model has ever seen.
+    half_widths: by protocol (mean, greedy), the split-conformal half-width on the set `measured_on`: score +-
+    half-width holds the mean opinion score of nine in ten pictures of that kind. Empty without an evaluation.
+    scenes_alone: whether the model has seen nothing but synthetic scenes.
     """
 
     half_widths: dict[str, float] = field(default_factory=dict)
@@ -91,13 +91,13 @@ class Facts(Asking):
 
     @property
     def knows_photographs(self) -> bool:
-        """Return whether anything that was measured of this model can hold for photographs: made scenes cannot."""
+        """Return whether measurements of this model can hold for photographs; those on synthetic scenes cannot."""
         if self.measured_on is None:
             return not self.scenes_alone
         return self.measured_on.split("/")[0] not in SCENE_SETS
 
     def warning(self) -> str | None:
-        """Return the warning that belongs above every score of a photograph; None where there is none."""
+        """Return the warning to show with every score of a photograph, or None."""
         return _NEVER_SAW_ONE if self.scenes_alone else None
 
 
@@ -117,9 +117,9 @@ def asking_of(settings: Mapping[str, Any]) -> Asking:
 def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
     """Return (model folder or hub name, Facts) of a run, an exported folder, any other model folder or a hub name.
 
-    A run's models are those of RunFolder.models, and /model may be left out of their paths. InputError when the folder
-    holds no model, or the hub cannot be asked about a model of which nothing was downloaded; the latter names `key`,
-    the option or setting that the path is from.
+    A run's models are those of RunFolder.models, and /model may be left out of their paths. InputError if the folder
+    holds no model, or if the hub cannot be reached and nothing of the model was downloaded before; the latter names
+    `key`, the option or setting that holds the path.
     """
     if not str(path).strip():  # an empty path would mean the current folder
         raise InputError(f"{key or 'model'}={path}: names no model; give a run's or model's folder, or . for this one")
@@ -196,8 +196,8 @@ def _are_half_widths(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_number(width, 0, 1000) for width in value.values())
 
 
-# What a key of FACTS_FILE must be. The file may be anybody's: the lower bounds are those of the settings, and the upper
-# ones lie beyond all that a run writes and below what no machine has the memory for.
+# The types and bounds of the keys in FACTS_FILE, which may come from anybody. The lower bounds are those of the
+# settings. The upper bounds are larger than anything that a run writes, and small enough for the memory of any machine.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "question": (_is_text, "must be a text without special tokens and control characters"),
     "max_pixels": (
@@ -216,7 +216,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def read_facts(path: Path) -> Facts:
-    """Return the Facts in the FACTS_FILE at `path`; InputError, naming file and key, for a value that can be none."""
+    """Return the Facts in the FACTS_FILE at `path`; InputError names file and key of an impossible value."""
     values = _object_in(path)
     for key, value in values.items():
         if key not in _RULES:
@@ -228,7 +228,7 @@ def read_facts(path: Path) -> Facts:
 
 
 def _object_in(path: Path) -> dict[str, Any]:
-    """Read the JSON object in a file that may be anybody's."""
+    """Read the JSON object in a file from an untrusted source."""
     try:
         return read_json(path)
     except RecursionError as error:

@@ -27,11 +27,11 @@ def compare(
     batch_invariant: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
-    """Yield two rows for each of `pairs`, as it is and turned: the most likely answer to PAIR_PROMPT.
+    """Yield two rows for each of `pairs`, in its own and in the reversed order: the greedy answers to PAIR_PROMPT.
 
     A row is {"id", "dataset", "split", "first", "second", "mos" [2], "choice" 1|2|null, "text"}; its id is that of the
-    pair as it was given. batch_size: prompts at once; with `batch_invariant` the two of one pair. The rows end between
-    two batches once `should_stop()` is true. InputError names a picture that cannot be read.
+    pair in its own order. batch_size: prompts per pass; with `batch_invariant`, a pass has the two prompts of one pair.
+    The rows end between two batches once `should_stop()` is true. InputError names a picture that cannot be read.
     """
 
     def encoded(pair: Pair) -> tuple[Pair, list[EncodedPrompt]]:

@@ -1,4 +1,4 @@
-"""Find out what a model supports: each check compares two ways to the same numbers, or looks for a gradient.
+"""Find out what a model supports: each check computes the same numbers in two ways, or looks for a gradient.
 
 The checks are those that every family in model/families.py passes in the tests, on any folder and with its own weights.
 """
@@ -31,13 +31,13 @@ from aes_r1.trainer.objective import policy_loss
 PASS, FAIL, NOT_SUPPORTED = "pass", "FAIL", "not supported"
 SIZES = ((192, 192), (224, 160), (96, 200))  # width and height of the pictures, so that prompts differ in length
 SAMPLES, LENGTH, TEMPERATURE = 2, 12, 0.8
-# Largest mean difference of two log-probabilities, in nats: rounding in another order of the sums explains so much.
+# Largest mean difference of two log-probabilities, in nats, that rounding in another order of summation can explain.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 # Least cosine of two gradients of one loss, and largest relative difference of their norms. The tiny families of the
 # tests and the shipped model reach a cosine of .999999, .998 and .999995 and norms within 2e-6, .05 and .0012.
 COSINE = {"float32": 0.9999, "bfloat16": 0.98, "float16": 0.995}
 NORM = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.02}
-# What a model raises that does not fit this code. Anything else is a fault of the check itself.
+# The exceptions of a model that does not fit this code. Any other exception is a fault of the check itself.
 FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError, SafetensorError)
 
 
@@ -51,7 +51,7 @@ class Finding:
 
 
 class Unsupported(Exception):
-    """Say why a model cannot do what a check is about, although nothing is wrong with it."""
+    """Report that a model does not support what a check tests, which is no fault, and why."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Examined:
 
     @property
     def plain(self) -> Backbone:
-        """Return the same model, as it is used when completions do not share their prompt."""
+        """Return the same model, set to compute the prompt once for every completion."""
         alone = copy.copy(self.backbone)
         alone.shares_prefix = False
         return alone
@@ -108,7 +108,7 @@ def examine(
 
 
 def _finding(name: str, check: Callable[[], str]) -> Finding:
-    """Run a check, which returns what it measured, and turn what it raises into a finding."""
+    """Run a check, and turn its result or its exception into a finding."""
     try:
         return Finding(name, PASS, check())
     except Unsupported as error:
@@ -298,7 +298,7 @@ def _shared_training(model: Examined) -> str:
     logps, shared = _gradients(model, model.backbone)
     _require(shared.keys() == plain.keys(), "other weights get a gradient than on the plain path")
     said = _agree(model, _gap(logps, plain_logps), "the plain path's")
-    # Apart, because the tower's gradient, which comes through the shared prompt alone, is the smaller one.
+    # Compared separately, because the tower's gradient, which comes only through the shared prompt, is smaller.
     language = [name for name in plain if not families.is_vision(name)]
     tower = [name for name in plain if families.is_vision(name)]
     cosines = [_same_gradient(model, shared, plain, language, "language layers")]
@@ -334,7 +334,8 @@ def _adapter(model: Examined) -> str:
     except InputError as error:
         raise Unsupported(str(error)) from error
     _, gradients = _gradients(model, model.plain)
-    layers = [name for name, _ in backbone.core.named_parameters() if ".lora_B." in name]  # A gets one when B is not 0
+    # Only B is looked at, because A gets a gradient only when B is not 0.
+    layers = [name for name, _ in backbone.core.named_parameters() if ".lora_B." in name]
     tower = [name for name in layers if families.is_vision(name)]
     language = [name for name in layers if name not in tower]
     silent = [name for name in language if name not in gradients]

@@ -24,7 +24,7 @@ INTERVENTION_KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "
 
 
 def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
-    """Return prediction rows that hold a critique, each with two other rows to exchange critique or picture with."""
+    """Return prediction rows with a critique, each with two other rows from which to take critique or picture."""
     rows = [row for row in rows if row["critique"] and row["score"] is not None]
     if len(rows) < 3:  # each row needs two others
         return []
@@ -46,8 +46,8 @@ def intervene(
 ) -> Iterator[dict[str, Any]]:
     """Yield per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
 
-    own: the score after the row's own critique is forced as prefix, which the others are compared with. batch_size:
-    prompts at once. sample: the sampler, as rollout.sampler defines it.
+    KIND own: the score after the row's own critique as forced prefix, with which the scores of the other kinds are
+    compared. batch_size: prompts per pass. sample: a Sampler (rollout.sampler).
     """
     waiting = iter(pairs)
     while group := list(islice(waiting, max(1, batch_size // len(INTERVENTION_KINDS)))):
@@ -87,12 +87,12 @@ def exchange_critiques(
     seed: int,
     sample: Sampler = sample_completions,
 ) -> None:
-    """Exchange up to `pictures` critiques of `stage` per set and protocol, and score them beside other pictures.
+    """Exchange up to `pictures` critiques of `stage` per set and protocol, and score them with other pictures.
 
     Writes run.examined_file(KIND, STAGE, SET) for the kinds interventions and information; an existing file is kept.
-    Protocols: those of predictions.GROUNDED, or else the first that writes critiques. Where the score comes before the
-    critique, an exchange could not move it, and where answer_from is "words" it follows the critique by construction.
-    So there only the information is measured, and in the second case only that in the words ("score_nats" is null).
+    The protocols are predictions.GROUNDED, or else the first that writes critiques. If the score comes before the
+    critique, an exchange cannot move it; if answer_from is "words", the score follows the critique by construction. So
+    in these cases only the information is measured, and in the second only that of the words ("score_nats" is null).
     """
     from_words = answer_from == "words"
     can_exchange = order_of(question) == "critique_first" and not from_words

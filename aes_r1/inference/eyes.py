@@ -1,4 +1,4 @@
-"""What a model's own eyes see of a picture: the output of its vision tower, pooled."""
+"""Compute what a model sees of a picture: the pooled output of its vision tower."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aes_r1.model.tower import Tower
 def eyes_features(eyes: Backbone | Tower, pictures: Sequence[Image.Image]) -> np.ndarray:
     """Return [n, 2 D] float64: mean and standard deviation over a picture's tokens of the tower's D outputs.
 
-    These outputs are all that the language model gets to know of a picture, at the size at which the model is asked.
+    The language model gets no other information about a picture. Pictures have the size at which the model is asked.
     """
     pixels, grids, counts = zip(
         *(prepare(eyes.core.config, eyes.image_processor, picture) for picture in pictures), strict=True

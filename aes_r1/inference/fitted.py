@@ -1,4 +1,4 @@
-"""Baselines that are fitted to opinions: features of pictures, and a regression from them to the mean opinion score."""
+"""Fit baselines to opinions: compute features of pictures, and a regression from them to the mean opinion score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Look = Callable[[Sequence[Image.Image]], Array]  # pictures to features [n, F]
 Scores = Callable[[Array], Array]  # features [n, F] to scores [n] in 0..1
 Limits = Mapping[str, int | None]  # {key: its value} of the settings that limit how many pictures are drawn to fit on
 
-FEWEST = 10  # training pictures, fewer than which no regression is fitted
+FEWEST = 10  # least number of training pictures for a regression
 _AT_ONCE = 16
 
 log = logging.getLogger("aes_r1")
@@ -46,7 +46,7 @@ def features_of(samples: Sequence[Sample], look: Look, progress: Callable[[int],
 
 
 def fit_mean(_: Array, mos: Array) -> Scores:
-    """Give every picture the mean opinion of the training pictures. Its error is what a model must at least beat."""
+    """Give every picture the mean opinion of the training pictures, whose error any model must beat."""
     mean = float(mos.mean())
     return lambda unknown: np.full(len(unknown), mean)
 
@@ -90,9 +90,9 @@ def fit_trees(features: Array, mos: Array, *, seed: int = 0) -> Scores:
 
 
 def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]], limits: Limits) -> tuple[list[Sample], int]:
-    """Return those of `train` that have an opinion and are in no test list byte for byte, and how many were copies.
+    """Return the pictures of `train` with an opinion and without a byte-identical test picture, and the copies' number.
 
-    Raises InputError where fewer than FEWEST remain. limits: by which `train` was drawn.
+    Raises InputError where fewer than FEWEST remain. limits: the settings by which `train` was drawn.
     """
     known = [sample for sample in train if sample.mos is not None]
     kept = without_copies(known, tests)
@@ -101,9 +101,10 @@ def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]], limits
 
 
 def require_enough(count: int, what: str, *, listed: int, limits: Limits) -> None:
-    """Raise InputError where fewer than FEWEST training pictures can be fitted on: `count`, of which `what` is true.
+    """Raise InputError if `count`, the number of training pictures to fit on, is below FEWEST; `what` describes them.
 
-    listed: how many were drawn, by the least of `limits`. Where these leave out pictures, a larger one is the way out.
+    listed: how many were drawn, by the smallest of `limits`. If the limits leave out pictures, the error advises a
+    larger one.
     """
     if count >= FEWEST:
         return
@@ -118,7 +119,7 @@ def require_enough(count: int, what: str, *, listed: int, limits: Limits) -> Non
 
 
 def without_copies(train: Sequence[Sample], others: Iterable[Sequence[Sample]]) -> list[Sample]:
-    """Return those of `train` that are in no list of `others` byte for byte."""
+    """Return the pictures of `train` without a byte-identical one in any list of `others`."""
     shown = {listed_contents(sample) for samples in others for sample in samples}
     return [sample for sample in train if listed_contents(sample) not in shown]
 

@@ -1,6 +1,6 @@
-"""Measure a photograph by hand-made rules: light, color, sharpness, edges and where they lie. No weights are used.
+"""Measure a photograph by hand-made rules, without a network: light, color, sharpness, edges and their places.
 
-They are the numbers of the pixels expert and further ones of the kind that Datta et al. (2006) and Ke et al. (2006)
+The features are those of the pixels expert, and further ones of the kind that Datta et al. (2006) and Ke et al. (2006)
 proposed. Boosted trees on them are a baseline for any model that has seen photographs.
 """
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from aes_r1.aescot.pixels_expert import Measurement, measure
 
-SIDE = 160  # pixels of the square copy on which the further measures are taken
+SIDE = 160  # side in pixels of the square copy on which the further features are computed
 
 Array = np.ndarray
 
@@ -24,7 +24,7 @@ def handmade(picture: Image.Image) -> Array:
 
 
 def handmade_of(picture: Image.Image, measured: Measurement) -> Array:
-    """Return the numbers of a picture that has been measured already."""
+    """Return the same features of a picture that the pixels expert has measured already."""
     numbers = [float(getattr(measured, name)) for name in _MEASURED]
     small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     rgb = np.asarray(small, dtype=np.float64) / 255

@@ -2,9 +2,9 @@
 
 A critique that depends on the picture is likelier under its own picture than under others. The information in the words
 is the critique's log-probability under its own picture, minus the mean of its log-probability under other pictures. The
-same difference over the tokens of the answer is the information in the score: what it adds to the same critique where
-that comes first, and all that it tells where the score comes first. It is 0 for a model that answers every picture
-alike. The mean of logarithms lies below the logarithm of the mean, so this is an upper estimate of the pointwise mutual
+same difference over the tokens of the answer is the information in the score: what the score adds to the critique if
+the critique comes first, and everything that it tells if the score comes first. It is 0 for a model that answers every
+picture alike. The mean of logarithms is below the logarithm of the mean, so this estimate is above the pointwise mutual
 information.
 """
 
@@ -43,8 +43,8 @@ def likelihoods(
     """Return [n, 1 + others, 2] log-probabilities, in nats, of critique and answer of each of n prediction rows.
 
     The second axis holds the row's own picture, then other rows' pictures (at most `others`). rows need "image" and
-    "text". Process `rank` of `size` computes every size-th picture and leaves NaN for the others, which `joined` fills
-    in. batch_size: pictures per pass. Greedy and sampled texts alike are evaluated at temperature 1.
+    "text". Process `rank` of `size` computes every size-th row and leaves NaN in the others, which `joined` fills in.
+    batch_size: pictures per pass. Greedy and sampled texts alike are evaluated at temperature 1.
     """
     others = max(0, min(others, len(rows) - 1))
     table = np.full((len(rows), 1 + others, 2), np.nan)

@@ -1,4 +1,4 @@
-"""How well people agree about pictures, from the single opinions of a set or their spread."""
+"""Estimate how well people agree about pictures, from the single opinions of a set or their spread."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 from aes_r1.data.sample import Sample
 
-IN_HALVES = ("halves", "spread")  # how the raters of one set are divided into two; the other_group is another one
+IN_HALVES = ("halves", "spread")  # ways to divide the raters of one set; other_group is a second group
 # Halves drawn as normal opinions have the covariance of real ones, but rank pictures better where few opinions on a
 # coarse scale make a mean: the rank correlation of two groups of 2 comes out at .57 in place of .45, of 3 at .61 in
 # place of .55. From 10 raters on it is within .01.
 FEWEST_RATERS = 10
-FEWEST_PICTURES = 20  # of fewer, the interval of a rank correlation is as wide as the scale, so none is shown unasked
+FEWEST_PICTURES = 20  # with fewer, an SRCC's interval is as wide as the scale, so it is shown only if asked for
 
 _Pairs = dict[str, tuple[float, float]]  # by the id of a picture
 
 
 class Agreement(NamedTuple):
-    """What one part of the people says of the pictures of a set, and what another part says.
+    """Hold the opinions that two parts of the people have of the pictures of a set.
 
-    how: other_group, halves or spread; pairs: (id of a picture, score of the one, opinion of the other), on the scale
-    0..1, which the normal opinions of `spread` may leave; facts: who they are.
+    how: other_group, halves or spread; pairs: (id of a picture, mean of one part as score, mean of the other as
+    opinion), on the scale 0..1, outside of which the normal opinions of `spread` may lie; facts: who the people are.
     """
 
     how: str
@@ -33,9 +33,9 @@ class Agreement(NamedTuple):
 
 
 def agreement_of_people(samples: Iterable[Sample], *, seed: int = 0) -> dict[str, Agreement]:
-    """Return {DATASET/SPLIT: the agreement of people about its pictures}, without sets whose opinions do not show it.
+    """Return {DATASET/SPLIT: agreement of people about its pictures}, for the sets whose opinions show it.
 
-    There are three ways, of which a set gets the one that covers most of its pictures, of equal ones the first:
+    There are three ways; a set gets the one that covers most of its pictures, or the first of several that do:
 
     other_group: a second group of people rated the same pictures. Its mean is the score, the set's MOS the opinion.
     halves: the raters of each picture are divided at random into two halves, whose means are score and opinion.
@@ -56,7 +56,7 @@ def agreement_of_people(samples: Iterable[Sample], *, seed: int = 0) -> dict[str
 
 
 def tells_agreement(samples: Iterable[Sample]) -> bool:
-    """Return whether `agreement_of_people` has something to say of `samples`, which are read until one tells it."""
+    """Return whether `agreement_of_people` has a result for `samples`, which are read until that is certain."""
     for sample in samples:
         if sample.mos is not None:
             votes, count = _known_raters(sample)
@@ -81,10 +81,11 @@ def whole_group(halves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Opinions:
-    """Collects what the people of one set say, a picture after the other."""
+    """Collect the opinions of the people of one set, picture by picture."""
 
     def __init__(self, seed: int) -> None:
-        # The spread has noise of its own, so that a picture without votes does not change how others are divided.
+        # The spread has its own random generator, so that a picture without votes does not change how others are
+        # divided.
         self._divide, self._draw = np.random.default_rng(seed), np.random.default_rng([seed, 1])
         self._against: dict[str, _Pairs] = defaultdict(dict)  # by group
         self._halves: dict[str, _Pairs] = {how: {} for how in IN_HALVES}
@@ -126,7 +127,7 @@ def _other_means(sample: Sample) -> dict[str, float]:
 
 
 def _known_raters(sample: Sample) -> tuple[np.ndarray | None, int]:
-    """Return votes that can be divided, else None, and the number of raters, 0 where they are too few to be divided."""
+    """Return votes that can be divided, else None, and the number of raters, or 0 where too few can be divided."""
     votes = np.asarray(sample.attributes.get("votes") or [], dtype=np.int64)
     if (count := int(votes.sum())) > 0:
         return (votes, count) if count >= 2 else (None, 0)

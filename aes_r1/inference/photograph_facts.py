@@ -1,7 +1,7 @@
-"""State plain facts of photographs: what is measured in them, and how people rated single dimensions of them.
+"""State plain facts about photographs: measurements, and people's ratings of single dimensions.
 
-Numbers are ranks: the share of the photographs that have less of something. So a digit says the tenth in which a
-photograph is, every digit occurs equally often, and measures of any unit weigh the same.
+Numbers are ranks: the share of the photographs in which the measured value is smaller. So a digit names the tenth in
+which a photograph lies, every digit is equally frequent, and measures of any unit have the same weight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aes_r1.trainer.lessons import PictureFacts
 
 
 class Measured(NamedTuple):
-    """What the pixels of one photograph show: by name, and as the numbers of inference/handmade.py."""
+    """Hold the measurements of one photograph: by name, and as the features of inference/handmade.py."""
 
     measurement: Measurement
     numbers: np.ndarray

@@ -49,7 +49,7 @@ def predict(
     should_stop: Callable[[], bool] = lambda: False,
     sample: Sampler = sample_completions,
 ) -> Iterator[dict[str, Any]]:
-    """Yield prediction rows of `samples`, which are read as they are needed: one per picture and protocol, in order.
+    """Yield prediction rows of `samples`, one per picture and protocol, in order; pictures are read as they are needed.
 
     sample: one completion at the temperature of `asking` (the authors' protocol, 0.6); mean: the mean score of its
     n_samples, of which sample's is the first; greedy: the most likely tokens; direct: the most likely number with an
@@ -93,7 +93,7 @@ def _answers(
     seed: int,
     sample: Sampler,
 ) -> dict[str, list[list[str]]]:
-    """Return {protocol: per picture of `group` its completions} of the protocols that answer in words."""
+    """Return {protocol: completions of each picture of `group`} for the protocols that answer in words."""
     answers: dict[str, list[list[str]]] = {}
     drawn = asking.n_samples if "mean" in questions else 1 if "sample" in questions else 0
     if drawn:
@@ -177,7 +177,7 @@ def _row(one: Sample, protocol: str, texts: list[str], question: str) -> dict[st
 
 
 def mean_of_answered(scores: Iterable[float | None]) -> float | None:
-    """Return the mean of the scores that could be read, None without one."""
+    """Return the mean of the readable scores, None without any."""
     answered = [score for score in scores if score is not None]
     return float(np.mean(answered)) if answered else None
 

@@ -39,8 +39,8 @@ def record_stage(
 ) -> int:
     """Write the rows of `stage` on every set to `file`, resuming after a kill; return their number.
 
-    file: None for the run's predictions. Every process asks about every size-th picture, or pair. The rows of each
-    process stay in the run's folder until the caller has marked the stage as done. Raises Stopped in all of them when
+    file: None for the run's predictions. Every process asks about every size-th picture or pair. The rows of each
+    process stay in the run's folder until the caller has marked the stage as done. Raises Stopped in all processes if
     one was asked to stop.
     """
     rank, size = process.rank, process.size
@@ -69,11 +69,12 @@ def record(
     rows_per_picture: int,
     progress: Callable[[int], object] = lambda _: None,
 ) -> int:
-    """Append to `path` the rows of every sample that it lacks; return how many pictures it held before.
+    """Append to `path` the rows of the samples that are missing there; return how many pictures it held before.
 
     `samples` come in the same order every time, and predictor(samples) yields `rows_per_picture` rows for each, in
-    order. An incomplete last picture, as a kill leaves it, is cut off and asked again, so no row is lost or repeated.
-    progress(count) gets the number of pictures in `path`. Raises InputError where it holds the rows of other pictures.
+    order. If a kill left only some rows of the last picture, these are cut off and the picture is asked about again, so
+    no row is lost or repeated. progress(count) gets the number of pictures in `path`. Raises InputError where it holds
+    the rows of other pictures.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     before, last = _whole_pictures(path, rows_per_picture)
@@ -113,7 +114,8 @@ def _whole_pictures(path: Path, rows_per_picture: int) -> tuple[int, str | None]
 def merge(path: Path, stage: str, sets: Sequence[Sequence[Path]], *, rows_per_picture: int) -> int:
     """Replace the rows of `stage` in the predictions file `path`; return how many there are.
 
-    sets: per data set the part of each process, which holds every n-th picture. The file is replaced atomically.
+    sets: for each data set the partial file of each of n processes, which holds every n-th picture. The file is
+    replaced atomically.
     """
     kept = sum(row["stage"] != stage for row in iter_rows(path))
     others = (row for row in iter_rows(path) if row["stage"] != stage)
@@ -122,7 +124,7 @@ def merge(path: Path, stage: str, sets: Sequence[Sequence[Path]], *, rows_per_pi
 
 
 def _in_turn(parts: Sequence[Path], rows_per_picture: int) -> Iterator[dict[str, Any]]:
-    """Yield a picture's rows of each part in turn, until all parts are at their end."""
+    """Yield the rows of one picture from each part in turn, until all parts end."""
     waiting = [iter_rows(part) for part in parts]
     while rows := [row for part in waiting for row in islice(part, rows_per_picture)]:
         yield from rows
@@ -149,7 +151,7 @@ class Chosen:
 
 
 def chosen_critiques(rows: Iterable[Row], *, most: int = READ, seed: int = 0) -> dict[tuple[str, str], list[Row]]:
-    """Return {(stage, DATASET/SPLIT): rows with critique and score} of the first protocol that writes critiques."""
+    """Return {(stage, DATASET/SPLIT): rows with critique and score} for the first protocol that writes critiques."""
     reservoirs: dict[tuple[str, str], tuple[str, Chosen]] = {}
     for row in rows:
         key = (row["stage"], f"{row['dataset']}/{row['split']}")

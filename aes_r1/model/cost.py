@@ -51,8 +51,8 @@ def published_paths(conf: Path) -> dict[str, str]:
 def load_config(path: str | None, name: str, conf: Path) -> Any:
     """Return the configuration of the model at `path`, or of the recipe `name` where `path` is None.
 
-    The published ones are in `conf`/shapes, so that the hub is not asked for the models that `conf`/model names. Raises
-    InputError for a path that is no model, and for a recipe without a published configuration.
+    The configurations of the models in `conf`/model are kept in `conf`/shapes, so that the hub need not be asked.
+    Raises InputError for a path that is no model, and for a recipe without a configuration in `conf`/shapes.
     """
     from transformers import AutoConfig
 

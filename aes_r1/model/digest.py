@@ -1,4 +1,4 @@
-"""Name what a model computes with: a folder by a hash of its files, a hub name by its commit."""
+"""Name the content of a model: a folder by a hash of its files, a hub name by its commit."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def content_of(folder: Path) -> list[Path]:
 def revision_of(name: str) -> str | None:
     """Return the commit of the hub model `name` whose files lie in the cache; None where none of them does.
 
-    A commit names every file of a model, also those that are fetched later, while the files in the cache become more as
-    programs ask for them.
+    A commit identifies every file of a model, including files that programs will add to the cache later.
     """
     try:
         cached = try_to_load_from_cache(name, "config.json")
@@ -37,6 +36,6 @@ def revision_of(name: str) -> str | None:
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """Hash (SHA-256) names and bytes of `files`; the folder that they lie in does not count."""
+    """Hash (SHA-256) names and bytes of `files`, independently of the folder that they are in."""
     lines = [f"{path.name} {sha256_of(path)}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

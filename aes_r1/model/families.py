@@ -22,7 +22,7 @@ FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl", "qwen2_vl", "qwen3_5", "smolvl
 SQUARE = ("internvl", "smolvlm", "idefics3", "gemma3")  # families that resize a picture to one square
 VISION_PARTS = (".visual.", ".vision_tower.", ".multi_modal_projector.", ".vision_model.", ".connector.")
 LANGUAGE_PARTS = ("language_model", "text_model")  # names of the language model among the parts of a family's model
-# Language models with plain causal softmax attention: only with it can a group share its prompt.
+# Language models with plain causal softmax attention, without which a group cannot share its prompt.
 PLAIN_ATTENTION_TYPES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "qwen2", "qwen3", "llama")
 
 
@@ -86,7 +86,7 @@ def prepare(config: Any, image_processor: Any, picture: Any) -> tuple[np.ndarray
 
 
 def tokens_per_square(config: Any) -> int:
-    """Return how many language tokens the square of a family in SQUARE becomes."""
+    """Return the number of language tokens of a picture in a family of SQUARE."""
     if config.model_type == "internvl":
         return config.image_seq_length
     if config.model_type == "gemma3":

@@ -22,14 +22,14 @@ from aes_r1.settings import InputError
 
 log = logging.getLogger("aes_r1")
 
-SCORER = "scorer.json"  # the file by which a scorer without language is known
+SCORER = "scorer.json"  # the file by which a scorer (a model without language) is recognised
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WAY_OUT = "give a model folder or hub name (OWNER/NAME)"
 _NOT_ASKED, _NOT_THERE = "the hub could not be asked", "the hub has no such model"
 
 
 def prefix(key: str | None) -> str:
-    """Return what precedes a path in a message: `key=`, the setting or option it is from; nothing for an argument."""
+    """Return the text before a path in a message: `key=`, its setting or option, or nothing for an argument."""
     return "" if key is None else f"{key}="
 
 
@@ -56,7 +56,7 @@ def check(path: str | Path, key: str | None) -> None:
 
 
 def refuse_scorer(path: str | Path, key: str | None) -> None:
-    """Raise InputError, naming `key`, where `path` is a scorer (scoring.scorer), which is no model that answers."""
+    """Raise InputError, naming `key`, if `path` is a scorer (scoring.scorer), which writes no answers."""
     if (Path(path) / SCORER).is_file():
         raise InputError(f"{prefix(key)}{path}: a scorer, which has no words; aes-r1 score reads it. Give a model")
 
@@ -81,7 +81,7 @@ def config_of(path: str | Path, key: str | None) -> dict[str, Any]:
 
 
 def find(path: str | Path, key: str | None) -> dict[str, Any] | None:
-    """Return the config.json of a hub name, None for a folder; InputError, naming `key`, for what is neither.
+    """Return the config.json of a hub name, or None for a folder; InputError, naming `key`, if `path` is neither.
 
     The hub is not asked about a name whose first part is a folder here, such as runs/, unless it was downloaded before.
     """
@@ -98,10 +98,11 @@ def find(path: str | Path, key: str | None) -> dict[str, Any] | None:
 
 
 def hub_file(name: str, file: str, key: str | None = None) -> Path | None:
-    """Return `file` of the hub model `name`; None where its repository lacks it, and for what can be no hub name.
+    """Return `file` of the hub model `name`; None if its repository lacks it or `name` cannot be a hub name.
 
-    Where the hub cannot be asked and the model was downloaded before, the files in the cache are all that it has: None,
-    with a warning unless the hub has said that `file` is not there. InputError, naming `key`, where there are none.
+    If the hub cannot be reached, only the cached files are used: None for a file that is not among them, with a warning
+    unless the hub said earlier that the repository lacks it. InputError, naming `key`, if nothing of the model is in
+    the cache.
     """
     from httpx import HTTPError
     from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
@@ -128,12 +129,12 @@ def hub_file(name: str, file: str, key: str | None = None) -> Path | None:
 
 @functools.cache
 def _warn_once(line: str) -> None:
-    """Log a warning; a command that looks for its model several times says it once."""
+    """Log a warning once, even if a command looks for its model several times."""
     log.warning("%s", line)
 
 
 def _no_model(name: str, error: Exception, key: str | None) -> InputError:
-    """Return the error that says why the hub gave no file of the model `name`."""
+    """Return the error to raise when the hub gave no file of the model `name`."""
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
     given = f"{prefix(key)}{name}"
@@ -146,7 +147,7 @@ def _no_model(name: str, error: Exception, key: str | None) -> InputError:
 
 
 def _near(folder: Path) -> str:
-    """Return the way out for a folder that does not hold a model."""
+    """Return advice for a folder that does not hold a model."""
     if (folder / "adapter_config.json").exists():
         return "it is an adapter; merge it into its base model (peft: merge_and_unload) and save that"
     inside = sorted(file.parent for file in folder.glob("*/config.json"))
@@ -259,9 +260,9 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust writes the errno of an
 
 @contextlib.contextmanager
 def written_to(folder: Path) -> Iterator[None]:
-    """Raise OSError where a library that is written in Rust cannot write into `folder`, say on a full disk.
+    """Raise OSError if a library that is written in Rust cannot write into `folder`, for example on a full disk.
 
-    safetensors raises an error of its own then, and tokenizers the class Exception itself.
+    In this case safetensors raises its own error class, and tokenizers a bare Exception.
     """
     try:
         yield

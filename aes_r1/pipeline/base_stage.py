@@ -31,7 +31,7 @@ from aes_r1.trainer.lessons import PictureFacts
 log = logging.getLogger("aes_r1")
 
 # Part of the name of a base model that was pretrained on photographs. Raise it with every change of what is measured in
-# them and of how they are shown, which tests/test_golden.py does not notice.
+# them or of how they are shown; tests/test_golden.py does not notice such a change.
 PHOTOGRAPHS_VERSION = 2
 _AT_ONCE = 32  # photographs that are measured between two reports
 
@@ -50,9 +50,9 @@ def base_model(job: Job) -> str:
 
 
 def pretrained_digest(settings: PretrainSettings, max_pixels: int, photographs: Sequence[Sample] = ()) -> str:
-    """Return the name in the store of the model that `settings` pretrain, on `photographs` beside the scenes.
+    """Return the store's name for the model that `settings` pretrain on scenes and `photographs`.
 
-    Photographs count by what their files hold and how people rated their dimensions, and not by their paths.
+    Photographs enter by the content of their files and people's ratings of their dimensions, not by their paths.
     """
     values = as_dict(settings)
     contents = [(listed_contents(sample), known_ratings(sample)) for sample in photographs]
@@ -63,11 +63,11 @@ def pretrained_digest(settings: PretrainSettings, max_pixels: int, photographs: 
 def training_photographs(
     train: Sequence[Sample], held_out: Sequence[Sequence[Sample]], settings: PretrainSettings
 ) -> list[Sample]:
-    """Draw those of `train` that the base model sees; pictures that are in a list of `held_out` are left out.
+    """Draw the pictures of `train` that the base model sees, without those in a list of `held_out`.
 
-    They come in a drawn order, so that the first ones, whose facts the tokenizer learns, are of all data sets. Drawing
-    comes before the files are read, so that only those of drawn and held-out pictures are. Raises InputError where none
-    remains.
+    They come in a drawn order, so that the first ones, whose facts the tokenizer learns, are of all data sets. They are
+    drawn before copies are looked for, so that only files of drawn and held-out pictures are read. Raises InputError if
+    none remains.
     """
     drawn = stratified_draw(train, settings.pictures, settings.seed)
     order = np.random.default_rng([settings.seed, len(drawn)]).permutation(len(drawn))
@@ -133,7 +133,7 @@ def _seen(
 
 
 def _look(sample: Sample, max_pixels: int) -> tuple[Image.Image, Measured]:
-    """Open a photograph, measure it, and shrink it to at most 4 * max_pixels, from which the model's processor goes on.
+    """Open a photograph, measure it, and shrink it to at most 4 * max_pixels for the model's processor.
 
     InputError where it can no longer be read.
     """

@@ -1,4 +1,4 @@
-"""Let the baselines of an evaluation answer: fitted on the training pictures of its set, or people.
+"""Compute the baselines of an evaluation: regressions fitted on the training pictures of its set, and people.
 
 mean         the mean opinion of the training pictures
 handmade     boosted trees on hand-made measures (inference/handmade.py)
@@ -54,7 +54,7 @@ See = Callable[[Sequence[Sample], Callable[[int], object]], np.ndarray]  # sampl
 
 
 class Fitted(NamedTuple):
-    """The pictures that the regressions are fitted on, and how many more were left out as copies of tested ones."""
+    """Hold the pictures that the regressions are fitted on, and how many were left out as copies of tested ones."""
 
     pictures: Sequence[Sample]
     copies: int
@@ -70,7 +70,7 @@ def answer_baselines(
     seed: int,
     backbone: Callable[[], Backbone],
 ) -> None:
-    """Write the rows of each baseline about every set of `sets` to the run's folder; those that are there are kept.
+    """Write the rows of each baseline about every set of `sets` to the run's folder; existing rows are kept.
 
     data, fitted: the set whose train split the regressions are fitted on, and what `training_pictures` returned.
     """
@@ -101,11 +101,11 @@ def training_pictures(
     seed: int,
     store: Path,
 ) -> Fitted | None:
-    """Return what the regressions that have not answered are fitted on; None where there are none.
+    """Return the pictures on which regressions without rows are to be fitted; None if all have rows.
 
     It is the train split of `data`, at most `pictures` of it, without those that are in a test list. Raises InputError
-    where too few can be read, or, for people, where no set shows how far they agree: a caller asks before a model
-    answers.
+    if too few can be read or, for people, if no set shows how far they agree. Call it before a model is asked, so that
+    such an error comes early.
     """
     names = [name for name in names if not run.stage_done(_mark(name))]
     if "people" in names:
@@ -118,7 +118,7 @@ def training_pictures(
 
 
 def baseline_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Return {baseline: {DATASET/SPLIT: what it was made from}} of the baselines that have answered, in their order."""
+    """Return {baseline: {DATASET/SPLIT: how it was made}} for the baselines with rows, in their order."""
     answered = sorted(run.baselines, key=BASELINES.index)
     return {name: run.stage_values(_mark(name)).get("sets", {}) for name in answered}
 
@@ -133,11 +133,11 @@ def check_baselines(
     seed: int,
     store: Path,
 ) -> None:
-    """Raise InputError for a baseline that cannot be had of these sets, as their labels tell.
+    """Raise InputError for a baseline that cannot be computed for these sets, judging by their labels.
 
-    No picture is opened, and no scene drawn. A regression is fitted on no picture on which it is measured, and on at
-    least FEWEST; people need single opinions or their spread, which made sets have. Baselines that have answered are
-    not checked. A caller has made sure that the folder of `run` holds no other evaluation, for its lists are read.
+    No picture is opened, and no scene is drawn. A regression needs at least FEWEST pictures that it is not measured on;
+    people need single opinions or their spread, which synthetic scenes have. Baselines with rows are not checked. The
+    caller must make sure that the folder of `run` holds no other evaluation, because its lists are read.
     """
     same = any((one.name, one.root, one.split) == (data.name, data.root, "train") for one in tested)
     if same and set(names) - {"people"}:
@@ -158,7 +158,7 @@ def check_baselines(
 
 
 def _listed(path: Path, data: DataSettings, split: str, seed: int, store: Path) -> Sequence[Sample]:
-    """Return the pictures of the list `path`, or, where it is not written yet, those of the set's labels."""
+    """Return the pictures of the list `path` or, if it is not written yet, those of the set's labels."""
     if path.exists():
         return read_run_manifest(path)
     with quiet():
@@ -189,7 +189,7 @@ def _require_opinions(lists: Iterable[Sequence[Sample]]) -> None:
 
 
 def _names(lists: Iterable[Sequence[Sample]]) -> list[str]:
-    """Return DATASET/SPLIT of the sets in `lists`, each of which may hold several."""
+    """Return DATASET/SPLIT of each set in `lists`; a list may hold several sets."""
     return list(dict.fromkeys(one.dataset_split for one in chain.from_iterable(lists)))
 
 
@@ -211,7 +211,7 @@ def _fitted(
 
 
 def _reader(name: str, seed: int, backbone: Callable[[], Backbone]) -> tuple[See, Callable[..., Scores]]:
-    """Return how the baseline `name` sees a list of samples, as features [n, F], and how it is fitted to opinions."""
+    """Return two functions of the baseline `name`: samples to features [n, F], and the fit of features to opinions."""
     if name == "mean":
         return lambda samples, _: np.zeros((len(samples), 1)), fit_mean  # no picture is opened
     look: Look
@@ -225,7 +225,7 @@ def _reader(name: str, seed: int, backbone: Callable[[], Backbone]) -> tuple[See
 
 
 def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
-    """Return the rows of people about those of `sets` whose opinions show how far they agree."""
+    """Return the rows of the baseline people for the sets whose opinions show how far people agree."""
     agreements = agreement_of_people(chain.from_iterable(sets.values()), seed=seed)
     for name in _names(sets.values()):
         if name not in agreements:

@@ -1,4 +1,4 @@
-"""Find the critiques that a run's cold start is trained on: given, or written by the expert."""
+"""Find the critiques on which a run trains its cold start: given ones, or those that the expert writes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ALL_HELD_OUT = (
 
 
 def critiques_of(job: Job) -> Path:
-    """Return the AesCoT file of the cold start: given, or written by the expert about training pictures."""
+    """Return the AesCoT file of the cold start: the given one, or one that the expert writes on training pictures."""
     settings = job.settings
     if settings.cold_start.data is not None:
         return Path(settings.cold_start.data)
@@ -108,7 +108,7 @@ def records_of(job: Job, path: Path) -> list[dict]:
 
 
 def comparisons_of(job: Job, records: list[dict]) -> list[dict]:
-    """Return the comparisons of two of `records` that are taught beside them (cold_start.pairs)."""
+    """Return the comparisons of two pictures of `records` that are taught in addition to these (cold_start.pairs)."""
     settings = job.settings
     if settings.cold_start.pairs == 0:
         return []
@@ -116,7 +116,7 @@ def comparisons_of(job: Job, records: list[dict]) -> list[dict]:
 
 
 def _readable(job: Job, given: Path) -> list[dict]:
-    """Return the records of the AesCoT file `given` whose pictures can be opened and are not held out by this run.
+    """Return the records of the AesCoT file `given` whose pictures can be opened and are not held out in this run.
 
     Rank 0 opens them once and writes the list to the run's manifests, named by the file's content. Every process reads
     this list, so all count the same steps even if one of them could not read a picture, and a requeued run opens no
@@ -159,9 +159,9 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
 
 
 def _not_held_out(job: Job, records: list[dict]) -> list[dict]:
-    """Return the records whose picture is no validation or test picture of the run, by its file and by set and id.
+    """Return the records whose picture, by file and by set and id, is neither validation nor test picture of the run.
 
-    A picture that stands in the training list as well, as with data.split=train, is not held out.
+    A picture that is also in the training list, as with data.split=train, is not held out.
     """
 
     def names(samples: Iterable[Sample]) -> set[str | tuple[str, str]]:

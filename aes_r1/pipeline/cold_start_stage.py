@@ -45,9 +45,9 @@ log = logging.getLogger("aes_r1")
 def cold_start(job: Job, base: str) -> str:
     """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1).
 
-    A finished cold start is found where the run noted it, and nothing of what made it is read again. One that the store
-    has lost since is made again where a later stage needs it. It leaves the run's record as it is: the rows of its
-    steps are there, and those of RAPO may stand behind them.
+    A finished cold start is found where the run recorded it, and its inputs are not read again. If the store has lost
+    it, it is made again when a later stage needs it. The run's log is then left unchanged: it already holds the rows of
+    the cold start's steps, and perhaps rows of RAPO after them.
     """
     found = job.model_made("cold_start")
     if found is not None:
@@ -79,7 +79,7 @@ def cold_start(job: Job, base: str) -> str:
 
 
 def _require_same(lost: Path, again: Path) -> None:
-    """Raise InputError unless the cold start `again` is the one that the run began from and the store has `lost`."""
+    """Raise InputError unless the cold start `again` is the one that the run used and the store has lost, `lost`."""
     if lost.name != again.name:
         raise InputError(
             f"{lost}: the cold start that this run began from is gone and cannot be made again, because its critiques, "
@@ -89,14 +89,14 @@ def _require_same(lost: Path, again: Path) -> None:
 
 
 def recipe_for(settings: Settings, count: int) -> ColdStartSettings:
-    """Return the cold start's settings with the epochs that it takes over `count` records (cold_start.min_steps)."""
+    """Return the cold start's settings with the number of epochs that min_steps requires for `count` records."""
     return dataclasses.replace(
         settings.cold_start, epochs=sft_epochs(count, settings.cold_start, least_steps(settings))
     )
 
 
 def least_steps(settings: Settings) -> int:
-    """Return cold_start.min_steps, or what its null stands for."""
+    """Return cold_start.min_steps, or its default for this model and data if it is null."""
     if settings.cold_start.min_steps is not None:
         return settings.cold_start.min_steps
     tiny_on_photographs = settings.model.path is None and settings.data.name not in SCENE_SETS
@@ -104,7 +104,7 @@ def least_steps(settings: Settings) -> int:
 
 
 def _announced(settings: Settings, critiques: int, pairs: int, recipe: ColdStartSettings) -> str:
-    """Say how many steps the cold start takes, and why where they are more than cold_start.epochs alone would take."""
+    """Print how many steps the cold start takes, and why if these are more than cold_start.epochs alone would take."""
     count, compared = critiques + pairs, f" and {pairs} comparisons" if pairs else ""
     line, asked = f"{critiques} critiques{compared}, {sft_steps(count, recipe)} steps", settings.cold_start
     if recipe.epochs == asked.epochs:
@@ -117,8 +117,8 @@ def _announced(settings: Settings, critiques: int, pairs: int, recipe: ColdStart
 def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], cold_start: ColdStartSettings) -> str:
     """Return the identity of the cold start: a hash of everything that decides its weights.
 
-    The records are hashed as their file, and by their pictures where they are not the whole file. Pictures that may be
-    replaced under their names are hashed by what they hold as well.
+    The file of the records is hashed, and the names of their pictures if only a part of the file is used. The content
+    of pictures is hashed too, unless their names already identify it.
     """
     settings, lora = job.settings, adapter_of(cold_start, job.settings)
     recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
@@ -129,7 +129,7 @@ def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], c
     else:
         recipe["pair_margin"] = settings.reward.pair.margin
     probed, shown = [], [row["image"] for row in records]
-    if cold_start.probe_every is not None:  # what entropy is measured on, for it is kept with the cold start
+    if cold_start.probe_every is not None:  # the entropy probe's pictures; its result is kept with the cold start
         shown += [sample.image for sample in _probed(job)]
         probed = [sha256_of(job.manifest(settings.data, "validation")), settings.trainer.max_new_tokens]
     given = settings.cold_start.data is not None
@@ -152,13 +152,13 @@ def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], c
 
 
 def adapter_of(cold_start: ColdStartSettings, settings: Settings) -> LoraSettings:
-    """Return the adapter that the cold start trains: in the language model alone where it freezes the vision tower."""
+    """Return the adapter that the cold start trains: only in the language model if the vision tower is frozen."""
     lora = settings.model.lora
     return dataclasses.replace(lora, target="language") if cold_start.freeze_vision else lora
 
 
 def _adapter_identity(lora: LoraSettings) -> dict:
-    """Return what decides an adapter's weights; cold starts in the store were named before lora.target existed."""
+    """Return what decides an adapter's weights; lora.target=language is left out, as in names from before that key."""
     return {key: value for key, value in as_dict(lora).items() if (key, value) != ("target", "language")}
 
 
@@ -248,7 +248,7 @@ def _train(
 
 
 def _log_again(job: Job, made: RunFolder) -> None:
-    """Replace the cold start's rows in the run's own log with the rows of its steps so far."""
+    """Replace the cold start's rows in the run's log with the rows of the steps so far."""
     job.tracker.resume("sft", 0)
     for row in made.metrics() if job.rank == 0 else []:
         step = row.pop("step")
@@ -274,5 +274,5 @@ def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, flo
 
 
 def _probed(job: Job) -> Sequence[Sample]:
-    """Return the validation pictures on whose answers the cold start measures the entropy."""
+    """Return the validation pictures whose answers the cold start's entropy is measured on."""
     return stratified_draw(job.validation, job.settings.cold_start.probe_pictures, job.settings.seed)

@@ -55,7 +55,7 @@ def load_data(job: Job) -> None:
 
 
 def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
-    """Print the first lines of every start: pictures by list and set, RAPO's steps, and differences from the plan."""
+    """Print the first lines of every start: pictures per list and set, RAPO's steps, and differences from the plan."""
     data, trainer = job.settings.data, job.settings.trainer
     log.info("data: %s", ", ".join(f"{name} {_counted(samples)}" for name, samples in lists.items()))
     if trainer.name == "rapo":
@@ -73,7 +73,7 @@ def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
 
 
 def _warn_of_scale(data: DataSettings, train: Sequence[Sample]) -> None:
-    """Warn of every set whose opinions lie in a small part of its scale; those of a manifest are on one from 0 to 1."""
+    """Warn of every set whose opinions lie in a small part of its scale; a manifest's scale is 0 to 1."""
     opinions, names = opinions_of(train), datasets_of(train)
     for name in dict.fromkeys(names.tolist()):
         scale = data.scale if name == data.name else None
@@ -82,7 +82,7 @@ def _warn_of_scale(data: DataSettings, train: Sequence[Sample]) -> None:
 
 
 def _counted(samples: Sequence[Sample]) -> str:
-    """Write a count as `15000 (ava 6000, ..)`; the sets are named where there are several."""
+    """Write a count as `15000 (ava 6000, ..)`, with the sets only if there are several."""
     counts = Counter(datasets_of(samples).tolist())
     sets = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     return f"{len(samples)} ({sets})" if len(counts) > 1 else f"{len(samples)}"
@@ -123,7 +123,7 @@ def list_pictures(
 
 
 def _draw_lost_scenes(path: Path, data: DataSettings, store: Path, waiting: Callable[[], object]) -> None:
-    """Draw the scenes that the list `path` names again where `store` held them and has lost them."""
+    """Draw the scenes in the list `path` again if `store` has lost them."""
     if data.name not in scene_sets.SCENE_SETS:
         return
     first = Path(read_run_manifest(path)[0].image)
@@ -132,7 +132,7 @@ def _draw_lost_scenes(path: Path, data: DataSettings, store: Path, waiting: Call
 
 
 def _readable(samples: Sequence[Sample], data: DataSettings, dropped: list[dict[str, str]]) -> Iterator[Sample]:
-    """Return those of `samples` whose pictures can be read, checked a part at a time; the others go to `dropped`."""
+    """Return the samples whose pictures can be read, checked part by part; append the others to `dropped`."""
     for start in range(0, len(samples), _CHECKED_AT_ONCE):
         part = samples[start : start + _CHECKED_AT_ONCE]
         kept, unreadable = check_pictures(part, workers=data.workers, strict=data.strict)

@@ -1,7 +1,7 @@
-"""Note in an evaluation's folder which weights and labels it is about, and refuse others under the same names.
+"""Record the content of the weights and labels of an evaluation, and refuse other content under the same names.
 
-The settings name a model and a set by their paths, where a training that goes on leaves other weights, and an edit
-other labels. RUN/stages/content.json holds the digests of what lay there at the first start.
+The settings name models and sets by paths, but training may go on to change the weights there, and a user may edit the
+labels. RUN/stages/content.json holds digests of the content at the first start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Digests = Mapping[str, Mapping[str, str | None]]  # {what is compared: {name of 
 
 
 def asked_models(settings: EvaluateSettings) -> dict[str, str]:
-    """Return {name: path} of the models, the main one last; it may be missing beside baselines."""
+    """Return {name: path} of the models, the main one last; with baselines it may be missing."""
     path = settings.model.path
     return {**settings.models, **({} if path is None else {settings.name: path})}
 
@@ -39,9 +39,9 @@ def asked_sets(settings: EvaluateSettings) -> list[DataSettings]:
 
 
 def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
-    """Note the digests of models and lists, or raise InputError for one that is not as it was noted.
+    """Record the digests of models and lists; InputError if one differs from the recorded digest.
 
-    A folder that was begun before digests were noted goes on with a warning, and is compared from then on.
+    A folder without recorded digests continues with a warning, and is compared from then on.
     """
     noted = run.stage_values(_NOTE)
     found = require_same_content(run, settings)
@@ -61,9 +61,9 @@ def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
 
 
 def require_same_content(run: RunFolder, settings: EvaluateSettings) -> Digests:
-    """Return the digests of models and lists as they are now; InputError for one that is not as it was noted.
+    """Return the current digests of models and lists; InputError if one differs from the recorded digest.
 
-    What cannot be read any more, because it was moved away after it had answered, is not compared.
+    Content that can no longer be read, because it was moved away after its answers were written, is not compared.
     """
     noted, store = run.stage_values(_NOTE), Path(settings.store)
     models, lists = asked_models(settings), _lists(settings)
@@ -97,9 +97,9 @@ def _lists(settings: EvaluateSettings) -> dict[str, tuple[DataSettings, str]]:
 
 
 def _model_digests(path: str, store: Path) -> dict[str, str | None]:
-    """Return the content of the model at `path` and how it is asked; a hub name's commit names both.
+    """Return digests of the model at `path` and of its settings for asking; a hub name's commit stands for both.
 
-    Half-widths and other facts that bear on no answer do not count.
+    Half-widths and other facts that affect no answer are left out.
     """
     folder = model_in(place(path, "model.path"))
     if not folder.is_dir():
@@ -126,7 +126,7 @@ def _list_digests(data: DataSettings, split: str, seed: int, store: Path) -> dic
 def _digests_of(samples: Iterable[Sample]) -> dict[str, str | None]:
     """Hash the opinions of pictures, and the bytes of these where all digests are known.
 
-    Their folder and further columns do not count: a list that is prepared again may have more of them.
+    Folder and further columns are left out, because a list that is prepared again may have more columns.
     """
     opinions, pictures = [], []
     for one in samples:
@@ -137,5 +137,5 @@ def _digests_of(samples: Iterable[Sample]) -> dict[str, str | None]:
 
 
 def _hash(rows: Iterable[object]) -> str:
-    """Hash rows, whose order does not count."""
+    """Hash rows independently of their order."""
     return hashlib.sha256("\n".join(sorted(json.dumps(row, sort_keys=True) for row in rows)).encode()).hexdigest()

@@ -62,9 +62,9 @@ class Job:
         return [self.settings.data, *self.settings.evaluation.also]
 
     def model_made(self, name: str) -> str | None:
-        """Return the model `name` (base, cold_start) that the run has made, None where it has to be made (again).
+        """Return the model `name` (base, cold_start) that the run has made; None if it has to be made (again).
 
-        A model that the store has lost, or that lies in another store, is made again only where a later stage needs it.
+        A model that the store has lost, or that is in another store, is made again only if a later stage needs it.
         """
         made: str | None = self.run.stage_values(name).get("model")
         return made if made is not None and (is_model(Path(made)) or not self._awaits(name)) else None
@@ -83,9 +83,9 @@ class Job:
         return starts or teaches or (is_asked and not is_answered(run, model))
 
     def sampler(self, backbone: Backbone) -> Sampler:
-        """Return the sampler for `backbone` as it is now: this process, or the servers, which get its weights.
+        """Return the sampler for the current weights of `backbone`: this process, or the servers, which receive them.
 
-        Collective. Weights have to be whole.
+        Collective. The weights must be whole.
         """
         if self.served is None:
             return sample_completions

@@ -1,8 +1,8 @@
-"""Note which labels a run began with, and refuse others under the same names.
+"""Record the label files with which a run began, and refuse changed ones under the same names.
 
-The settings name labels by a path, where an edit leaves others, but a run keeps the lists of pictures that it made of
-them. RUN/stages/labels.json holds the digests of the files at the first start. Every byte counts: whether rows that
-were added or moved would have been in the same split cannot be told from the lists.
+The settings name label files by path. A user may edit these files, but a run keeps the lists of pictures that it first
+made from them. RUN/stages/labels.json holds the digests of the files at the first start. Any changed byte counts,
+because the lists do not tell whether added or moved rows would be in the same split.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _NOTE = "labels"
 def note_labels(run: RunFolder, settings: Settings) -> None:
     """Write {file's role: SHA-256} once, before a run lists its pictures.
 
-    A run that listed them in an older version notes nothing, because what it began with is not known any more.
+    A run that already has lists but no digests records nothing, because its first label files are unknown.
     """
     if not run.stage_done(_NOTE) and not run.stage_done("data"):
         run.finish_stage(_NOTE, {role: sha256_of(file) for role, file in _files(settings)})
 
 
 def require_same_labels(run: RunFolder, settings: Settings) -> None:
-    """Raise InputError for a file of labels that is not as it was noted; one that is gone is not compared."""
+    """Raise InputError if a label file differs from its recorded digest; a missing file is not compared."""
     noted = run.stage_values(_NOTE)
     for role, file in _files(settings):
         if noted.get(role) not in (None, sha256_of(file)):

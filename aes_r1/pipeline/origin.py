@@ -29,8 +29,8 @@ def record_origin(run: RunFolder, base: str, store: Path) -> None:
 def require_same_files(run: RunFolder, settings: Settings) -> None:
     """Raise InputError where a file that the run has used holds something else, though its name is the same.
 
-    Compared are the file of reward.custom with the copy in the run, and the folder model.path by its content. A file
-    that is gone is not compared: stages to come ask for it, and finished ones need it no longer.
+    The file of reward.custom is compared with the copy in the run, and the folder model.path by its content. A missing
+    file is not compared: a stage that needs it reports that itself, and finished stages do not need it.
     """
     named, kept, model = settings.reward.custom, run.custom_reward_file, settings.model.path
     if named is not None and kept.exists():
@@ -62,7 +62,7 @@ def code_version(package: Path) -> str:
 
 
 def content_name(model: str, store: Path) -> str | None:
-    """Name what a model computes with; None for a hub name out of the cache and a folder without a whole model.
+    """Name a model by its content; None for a hub name that is not in the cache or a folder without a whole model.
 
     A hub name becomes OWNER/NAME@COMMIT. Of a folder weights, configuration, tokenizer, template and processor are
     hashed (SHA-256); the hash does not depend on the folder. It is kept in store/digests under the files' paths, sizes

@@ -1,4 +1,4 @@
-"""Name what the files of pictures hold, for the names of what the store keeps about them."""
+"""Compute digests of picture files, for the names of results in the store."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SAID_FROM = 1000  # pictures, whose reading takes long enough to be announced
 
 
 def contents_of(job: Job, images: Sequence[str]) -> list[str]:
-    """Return one digest of the files `images` in their order; nothing where the program has drawn all of them.
+    """Return one digest of the files `images` in their order; nothing if all are synthetic scenes.
 
-    A scene's folder in the store is named by what decides its pixels, so its path says what it holds, and what is made
-    of scenes keeps its name. Another picture may be replaced under its name. Collective; InputError where a file is
-    missing.
+    A scene's folder in the store is named by everything that decides its pixels, so the path identifies the content,
+    and results from scenes keep their names. The file of any other picture may be replaced under the same name.
+    Collective; InputError where a file is missing.
     """
     found: list[str] = job.processes.from_rank_zero(lambda: _contents(job, images))
     return found
@@ -36,7 +36,7 @@ def _contents(job: Job, images: Sequence[str]) -> list[str]:
     files = [image for image in images if not Path(image).is_relative_to(scenes)]
     if not files:
         return []
-    # The files are read once, and again where one may have changed.
+    # The files are read once, and again if one may have changed.
     with _there():
         written = fingerprint([stamp_of(image) for image in files])
 

@@ -1,7 +1,7 @@
 """Check launch, data, critiques and models within seconds, before a run does any work.
 
-Drawing pictures, pretraining the tiny model and writing critiques take minutes or hours. None of them starts for a
-command whose later stage cannot start.
+Drawing pictures, pretraining the tiny model and writing critiques take minutes or hours. None of this begins if a later
+stage of the command cannot start.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TrainingSamples = Callable[[], Sequence[Sample]]  # lists them on its first call
 
 
 def check(settings: Settings) -> None:
-    """Raise InputError unless the run of `settings` can start, by all that can be read in seconds.
+    """Raise InputError unless the run of `settings` can start, as far as this can be checked in seconds.
 
     Every process checks its own launch; rank 0 checks the files that all of them share.
     """
@@ -106,7 +106,7 @@ def _to_come(settings: Settings, stage: str) -> bool:
 
 
 def _cold_start_to_come(settings: Settings) -> bool:
-    """Return whether the run has a cold start that is not done, or that the store lost before all stages had it."""
+    """Return whether a cold start is still to be made, or to be made again because the store lost it."""
     is_lost = RunFolder(settings.out).cold_start_model is None and _to_come(settings, "evaluation")
     return "cold_start" in settings.models and (_to_come(settings, "cold_start") or is_lost)
 
@@ -138,7 +138,7 @@ def _divisible(settings: Settings, size: int) -> None:
 
 
 def _check_data(data: DataSettings, settings: Settings, train: TrainingSamples) -> None:
-    """Check that the set's labels can be read, its splits hold pictures, and people rated what is trained on.
+    """Check that the set's labels can be read, its splits hold pictures, and training pictures have ratings.
 
     The pictures are opened later.
     """
@@ -179,7 +179,7 @@ def _check_critiques(settings: Settings, train: TrainingSamples) -> None:
 
 
 def _train_samples(settings: Settings) -> Sequence[Sample]:
-    """Return the training pictures: those that the run has listed, else those of the labels."""
+    """Return the training pictures from the run's list, or else from the labels."""
     listed = RunFolder(settings.out).manifest(f"{settings.data.name}-train")
     if not _to_come(settings, "data") and listed.exists():
         return read_run_manifest(listed)
@@ -188,7 +188,7 @@ def _train_samples(settings: Settings) -> Sequence[Sample]:
 
 
 def _check_rewards(settings: Settings, train: TrainingSamples) -> None:
-    """Check that rewards of the critique find what they need: known dimensions, and a start that reads words."""
+    """Check what rewards of the critique need: known dimensions, and an initial model that can read words."""
     weights = settings.reward.critique_weights if _rapo_to_come(settings) else {}
     data = settings.data
     asked = "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS
@@ -208,7 +208,7 @@ def _check_rewards(settings: Settings, train: TrainingSamples) -> None:
 
 
 def _check_models(settings: Settings) -> None:
-    """Check the models that stages to come load, and what pretraining needs."""
+    """Check the models that the remaining stages load, and the inputs of pretraining."""
     model, init_from = settings.model, settings.trainer.init_from
     trains = _cold_start_to_come(settings) or _rapo_to_come(settings)
     asks = _to_come(settings, "evaluation") and _to_come(settings, "predictions_base")
@@ -231,7 +231,7 @@ def _check_models(settings: Settings) -> None:
 
 
 def _check_photographs(settings: Settings) -> None:
-    """Check that the pretraining on photographs finds some."""
+    """Check that there are photographs for a pretraining on photographs."""
     if settings.data.name in scene_sets.SCENE_SETS:
         raise InputError(
             f"model.pretrain.data=photographs: data={settings.data.name} holds made scenes; give a set of photographs, "
@@ -242,8 +242,8 @@ def _check_photographs(settings: Settings) -> None:
 def _wait_for_server(settings: Settings) -> None:
     """Wait until one of the servers that RAPO will ask answers; InputError after rollout.patience seconds.
 
-    A server that is started beside the run takes minutes to load its model; one that nobody starts would be missed only
-    after the cold start.
+    A server that is started together with the run takes minutes to load its model. Without this check, a server that
+    was never started would be noticed only after the cold start.
     """
     rollout, pause = settings.rollout, 1.0
     if rollout.name == "local" or not _rapo_to_come(settings):
@@ -267,7 +267,7 @@ def _wait_for_server(settings: Settings) -> None:
 def _check_score_rewards(settings: Settings, train: TrainingSamples) -> None:
     """Check that the function of reward.custom loads, that the judge has its key, and that raters' opinions are known.
 
-    Each is checked where the reward needs it.
+    Each is checked only if a reward needs it.
     """
     data, reward = settings.data, settings.reward
     if reward.custom is not None:
@@ -304,7 +304,7 @@ def _check_sub_scores(settings: Settings, train: TrainingSamples) -> None:
 
 
 def check_counts(job: Job) -> None:
-    """Raise InputError unless there are pictures enough for a step of RAPO."""
+    """Raise InputError unless there are enough pictures for a step of RAPO."""
     trainer, pair = job.settings.trainer, job.settings.reward.pair
     if trainer.name == "rapo" and pair.weight > 0 and trainer.images_per_step > len(job.pairs):
         raise InputError(

@@ -38,7 +38,7 @@ log = logging.getLogger("aes_r1")
 
 
 def starting_point(job: Job, models: dict[str, str]) -> str:
-    """Return the model that RAPO starts from, which is its reference too (trainer.init_from)."""
+    """Return the model from which RAPO starts, which is also its reference (trainer.init_from)."""
     init_from = job.settings.trainer.init_from
     if init_from == "cold_start":
         return models.get("cold_start", models["base"])
@@ -48,7 +48,7 @@ def starting_point(job: Job, models: dict[str, str]) -> str:
 def rapo(job: Job, initial: str) -> str:
     """Train `initial` with RAPO and return the run's final model (paper, stage 2)."""
     if job.run.stage_done("rapo"):
-        _free_room(job)  # a kill may have come before this
+        _free_room(job)  # a kill may have prevented this earlier
         return str(job.run.model)
     _keep_custom_reward(job)
     with contextlib.ExitStack() as held:
@@ -61,14 +61,14 @@ def rapo(job: Job, initial: str) -> str:
 
 
 def _keep_custom_reward(job: Job) -> None:
-    """Keep the code of reward.custom as it is at the start of the run."""
+    """Copy the file of reward.custom into the run at its first start."""
     custom = job.settings.reward.custom
     if custom is not None and job.rank == 0:
         write_text_atomically(job.run.custom_reward_file, reward_file(custom).read_text(encoding="utf-8"))
 
 
 def _policy(job: Job, backbone: Backbone, held: contextlib.ExitStack) -> Policy:
-    """Return the policy of `backbone`: with an adapter of its own, or beside a frozen copy as reference, if needed."""
+    """Return the policy of `backbone`, with an adapter or, if needed, with a frozen copy as reference."""
     settings, lora = job.settings, job.settings.model.lora
     reference = None
     if lora.rank > 0:
@@ -106,7 +106,7 @@ def _engine(job: Job, backbone: Backbone) -> Engine:
 
 
 def _judge(job: Job, held: contextlib.ExitStack) -> RewardJudge | None:
-    """Return the judge of reward.judge, which rank 0 alone asks; None without one."""
+    """Return the judge of reward.judge, which only rank 0 asks; None without one."""
     settings = job.settings
     if settings.reward.judge.weight == 0 or job.rank != 0:
         return None
@@ -117,9 +117,9 @@ def _judge(job: Job, held: contextlib.ExitStack) -> RewardJudge | None:
 
 @contextlib.contextmanager
 def _last_save_named(job: Job) -> Iterator[None]:
-    """Add to the message of an error by which servers are gone from where the same command goes on.
+    """Add to the error about unreachable servers the step from which the same command will resume.
 
-    It is raised as one of the two classes themselves, because a subclass may be made of other arguments than a message.
+    The new error has one of the two base classes, because a subclass may need other arguments than a message.
     """
     try:
         yield

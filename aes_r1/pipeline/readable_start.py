@@ -1,4 +1,4 @@
-"""Refuse to start RAPO from a model whose answers cannot be read: they earn nothing, so nothing would be learned."""
+"""Refuse to start RAPO from a model whose answers are mostly unreadable: they earn nothing and teach nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_UNREAD = 0.5  # share of answers; RAPO does not start above it
 def require_readable_answers(job: Job, backbone: Backbone, sample: Sampler) -> None:
     """Raise InputError where more than half of the start's answers cannot be read, unless trainer.start_anyway.
 
-    Collective; weights have to be whole. sample: the sampler of job.sampler.
+    Collective; the weights must be whole. sample: the result of job.sampler.
     """
     if job.settings.trainer.start_anyway:
         return
@@ -47,9 +47,9 @@ def share_unread(rows: Sequence[Mapping[str, Any]]) -> float:
 
 
 def refusal(rows: Sequence[Mapping[str, Any]], init_from: str, cold_start: Mapping[str, Any]) -> str:
-    """Say in one line how many of the start's answers cannot be read, what they did instead, and the cure.
+    """Say in one line how many of the initial model's answers are unreadable, why, and what to do about it.
 
-    cold_start: the notes of that stage, {"steps"} among them; empty for a run without one.
+    cold_start: the values that the cold start recorded, among them "steps"; empty for a run without one.
     """
     silent = [row for row in rows if row["score"] is None]
     reasons = Counter(unread(row.get("text") or "", tuple(row.get("sub_scores", ()))) for row in silent).most_common()

@@ -89,7 +89,7 @@ def _tracker(settings: Settings, run: RunFolder, rank: int) -> Iterator[Tracker]
         try:
             yield tracker
         except Stopped:
-            tracker.finish(stopped=True)  # stopping is no failure
+            tracker.finish(stopped=True)  # a stop is not a failure
             raise
 
 

@@ -1,4 +1,4 @@
-"""Tell which data sets a model was trained on, by its run and by the runs that its start came from."""
+"""Find out on which data sets a model was trained, from its run and from the runs that made its initial model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.settings import place
 
-_SEVERAL = (None, "manifest", "aescot", "folder")  # names of data that may stand for several sets
+_SEVERAL = (None, "manifest", "aescot", "folder")  # values of data.name that may stand for several sets
 
 
 def sets_seen(model: str, later: frozenset[Path] = frozenset()) -> set[str] | None:
-    """Return the sets that the model in the folder `model` was trained on; None where they cannot be known.
+    """Return the sets on which the model in the folder `model` was trained; None if they cannot be known.
 
-    That is so of a model whose run is not there, as of an exported one. `later`: the runs that started from it; one of
-    them cannot have made it, so that its folder holds another run than it did.
+    They cannot be known for a model without its run, such as an exported one. `later`: the runs that started from this
+    model. None of them can have made it; if its folder holds one of them, another run has taken the folder.
     """
     run = run_of(model_in(place(model, "model.path")))
     if run is None or run.path.resolve() in later:
@@ -31,8 +31,8 @@ def sets_seen(model: str, later: frozenset[Path] = frozenset()) -> set[str] | No
 def sets_seen_before(run: RunFolder, later: frozenset[Path] = frozenset()) -> set[str] | None:
     """Return the sets that `run` trained on besides its own pictures; None where they cannot be known.
 
-    They are those of the model that it started from, and those whose pictures the critiques of its cold start are
-    about. A base model that no run made has seen none: its pretraining does not count.
+    These are the sets of its initial model, and the sets whose pictures the critiques of its cold start describe. A
+    base model that no run made has none, because its pretraining does not count.
     """
     settings, later = run.settings, later | {run.path.resolve()}
     trainer, cold_start = settings.get("trainer", {}), settings.get("cold_start", {})
@@ -57,9 +57,10 @@ def _seen_by_base(path: str | None, later: frozenset[Path]) -> set[str] | None:
 
 
 def _sets_of_critiques(run: RunFolder) -> set[str] | None:
-    """Return the sets of the pictures that the given critiques of the cold start are about.
+    """Return the sets of the pictures that the given critiques of the cold start describe.
 
-    A record need not name the set; its picture may then be one of the training list.
+    A record without the name of a set gets the set of its picture in the training list. Returns None if a set stays
+    unknown.
     """
     lists = sorted(run.manifests.glob("critiques-*.jsonl"))
     records = [row for path in lists for row in read_rows(path)]

@@ -1,4 +1,4 @@
-"""Compute the rewards of a critique's tokens (trainer.credit=parts): whether it is true, and of this picture.
+"""Compute the rewards of critiques (trainer.credit=parts): whether one is true, and about its own picture.
 
     faithfulness   agreement of the words' statement on a dimension with its known rating
     read_back      reward.error.error_reward of the score that a frozen reader infers from the words alone
@@ -27,12 +27,12 @@ def faithfulness_reward(
     stated is NaN where a critique does not mention a dimension, which earns 0 there. ratings are NaN where nobody
     rated; a picture without any rating earns 0. Raises ValueError for another form.
 
-    squared: 1 - (stated - rating)^2. Where the model cannot see a dimension, its best answer is the average for
-    every picture. rank: in each dimension the share of critiques of other pictures (of one `pool` [N], if given)
-    whose stated values are in the order of the ratings; equal values count half. Stating the average for every picture
-    earns 1/2, as guessing does, and any statement that tells pictures apart in the right direction earns more. The
-    square roots of the paper's relative reward are left out: with them a constant statement would earn more than an
-    uncertain difference.
+    squared: 1 - (stated - rating)^2. If the model cannot see a dimension, it earns most by stating the average for
+    every picture. rank: in each dimension, the share of the critiques of other pictures (of the same `pool` [N], if
+    given) whose stated values are in the order of the ratings; equal values count half. Stating the average for every
+    picture earns 1/2, like guessing, and any statement that tells pictures apart in the right direction earns more. The
+    square roots of the paper's relative reward are left out, because with them a constant statement would earn more
+    than an uncertain difference.
     """
     if form not in FORMS:
         raise ValueError(f"form={form}: must be one of {', '.join(FORMS)}")
@@ -47,7 +47,7 @@ def faithfulness_reward(
 
 
 def _concordance(stated: Tensor, ratings: Tensor, pool: Tensor | None) -> Tensor:
-    """Return [N, K]: the mean over other pictures of the share of their critiques that are ordered as the ratings are.
+    """Return [N, K]: the mean over other pictures of the share of their critiques that are in the order of the ratings.
 
     stated [N, K], ratings [N]. NaN in stated earns 0 and is no opponent. Without an opponent the result is 0.
     """
@@ -65,7 +65,7 @@ def _concordance(stated: Tensor, ratings: Tensor, pool: Tensor | None) -> Tensor
 
 
 def information_reward(own: Tensor, others: Tensor, *, cap: float) -> Tensor:
-    """Return the nats by which words are likelier under their own picture than under other pictures, within -cap..cap.
+    """Return by how many nats, within -cap..cap, words are likelier under their own picture than under others, [N, K].
 
     own [N, K]: log-probability of each critique under its picture, NaN where there is no critique; others [N, K, M]:
     under M other pictures. Each difference is clamped before the mean is taken, so that one picture under which the

@@ -1,4 +1,4 @@
-"""A reward of your own: a Python function in a file, named by reward.custom=FILE.py:FUNCTION.
+"""Load and call a reward of the user's own, a Python function that reward.custom=FILE.py:FUNCTION names.
 
     def FUNCTION(scores, texts, samples):
         ...
@@ -63,7 +63,7 @@ def custom_reward(
     texts: Sequence[Sequence[str]],
     samples: Sequence[Sample],
 ) -> Tensor:
-    """Return the rewards [N, K] float32 of `function`; InputError that names what is wrong with it or its answer."""
+    """Return the rewards [N, K] float32 of `function`; InputError says what is wrong with it or its result."""
     path = reward_file(named)
     try:
         answer = function(scores.detach().float().cpu(), texts, samples)
@@ -85,7 +85,7 @@ def custom_reward(
 
 
 def _said(error: BaseException, path: Path) -> str:
-    """Return the exception in one line, with the line of the user's file that it comes from."""
+    """Describe the exception in one line, with the line of the user's file in which it was raised."""
     inside = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"line {inside[-1]}: " if inside else ""
     return f"{where}{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def pair_reward(choices: Tensor, better: Tensor) -> Tensor:
-    """Return 1 where the picture that was named is the better one, else 0, [N, K]; 0 where the parse failed.
+    """Return 1 where the chosen picture is the better one, else 0, [N, K]; 0 where the parse failed.
 
     `choices` [N, K]: 1 or 2, NaN for a failed parse; `better` [N]: 1 or 2.
     """

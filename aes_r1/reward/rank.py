@@ -1,4 +1,4 @@
-"""Compute the relative reward: how well a predicted score is ordered against every other picture of the step.
+"""Compute the relative reward: how well a predicted score ranks its picture among the others of the step.
 
     p_ik(i, j)   = Phi((o_ik - mu_j) / sqrt(var_i + var_j + gamma))
     p_c(i, j)    = 1 if s_i >= s_j else 0
@@ -75,7 +75,7 @@ def _moments(scores: Tensor) -> tuple[Tensor, Tensor]:
 def _pairwise(
     margin: Tensor, link: Callable[[Tensor], Tensor], scores: Tensor, mos: Tensor, ties: str, pool: Tensor | None
 ) -> Tensor:
-    """Return the mean over opponents of the agreement between link(margin [N, K, N]) and the order of `mos`."""
+    """Return [N, K]: the mean over opponents of the agreement of link(margin [N, K, N]) with the order of `mos`."""
     if ties not in TIES:
         raise ValueError(f"ties={ties}: must be one of {', '.join(TIES)}")
     answered = ~scores.isnan()

@@ -1,4 +1,4 @@
-"""The reward that RAPO maximises: a weighted sum of its parts, all at once or in two phases.
+"""Compute the reward that RAPO maximises: a weighted sum of parts, all at once or in two phases.
 
     r = w_rank r_rank + w_error r_error + w_binary r_binary + w_distribution r_distribution + w_format r_format
         + w_custom r_custom + w_twin r_twin
@@ -6,8 +6,8 @@
 Sub-scores add w_sub_scores (w_rank r_rank + w_error r_error) of each dimension (sub_score_rewards). A comparison of two
 pictures has no score; its reward is w_pair r_pair + w_format r_format.
 
-The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. Format,
-a reward of your own and the comparison with an edited twin always count.
+The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. The
+format reward, a custom reward and the comparison with an edited twin always count.
 
     joint        both parts throughout (the paper)
     rank_first   relative during the first half of training, absolute during the second
@@ -68,13 +68,13 @@ def total_reward(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the total [N, K] and its parts {"rank", "error", "binary", "format", ..}, each [N, K] and unweighted.
 
-    `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is
-    used when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,
-    which still counts them as failed, and twin where sub-scores are compared (twins.scores), of which there are no
-    guesses. Parts of weight 0 are computed too, so that every run logs the same curves; but "distribution" and
-    "custom" exist only where they have a weight. `raters`: levels and shares [N, V] of opinions
-    (distribution_reward); `custom` [N, K]: the values of a reward of your own. `twins`: what edited twins are
-    compared by. They have no opinion, so they earn "twin" and "format" alone, and rank as nobody's opponent.
+    `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used
+    when reward.rank.pool is "dataset". `guesses` [N, K] replace failed parses, except in the part "format", which still
+    counts them as failed, and in the part "twin" if sub-scores are compared (twins.scores), for which there are no
+    guesses. Parts of weight 0 are computed too, so that every run logs the same curves; but "distribution" and "custom"
+    exist only if they have a weight. `raters`: levels and shares [N, V] of opinions (distribution_reward); `custom` [N,
+    K]: the custom reward. `twins`: how edited twins are compared. Twins have no opinion, so they earn only "twin" and
+    "format", and are no opponents in "rank".
 
     With reward.pair.weight, `scores` are the choices between two pictures and `mos` the numbers of the better ones
     (pair_reward); the parts are then {"pair", "format"}.
@@ -142,14 +142,14 @@ def sub_score_rewards(
     pool: Tensor | None = None,
     progress: float = 0.0,
 ) -> Tensor:
-    """Return [N, K, D]: what the score earns by rank and error, for the sub-score of each of D dimensions.
+    """Return [N, K, D]: the rank and error rewards of the sub-score of each of D dimensions.
 
         r_ikd = w_rank r_rank(o_ikd) + w_error r_error(o_ikd)
 
-    with the rating of the dimension in place of the mean opinion, and the weights of the score's parts.
+    with the rating of the dimension in place of the mean opinion score, and the same weights as for the score.
     sub_scores [N, K, D]: NaN where an answer has none, which earns 0; ratings [N, D]: NaN where nobody rated a
-    dimension: such a picture is no opponent in it, and all its completions earn 0. `pool`, `progress`: as for
-    `total_reward` and `weights_at`.
+    dimension; such a picture is no opponent in that dimension, and its completions earn 0 there. `pool`, `progress`: as
+    for `total_reward` and `weights_at`.
     """
     weights, rated = weights_at(reward, progress), ~ratings.isnan()
     compared = torch.where(rated[:, None, :], sub_scores, torch.nan)

@@ -1,10 +1,10 @@
-"""Twin reward: is the score of a picture above that of its edited twin?
+"""Compute the twin reward: whether a picture's score is above that of its edited twin.
 
     r_twin(o_ik) = sqrt(p_ik(i, j))        for the picture i, whose twin is j
     r_twin(o_jk) = sqrt(1 - p_jk(j, i))    for the twin
 
-This is the relative reward of rank.py between these two alone, with p_c = 1 for the picture: that it is better than its
-twin is known without a rating (data/edits.py).
+This is the relative reward of rank.py between these two alone, with p_c = 1 for the picture: it is known without a
+rating to be better than its twin (data/edits.py).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from aes_r1.reward.rank import rank_reward
 
 
 class Twins(NamedTuple):
-    """Say which of N images are compared with their twins.
+    """Name the twins among N images, and the scores by which they are compared.
 
-    pair, edited [N]: as twin_reward takes them. scores [N, K]: the sub-scores that are compared; None: the scores.
+    pair, edited [N]: as for twin_reward. scores [N, K]: the sub-scores that are compared; None: the scores are
+    compared.
     """
 
     pair: Tensor

@@ -1,4 +1,4 @@
-"""Compute decode attention in one CUDA kernel: one new token per row over its image's prompt and its own past.
+"""Compute decode attention in one CUDA kernel: each row's new token attends to its image's prompt and its own past.
 
 All rows of an image read the same prompt, which stays in the GPU's cache, and the query heads that share a key-value
 head form one matrix product. The kernel also writes the new token's key and value into the past.
@@ -16,7 +16,7 @@ from torch import Tensor
 from aes_r1.rollout.layers import Past
 
 BLOCK = 64  # keys per iteration
-PARTS = 2  # programs that share the keys of a row, so that few rows occupy the whole GPU
+PARTS = 2  # programs among which the keys of a row are divided, so that few rows occupy the whole GPU
 WARPS, STAGES = 4, 2
 LEAST = 16  # the smallest side of a matrix product in Triton
 
@@ -140,7 +140,7 @@ def _empty(query: Tensor, *_others: Tensor | float) -> tuple[Tensor, Tensor, Ten
 
 
 def attend_in_one_kernel(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling: float) -> Tensor:
-    """Compute what `layers.attend_all_places` does: query [R, H, W], key and value [R, G, W] to [R, H, W].
+    """Return what `layers.attend_all_places` returns, [R, H, W]; query [R, H, W], key and value [R, G, W].
 
     The prompt_keys, prompt_values, keys and values of `past` must be contiguous, and prompt_start must be set.
     """

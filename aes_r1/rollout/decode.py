@@ -1,8 +1,8 @@
 """Decode one token at a time for all running completions, over a shared prompt or over transformers' own cache.
 
 A decoder holds `after_prompt` ([R, D], the states that predict the first tokens). `step(tokens)` feeds one token per
-row and returns the next states. `keep(rows)` drops the rows that have ended, when `worth_dropping` says so. `advance`
-runs one token's computation: the step and the draw.
+row and returns the next states. `keep(rows)` drops the rows that have ended, when `worth_dropping` is true. `advance`
+runs the computation of one token: the step and the draw.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Decoder:
     sync_every = 1
 
     def worth_dropping(self, ended: int, rows: int) -> bool:
-        """Return whether `ended` of `rows` are enough to copy the cache without them: at least a quarter."""
+        """Return whether a copy of the cache without the `ended` of `rows` pays: when they are at least a quarter."""
         return ended >= rows / 4
 
     def advance(self, token: Callable[[], None]) -> None:
@@ -97,7 +97,7 @@ class SharedDecoder(Decoder):
         return normed(states, self.last_norm, self.epsilon)
 
     def past(self, layer: int) -> Past:
-        """Return the keys and values to which the current token attends in a layer, its own place included."""
+        """Return the keys and values to which the current token attends in a layer, including its own."""
         return Past(
             self.prompt_keys[layer],
             self.prompt_values[layer],
@@ -123,7 +123,7 @@ class SharedDecoder(Decoder):
 
 
 class PlainDecoder(Decoder):
-    """Decode with transformers' forward and cache, for language models whose attention is not plain.
+    """Decode with transformers' forward and cache, for language models whose attention is not plain causal attention.
 
     The prompt is still computed once per image.
     """
@@ -138,7 +138,7 @@ class PlainDecoder(Decoder):
         mask = attention_mask(core, embeddings, prompts.attention_mask, picture_mask, self.cache)
         hidden = self._forward(embeddings, prompts.position_ids, mask, **deep)
         self.after_prompt = hidden.repeat_interleave(samples, dim=0)
-        # Layers with linear attention can reorder their rows, and have no method of their own that repeats them.
+        # Layers with linear attention can reorder their rows, but have no method that repeats them.
         rows = torch.arange(len(prompts), device=embeddings.device).repeat_interleave(samples)
         self.cache.reorder_cache(cast("torch.LongTensor", rows))
         self.attention_mask = prompts.attention_mask.repeat_interleave(samples, dim=0)

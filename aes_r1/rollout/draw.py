@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-# Probabilities are summed in blocks of so many tokens: a running sum over the whole vocabulary is slow on a GPU.
+# Probabilities are summed in blocks of this many tokens, because a running sum over the whole vocabulary is slow on a
+# GPU.
 BLOCK = 512
 
 
 def draw(logits: Tensor, banned: Tensor, temperature: float, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Draw one token per row by inverse CDF at `noise` [R] in [0, 1), or take the likeliest token if it is None.
+    """Draw one token per row by inverse CDF at `noise` [R] in [0, 1), or take the most likely one if it is None.
 
     logits: [R, V]; banned: [V] bool, tokens that are never drawn. Returns tokens [R] and their log-probabilities [R],
     float32, under softmax(logits / temperature).

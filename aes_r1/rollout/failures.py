@@ -2,7 +2,7 @@
 
 
 class ServersGone(Exception):
-    """Report that no server gave a usable answer within the patience."""
+    """Report that no server gave a usable answer within rollout.patience."""
 
 
 class Unusable(Exception):
@@ -10,11 +10,11 @@ class Unusable(Exception):
 
 
 class CutOff(Unusable):
-    """Report that a connection was refused, cut or silent for too long: the server said nothing about the request."""
+    """Report that a connection was refused, cut or silent for too long, so that the request itself may be right."""
 
 
 class Refused(Exception):
-    """Report that a server rejected a request: a repetition would be rejected as well."""
+    """Report that a server rejected a request, and would reject it again."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Force the beginning of an answer: read the score that a model gives after a critique that it may not have written."""
+"""Force the beginning of an answer, to read the score that a model gives after a critique of another origin."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import sub_scores_of, unscored
 from aes_r1.rollout.sampler import Sampler, sample_completions
 
-ANSWER_TOKENS = 16  # room for a number and the closing tag, or for a sub-score
+ANSWER_TOKENS = 16  # enough for a number and the closing tag, or for a sub-score
 
 
 def answer_tokens(question: str) -> int:
-    """Return the room for the answer to `question`: a number, its sub-scores and the closing tag."""
+    """Return the tokens that suffice for the answer to `question`: a number, its sub-scores and the closing tag."""
     return ANSWER_TOKENS * (1 + len(sub_scores_of(question)))
 
 
@@ -34,7 +34,7 @@ def complete_prefix(
     max_new_tokens: int = ANSWER_TOKENS,
     sample: Sampler = sample_completions,
 ) -> list[str]:
-    """Complete the answer that begins with each prefix, greedily; return whole answers, each with its prefix."""
+    """Complete greedily the answer that begins with each prefix; return whole answers, prefixes included."""
     forced = [with_prefix(backbone, prompt, prefix) for prompt, prefix in zip(prompts, prefixes, strict=True)]
     rollout = sample(
         backbone, backbone.collate(forced), num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
@@ -51,9 +51,9 @@ def read_back(
     batch_size: int,
     sample: Sampler = sample_completions,
 ) -> list[str | None]:
-    """Return for each critique the most likely answer of `reader` after it with the picture blanked, as a whole text.
+    """Return the greedy answer of `reader` after each critique with the picture blanked, as a whole text.
 
-    It is None where there is no critique. batch_size: critiques that are read at once.
+    It is None where there is no critique. batch_size: critiques per pass.
     """
     blank = reader.encode(blank_picture(), question)
     read: list[str | None] = [None] * len(critiques)

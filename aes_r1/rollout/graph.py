@@ -1,8 +1,8 @@
-"""Decode on CUDA: compile one token's computation, capture it once as a CUDA graph, and replay it for every token.
+"""Decode on CUDA: compile the computation of one token, capture it as a CUDA graph, and replay it for each token.
 
 A graph launches all kernels of a token at once, but every replay runs the same kernels on the same memory. So the
-number of filled cache places is kept on the device, attention runs over all places that the longest completion needs,
-and head and draw write at an index that is a counter on the device.
+number of filled cache entries is kept on the device, attention covers all entries that the longest completion needs,
+and head and draw write at an index that is kept on the device.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class StaticDecoder(SharedDecoder):
     attend = staticmethod(layers.attend_all_places)
 
     def cache(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Return the layer's keys and values in all places, filled or not."""
+        """Return all entries of the layer's keys and values, filled or not."""
         return self.keys[layer], self.values[layer]
 
 
 class CapturedDecoder(StaticDecoder):
-    """Capture one token's computation on CUDA after WARM_UP tokens, and replay it until rows are dropped.
+    """Capture the computation of one token on CUDA after WARM_UP tokens, and replay it until rows are dropped.
 
     A token's results are written to the same addresses each time. The weights must not move during the decoder's life,
     as is the case inside the engine's `gathered_parameters()`. The graph's memory is freed with the decoder.

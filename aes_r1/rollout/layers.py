@@ -1,8 +1,9 @@
 """Run the language layers for a decode step: one token of every row, in few and large operations.
 
 transformers' own layer multiplies by seven matrices, and by fourteen more if it has an adapter. Here the adapter is
-added to the weights once per rollout, and the small matrices of query, key and value are joined. Gate and up stay
-separate: on an H100 one product of both took as long, and a joined copy would double the memory of the weights.
+added to the weights once per rollout, and the small matrices of query, key and value are concatenated. Gate and up
+projections stay separate: on an H100 one product with both took as long as two, and a concatenated copy would double
+their memory.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ class LayerWeights(NamedTuple):
 class Past(NamedTuple):
     """Hold the keys and values to which one new token of each of R rows attends in one layer.
 
-    prompt_keys, prompt_values: [n, G, P, W], one prompt for all rows of an image; keys, values: [R, G, T, W], places
-    for the row's own tokens; prompt_start: [n], the first place of each prompt that is not padding, or None if nothing
-    is padded; image: [R], the prompt of each row; slot: [R], the row's index in an [n, widest] table; widest: the
-    number of rows that each image had at the start; filled: [1], how many places of keys and values hold a token.
+    prompt_keys, prompt_values: [n, G, P, W], one prompt for all rows of an image; keys, values: [R, G, T, W], for the
+    row's own tokens; prompt_start: [n], the first position of each prompt that is not padding, or None if nothing is
+    padded; image: [R], the prompt of each row; slot: [R], the row's index in an [n, widest] table; widest: the number
+    of rows that each image had at the start; filled: [1], how many of the T positions of keys and values hold a token.
     """
 
     prompt_keys: Tensor
@@ -150,7 +151,7 @@ def normed(states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 def attend_filled(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling: float) -> Tensor:
     """Attend with query [R, H, W] over prompt and own past, after adding key and value [R, G, W] to the past.
 
-    `past` must be cut to its filled places, the new token's included. Returns [R, H, W].
+    `past` must be cut to its filled positions, including that of the new token. Returns [R, H, W].
     """
     past.keys[:, :, -1] = key
     past.values[:, :, -1] = value
@@ -158,9 +159,9 @@ def attend_filled(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling
 
 
 def attend_all_places(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling: float) -> Tensor:
-    """Do the same as `attend_filled` for a `past` of fixed size: places that are not filled yet are masked.
+    """Do the same as `attend_filled` for a `past` of fixed size: positions that are not filled yet are masked.
 
-    Masked places have weight 0, but 0 times NaN is NaN, so the values there must be finite.
+    Masked positions have weight 0, but 0 times NaN is NaN, so the values there must be finite.
     """
     past.keys.index_copy_(2, past.filled, key[:, :, None])
     past.values.index_copy_(2, past.filled, value[:, :, None])
@@ -169,7 +170,7 @@ def attend_all_places(query: Tensor, key: Tensor, value: Tensor, past: Past, sca
 
 
 def _attend(query: Tensor, past: Past, scaling: float, unfilled: Tensor | None) -> Tensor:
-    """Take the softmax over prompt and own past together; the K rows of an image are one matrix against its prompt."""
+    """Attend with one softmax over prompt and own past; the K rows of an image multiply its prompt as one matrix."""
     groups, prompt_length, width = past.prompt_keys.shape[1:]
     rows, heads, _ = query.shape
     query = query.reshape(rows, groups, heads // groups, width) * scaling

@@ -1,7 +1,7 @@
 """Draw K completions per image: compute prompt and picture once, then run an explicit decode loop.
 
 The caller passes the noise: one uniform number per token, from a separate generator for each completion. So a
-completion depends on seed, step, image and k alone, never on its batch, its neighbours or the number of processes.
+completion depends only on seed, step, image and k, and not on the rest of its batch or the number of processes.
 """
 
 from __future__ import annotations
@@ -138,9 +138,10 @@ class GrowingCompletions:
 
 
 def _decoder_of(backbone: Backbone) -> type[SharedDecoder] | type[PlainDecoder]:
-    """Choose the decoder: on a CPU slices of the cache are cheaper than masks, and a graph would save no launches.
+    """Choose the decoder: on a CPU, slices of the cache cost less than masks, and there are no kernel launches to save.
 
-    4-bit weights are decoded by their own layers, because the other decoders would copy all of them in 16 bits.
+    A model with 4-bit weights is decoded by its own layers, because the other decoders would copy all weights in 16
+    bits.
     """
     if not backbone.shares_prefix or quantised_layers(backbone.core):
         return PlainDecoder

@@ -1,8 +1,8 @@
-"""Draw completions with vLLM servers, under the signature of `sampler.sample_completions`.
+"""Draw completions with vLLM servers, by a function with the signature of `sampler.sample_completions`.
 
-A request contains the prompt's token ids and the picture as the model sees it (model.shown_picture), so neither
-tokenizer nor processor of the server decides anything. Each answer is checked: the number of completions, the prompt's
-token ids, the version of the weights, no banned token. Log-probabilities are returned with the tokens.
+A request contains the prompt's token ids and the picture as the model sees it (model.shown_picture), so the server's
+own tokenizer and image processor have no effect. Each answer is checked for the number of completions, the prompt's
+token ids, the version of the weights and banned tokens. Log-probabilities are returned with the tokens.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from aes_r1.settings import InputError, RolloutSettings, place
 AT_ONCE = 64  # concurrent requests of one process, each for all completions of a picture
 BAN = -100.0  # added to a banned token's logit: its probability, about e^-100, is then negligible
 HELD = "held.json"  # file in the weights' folder that tells the other processes which weights servers must hold
-KEPT_WHOLE = 2  # vLLM's FINAL_ONLY: without it some versions lose completions of a request for several
+KEPT_WHOLE = 2  # vLLM's FINAL_ONLY: without it some versions lose some of a request's completions
 LARGEST_GAP = {torch.float32: 1e-3}  # nats, mean over tokens; equal weights differ only by rounding
 LARGEST_GAP_IN_HALF = 0.05
 CAUSES = (
@@ -81,12 +81,12 @@ class ServedPolicy:
 
     # -- weights -------------------------------------------------------------------------------------------------------
     def push(self, backbone: Backbone, *, wait: Callable[[], None] = lambda: None) -> None:
-        """Make the servers draw with the weights that `backbone` has now, and no others. Collective.
+        """Make the servers draw with the current weights of `backbone`, and no others. Collective.
 
         wait() is a barrier: it returns when every process has called it. The weights must be whole on rank 0. A server
         that cannot be reached gets them once it is back. InputError if a server rejects them.
         """
-        wait()  # until all processes arrive, one may still draw with the previous weights
+        wait()  # until all processes arrive, some process may still draw with the previous weights
         if self.rank == 0:
             self._pushes += 1
             self.weights = self._write(backbone, f"{self._start}-{self._pushes}")
@@ -108,7 +108,7 @@ class ServedPolicy:
         if self._pushes == 1:  # left by an earlier start of the run
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = self.folder.lstat()  # anybody may have made something of this name in a shared folder
+        found = self.folder.lstat()  # in a shared folder, anybody may have created this name
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise InputError(f"rollout.weights: {self.folder} is a link or another user's; give a folder of your own")
         held = self.weights
@@ -148,7 +148,7 @@ class ServedPolicy:
         temperature: float,
         noise: Tensor | None,
     ) -> Rollout:
-        """Draw like `sampler.sample_completions`: for the same noise, other tokens of the same distribution.
+        """Draw like `sampler.sample_completions`; the same noise gives other tokens, from the same distribution.
 
         A prompt's seed is a hash of its noise, so its completions depend on the noise's key alone. With noise None
         (greedy), log-probabilities are those at temperature 1. The weights of `backbone` are not used. ServersGone if
@@ -183,7 +183,7 @@ class ServedPolicy:
         key: np.ndarray | None,
         index: int,
     ) -> list[dict[str, Any]]:
-        """Return the choices of the answer to one prompt, in order of their index."""
+        """Ask for the completions of one prompt; return the answer's "choices" in the order of their index."""
         if key is not None:
             # Completion k of a request draws with seed + k; hashing keeps the seeds of two requests far apart.
             digest = hashlib.blake2b(np.ascontiguousarray(key).tobytes(), digest_size=6).digest()
@@ -206,7 +206,7 @@ class ServedPolicy:
         return sorted(answer["choices"], key=lambda choice: choice["index"])
 
     def as_served(self, model: str) -> Sampler:
-        """Return the sampler that uses the weights with which the servers were started: those of the folder `model`.
+        """Return the sampler for servers that were started with the weights in the folder `model`.
 
         InputError if a server holds another folder's weights, or does not answer within a tenth of the patience.
         """
@@ -236,8 +236,8 @@ class ServedPolicy:
     def handshake(self, backbone: Backbone, prompts: PromptBatch, *, max_new_tokens: int) -> float:
         """Score the greedy answer to the first prompt in this process; return the mean difference in nats per token.
 
-        InputError if it is larger than rollout.max_mismatch: the servers then compute something else than this process,
-        whose weights must be gathered.
+        InputError if it is larger than rollout.max_mismatch: the servers then do not compute what this process
+        computes. The weights of this process must be gathered.
         """
         first = prompts.select(torch.tensor([0]))
         drawn = self.sample_completions(
@@ -258,7 +258,7 @@ def probe_picture() -> Image.Image:
 
 
 def largest_gap(settings: RolloutSettings, dtype: torch.dtype) -> float:
-    """Return the mean difference of log-probabilities, in nats, up to which servers and trainer count as equal."""
+    """Return the largest mean difference of log-probabilities, in nats, at which servers and trainer count as equal."""
     default = LARGEST_GAP.get(dtype, LARGEST_GAP_IN_HALF)
     return default if settings.max_mismatch is None else settings.max_mismatch
 
@@ -315,7 +315,7 @@ def _unpadded(prompts: PromptBatch) -> Iterator[tuple[list[int], np.ndarray, np.
 
 
 def _one_placeholder(tokens: list[int], image_token: int) -> list[int]:
-    """Return `tokens` with one placeholder for the picture; vLLM repeats it as often as the picture needs."""
+    """Return `tokens` with a single placeholder for the picture, which vLLM repeats as often as the picture needs."""
     return [
         token for index, token in enumerate(tokens) if token != image_token or not index or tokens[index - 1] != token
     ]
@@ -342,7 +342,7 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
         draft.mkdir(parents=True)
         try:
             save_file(own, draft / "model.safetensors")
-        except SafetensorError as error:  # its form of a full disk, among others
+        except SafetensorError as error:  # raised for a full disk, among others
             raise InputError(
                 f"rollout.weights: {draft} cannot be written ({error}); make room there, or give another folder"
             ) from error
@@ -350,6 +350,6 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
 
 
 def _weights_folder(folder: str | None) -> Path:
-    """Return the folder in which weights are left for the servers: in memory (/dev/shm) if the machine has that."""
+    """Return the folder through which the servers get weights: in memory (/dev/shm) if the machine has it."""
     shared = Path("/dev/shm")
     return place(folder, "rollout.weights") if folder else shared if shared.is_dir() else Path(tempfile.gettempdir())

@@ -1,8 +1,8 @@
 """Draw answers with the picture blanked, so that only the critique's words can inform the score.
 
 The critique is drawn with the picture, up to the end of its block. Then the same model draws the rest, given the gray
-square of data.sample.blank_picture and the critique. So everything that the score reflects of the picture is in the
-words (model.answer_from=words).
+square of data.sample.blank_picture and the critique. So the score can reflect the picture only through the words
+(model.answer_from=words).
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def answer_from_words(
 ) -> Rollout:
     """Draw again what follows each critique in the completions `drawn`, this time after the prompt `blank`.
 
-    temperature, noise [R, max_new_tokens] and max_new_tokens are those with which `sample` drew `drawn`. An answer
+    temperature, noise [R, max_new_tokens] and max_new_tokens must be those with which `sample` drew `drawn`. An answer
     takes the noise of its own positions in the completion, so it still depends on its keys alone. A completion whose
-    critique is never closed is returned as it was drawn, and so are all if blank is None. The log-probabilities of
-    each part are those after its own prompt.
+    critique is never closed is returned as it was drawn, and so are all if blank is None. The log-probabilities of each
+    part are those after its own prompt.
     """
     if blank is None:
         return drawn

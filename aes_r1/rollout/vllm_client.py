@@ -47,7 +47,7 @@ class Server:
         self.url, self._http = url.rstrip("/"), http
         self._extensions = {} if connections is None else {"trace": connections.trace}
         self.rests_until, self._failures = 0.0, 0
-        self._refusals = 0  # attempts to give it weights that failed
+        self._refusals = 0  # failed attempts to give it weights
 
     def call(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float) -> Any:
         """POST `body`, or GET if it is None; return the content of the answer.
@@ -76,7 +76,10 @@ class Server:
         self.rests_until, self._failures = 0.0, 0
 
     def failed(self) -> None:
-        """Keep the server out of use for a while, longer after each failure; failures in that while do not count."""
+        """Keep the server out of use for a while, longer after each failure.
+
+        Further failures in that time do not count.
+        """
         if time.monotonic() < self.rests_until:
             return
         self._failures += 1
@@ -119,23 +122,23 @@ class Server:
         try:
             if held["weight_version"] != weights.version:
                 self._exchange(folder, weights.version, timeout)
-            self.call("/resume", {}, timeout=timeout)  # also where an exchange was cut short just before it
+            self.call("/resume", {}, timeout=timeout)  # also needed if an exchange was cut short before it
             if weights.adapter is not None:
                 self._load_adapter(weights.adapter, str(weights.adapter_folder), timeout)
         except Unusable:
-            self._refusals += 1  # while the lock is held, so that those who wait for it do not all try in turn
+            self._refusals += 1  # under the lock, so that waiting callers do not all try in turn
             raise
 
     def _exchange(self, folder: Path, version: str, timeout: float) -> None:
         """Replace the server's weights by those in `folder`; if that fails, it stays paused and draws nothing."""
         self.call("/pause?mode=abort", {}, timeout=timeout)  # this also empties its caches
         self.call("/init_weight_transfer_engine", {"init_info": {}}, timeout=timeout)
-        with contextlib.suppress(Unusable):  # an update is open already: another process died in it; finish it here
+        with contextlib.suppress(Unusable):  # an update that a dead process left open is finished here
             self.call("/start_weight_update", {}, timeout=timeout)
         try:
             self.call("/update_weights", {"update_info": {"path": str(folder)}}, timeout=timeout)
         except CutOff:
-            raise  # the server said nothing of the weights; one that is healthy now may have been started since
+            raise  # no word about the weights; a healthy server may have been restarted since
         except Unusable as error:
             if not is_healthy(self.url):
                 raise  # the server is at fault, not the weights
@@ -194,7 +197,7 @@ class Servers:
         self._closed = False
 
     def close(self) -> None:
-        """Stop all requests: those that wait for a server end as if their patience were over."""
+        """Stop all requests; those that wait for a server end as after `patience` seconds."""
         self._closed = True
         self._connections.end()
         self._http.close()
@@ -244,7 +247,7 @@ class Servers:
             time.sleep(max(rest, 0.0))
 
     def _next_server(self, first: int) -> Server:
-        """Return server number `first`, or the next one that is not resting; if all rest, the first to be back."""
+        """Return server number `first`, or the next that is in use; if none is, the one that will be back first."""
         order = [self.servers[(first + offset) % len(self.servers)] for offset in range(len(self.servers))]
         now = time.monotonic()
         awake = [server for server in order if server.rests_until <= now]

@@ -59,8 +59,8 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Load the folder; unlike the base class, do not synchronise an accelerator, because a CPU has none.
 
-        If it fails, this process exits once the reason has been sent: some weights are new then, some old and some on
-        no device, and nothing may be drawn with them. aes_r1.serve starts vLLM again.
+        If it fails, this process exits once the reason has been sent: some weights are then new, some old and some on
+        no device, so nothing must be drawn with them. aes_r1.serve starts vLLM again.
         """
         with contextlib.ExitStack() as failed:
             failed.callback(threading.Timer(REASON_SENT_S, os._exit, (1,)).start)
@@ -103,7 +103,7 @@ def _loaded_in_part(model: Any) -> set[str]:
 
 
 def _repack_tied_head(model: Any) -> None:
-    """Pack the embedding for the head again: on a CPU a tied head uses a packed copy, which a reload leaves as is."""
+    """Pack the embedding for the head again: on a CPU a tied head uses a packed copy, which no reload changes."""
     if next(model.parameters()).device.type != "cpu":
         return
     head = getattr(model.get_language_model(), "lm_head", None)

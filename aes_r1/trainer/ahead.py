@@ -1,4 +1,4 @@
-"""Draw the completions of the next step while a step is rewarded and learned from, where rollout.ahead asks for it."""
+"""Draw the completions of the next step during the reward and update of the current one (rollout.ahead=1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aes_r1.trainer.step_images import UpcomingImages
 
 
 class DrawnAhead:
-    """Begin the rollouts of a run in the order of its steps, one step ahead where servers draw and may do so.
+    """Begin the rollouts of a run in the order of its steps; with servers and rollout.ahead=1, one step ahead.
 
     total: the steps of the run; save_every: steps between its checkpoints.
     """
@@ -30,13 +30,14 @@ class DrawnAhead:
     def begin_after(self, step: int, timer: PhaseTimer) -> None:
         """Begin the step after `step`, whose own completions are finished, if it may be drawn ahead. Collective.
 
-        The step after a scheduled checkpoint is drawn with its weights, so that a run resumed there draws the same.
+        The step after a scheduled checkpoint is drawn with the checkpoint's weights, so that a resumed run draws the
+        same.
         """
         if self._may_be_ahead and (step + 1) % self._save_every != 0 and step + 1 < self._total:
             self._ahead = self._begin(step + 1, timer)
 
     def settle(self) -> None:
-        """Wait until servers have drawn what was begun ahead, so that they can be asked for something else."""
+        """Wait until the servers have finished what was begun ahead, so that they can be used for something else."""
         if self._ahead is not None:
             self._ahead.settle()
 

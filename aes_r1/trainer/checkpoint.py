@@ -5,7 +5,7 @@
     best/model/                  the same of the step with the highest validation score, best/validation.json beside it
 
 Each is written as a draft, then renamed, so that a folder is either complete or absent. Checksums are compared before
-anything is loaded, so that a checkpoint which the disk has damaged since is recognised.
+anything is loaded, so that a checkpoint that was damaged on disk is recognised.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ _TORCH_CANNOT_WRITE = ("inline_container.cc", "PytorchStreamWriter", "iostream e
 
 
 def random_state() -> dict:
-    """Return the state of every global generator, which libraries may draw from; the loops use keyed generators."""
+    """Return the state of every global random generator.
+
+    Libraries may draw from these; the loops use keyed generators.
+    """
     version, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
@@ -124,7 +127,7 @@ def _save_model(folder: Path, engine: Engine, backbone: Backbone) -> None:
 
 
 def keep_models_alone(root: Path, *, final: int) -> None:
-    """Delete all but model/ from the checkpoints of a finished run, and all of step `final`."""
+    """Delete everything but model/ from the checkpoints of a finished run, and the whole checkpoint of step `final`."""
     for useless in [*root.glob(".step_*"), *root.glob("damaged_step_*")]:
         shutil.rmtree(useless)
     for step, folder in checkpoints_in(root).items():
@@ -202,7 +205,7 @@ def load_latest(root: Path, engine: Engine) -> dict | None:
 
 
 def _damage(folder: Path, engine: Engine) -> list[str]:
-    """Return what is wrong with the files that this process checks; [] for nothing."""
+    """Return what is wrong with the files that this process checks; [] if nothing is."""
     progress = _read_progress(folder)
     if progress is None or "files" not in progress:
         return ["progress.json: not readable"]

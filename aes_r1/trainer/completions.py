@@ -29,14 +29,15 @@ from aes_r1.trainer.step_images import StepImages
 
 @dataclass(frozen=True)
 class Completions:
-    """Hold what one step drew for the n images of this process: R = n * K completions, image by image.
+    """Hold the completions of one step for the n images of this process: R = n * K of them, image by image.
 
-    images: those of the step; encoded [n]: the prompts of this process's; prompts: the same, collated, with their
-    vision features; blank: the prompt after which answers are drawn if they come from words alone, else None;
-    under_picture: [R, T] bool, on the host, True on tokens that are drawn with their image; rollout: tokens, mask and
-    log-probabilities [R, T]; tokens: the R completions without padding, on the host; texts [R]: their decoded texts;
-    scores [R]: the result of `parse_answer`, None where parsing failed; of a pair it is the choice; sub_scores [R]:
-    that of `parse_sub_scores`, for the dimensions that were asked for.
+    images: the step's images; encoded [n]: the prompts of this process's images; prompts: the same prompts, collated,
+    with their vision features; blank: the prompt with a blanked picture, after which answers are drawn if
+    model.answer_from is "words", else None; under_picture: [R, T] bool, on the host, True on tokens that are drawn with
+    their image; rollout: tokens, mask and log-probabilities [R, T]; tokens: the R completions without padding, on the
+    host; texts [R]: the decoded completions; scores [R]: the results of `parse_answer` (for a pair of images, the
+    choice 1 or 2), None where parsing failed; sub_scores [R]: the results of `parse_sub_scores`, for the dimensions
+    that the question asks for.
     """
 
     images: StepImages
@@ -77,8 +78,9 @@ class Rollouts:
     ) -> PendingCompletions:
         """Start to draw K completions for each prompt of `encoded` with the current weights. Collective.
 
-        encoded [n]: the prompts of this process's images; pushed: whether servers have these weights already. Servers
-        draw at once. This process draws only in `finish`, which must be called before its weights change.
+        encoded [n]: the prompts of this process's images; pushed: whether servers have the current weights already.
+        Servers begin to draw at once. Without servers, this process draws only in `finish`, which must be called before
+        its weights change.
         """
         self.backbone.model.eval()
         noise = keyed_uniform_noise([("rollout", *key) for key in images.keys], self.trainer.max_new_tokens)
@@ -98,9 +100,9 @@ class Rollouts:
         return PendingCompletions(lambda: self._completions(images, encoded, shown, drawn.result()), drawn.exception)
 
     def choose(self, parts: Sequence[Completions], images: StepImages, chosen: Sequence[int]) -> Completions:
-        """Return the completions of the `chosen` images of this process, numbered through all `parts`. Collective.
+        """Return the completions of the images `chosen` of this process, indices into the joined `parts`. Collective.
 
-        images: the chosen ones of all processes.
+        images: the chosen images of all processes.
         """
         samples = self.trainer.num_samples
         rows = [image * samples + k for image in chosen for k in range(samples)]
@@ -205,9 +207,11 @@ def completion_rows(
 
 
 def _named(image: Sample | Pair) -> dict[str, Any]:
-    """Return what a row of completions.jsonl says of its image. A pair's `mos` is the better picture, as its score.
+    """Return the fields of a row of completions.jsonl that describe its image.
 
-    The file `image` of a twin holds its picture before the `edit`.
+    A pair's `mos` is the number of its better picture.
+
+    For an edited twin, the file `image` holds the picture before the `edit`.
     """
     if isinstance(image, Pair):
         return {"id": image.id, "image": image.first.image, "second": image.second.image, "mos": image.better}

@@ -1,4 +1,4 @@
-"""Define what the caller of a training loop provides: where it saves, what it reports to, and when it stops."""
+"""Define what the caller of a training loop provides: where it saves, where it reports, and when it must stop."""
 
 from __future__ import annotations
 
@@ -56,13 +56,12 @@ class PhaseTimer:
 class TrainingContext:
     """Hold the surroundings of one training loop.
 
-    folder: its checkpoints, from which it resumes. `log(step, values)` is called after every step with values by
-    glossary name. `evaluate(step)` returns the validation values that are logged with that step; those before the first
-    step it records by itself. `log_completions(step, rows)` receives sampled completions. `on_resume(step)` is called
+    folder: the loop's checkpoints, from which it resumes. `log(step, values)` is called after every step with values by
+    glossary name. `evaluate(step)` returns the validation values that are logged with that step; values from before the
+    first step it logs itself. `log_completions(step, rows)` receives sampled completions. `on_resume(step)` is called
     once before the first step with the number of steps already done. extra_state is saved in every checkpoint.
-    `timer(device)` is called for a new timer at each step. trace_file: the file for the trace of the step
-    trainer.profile, or None on processes that trace none. judge: the one of reward.judge, on rank 0 where it has a
-    weight.
+    `timer(device)` returns a new timer for each step. trace_file: the file for the trace of step trainer.profile, or
+    None on processes that do not trace. judge: the judge of reward.judge, on rank 0 if that reward has a weight.
     """
 
     folder: Path

@@ -46,10 +46,11 @@ def token_advantages(
 ) -> Tensor:
     """Return the [R, T] advantage of every token of R = N * K completions, image by image.
 
-    scores_advantage [N, K]: the completion's, from its score; critique_advantage [N, K]: the critique's, from its own
-    rewards, needed by `parts` alone; critique_mask [R, T] bool: the critique's tokens. mode:
-    all: every token has the completion's advantage (the paper). answer: critique tokens have 0, the others have it.
-    parts: critique tokens have the critique's own. ValueError for another mode or a missing critique_advantage.
+    scores_advantage [N, K]: the completion's advantage, from its score; critique_advantage [N, K]: the critique's
+    advantage, from its own rewards, needed only by mode `parts`; critique_mask [R, T] bool: the critique's tokens.
+    mode: all: every token has scores_advantage (the paper). answer: critique tokens have 0, all others
+    scores_advantage. parts: critique tokens have critique_advantage, all others scores_advantage. ValueError for
+    another mode or a missing critique_advantage.
     """
     of_score = scores_advantage.reshape(-1, 1).expand(critique_mask.shape)
     if mode == "all":
@@ -86,7 +87,7 @@ def critique_advantage(
 
 
 def token_kl_coef(kl_coef: float, critique_kl_coef: float | None, critique_mask: Tensor) -> float | Tensor:
-    """Return the weight of the divergence: one number, or [R, T] where critique tokens have a weight of their own."""
+    """Return the weight of the KL divergence: one number, or [R, T] where critique tokens have their own weight."""
     if critique_kl_coef is None or critique_kl_coef == kl_coef:
         return kl_coef
     return torch.where(critique_mask, critique_kl_coef, kl_coef)

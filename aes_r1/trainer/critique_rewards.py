@@ -1,4 +1,4 @@
-"""Compute the rewards of a step's critiques: from texts, pictures and models to the tensors of reward/critique.py.
+"""Compute the rewards of a step's critiques: prepare the tensors that the formulas in reward/critique.py need.
 
 Every process evaluates its own critiques; values that are compared over pictures are gathered first, so that any number
 of processes gives the same rewards.
@@ -35,9 +35,10 @@ OTHERS = 2  # other pictures of the step under which a critique's likelihood is 
 class StepCritiques:
     """Hold the completions that one process sampled for its n images of a step.
 
-    texts, scores [n * K]: a completion whose score is None counts as having no critique. tokens, in_critique
-    [n * K, T]: their tokens and which of them are the critique's. images: all N images of the step in its order, every
-    size-th of which belongs to this process; prompts [n]: the encoded prompts of its own images.
+    texts, scores [n * K]: a completion whose score is None counts as having no critique. tokens [n * K, T]: the
+    completions' tokens; in_critique [n * K, T] bool: which of them belong to the critique. images: all N images in the
+    order of the step, every size-th of which belongs to this process; prompts [n]: the encoded prompts of this
+    process's images.
     """
 
     texts: Sequence[str]
@@ -69,8 +70,9 @@ def critique_rewards(
 ) -> dict[str, Tensor]:
     """Return {name: [N, K]} of every critique reward with a weight, over the images of all processes. Collective.
 
-    A completion without a critique earns 0. mos, pool [N]: of all processes. frozen(): the model that training started
-    from, whole, which reads critiques and computes their likelihood, `micro_batch_size` at once.
+    A completion without a critique earns 0. mos, pool [N]: over the images of all processes. frozen(): a context
+    manager that yields the whole initial model, which reads critiques and computes their likelihood, `micro_batch_size`
+    at once.
     """
     weights, own_images = reward.critique_weights, drawn.images[engine.rank :: engine.size]
     shape = (len(own_images), len(drawn.texts) // len(own_images))
@@ -110,7 +112,7 @@ def critique_rewards(
 
 
 def stated_table(critiques: Sequence[str | None]) -> Tensor:
-    """Return [R, D]: each critique's stated value of the five dimensions, 0..1 (wording.stated_values), else NaN."""
+    """Return [R, D]: each critique's stated values of the five dimensions, 0..1 (wording.stated_values), else NaN."""
     stated = [stated_values(critique) if critique else {} for critique in critiques]
     return torch.tensor([[values.get(name, math.nan) for name in DIMENSIONS] for values in stated])
 
@@ -142,9 +144,9 @@ def under_pictures(
 ) -> Tensor:
     """Return [R, 1 + M] log-probabilities, in nats, of critiques under their own picture and M others.
 
-    They are NaN without a critique. The others are the next OTHERS pictures of the step, with `images` as a ring,
-    whichever process they belong to. `pictures`: indices into `images` of this process's own, R / n critiques each.
-    in_critique [R, T]: the tokens of the critiques, with which the completions begin.
+    They are NaN without a critique. The other pictures are the next M = OTHERS of the step, cyclically in `images`,
+    whichever process they belong to. `pictures` [n]: the indices of this process's pictures in `images`, each with R /
+    n critiques. in_critique [R, T] bool: the tokens of the critiques, with which the completions begin.
     """
     positions, others = list(pictures), min(OTHERS, len(images) - 1)
     per_image = len(critiques) // len(positions)

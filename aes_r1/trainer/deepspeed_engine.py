@@ -20,7 +20,7 @@ from aes_r1.trainer.weights import BETAS, EPS, collect, free, nan_gradient_if_no
 
 
 class DeepSpeedEngine:
-    """Any number of processes with the ZeRO stage of the settings (conf/engine/*.yaml holds DeepSpeed's own keys)."""
+    """Train in any number of processes with the ZeRO stage of `config` (conf/engine/*.yaml, DeepSpeed's own keys)."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class DeepSpeedEngine:
             "steps_per_print": 10**9,
         }
         optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=0.0, betas=betas, eps=eps)
-        self.plain_linear = nn.functional.linear  # ZeRO-3 puts its own in place, which rounds bf16 otherwise
+        self.plain_linear = nn.functional.linear  # ZeRO-3 replaces it by a version that rounds bf16 differently
         self.engine, self.optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self.model = self.engine.module
         self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
@@ -89,8 +89,8 @@ class DeepSpeedEngine:
             with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
                 yield
         finally:
-            # The count starts at 0, because DeepSpeed's own count continues from model to model and must not differ
-            # between processes; one that has merged an adapter meanwhile has fewer modules.
+            # The count starts at 0: DeepSpeed's own count of modules continues from model to model, but must be the
+            # same on all processes, and a process that has merged an adapter meanwhile has fewer modules.
             offload._register_deepspeed_module(self.model, count=[0])
 
     def all_gather(self, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Define what an engine does for the loops: it holds the weights and takes optimizer steps.
+"""Define the engine of the training loops: it holds the weights and takes optimizer steps.
 
 SingleEngine implements it in one process in plain PyTorch, DeepSpeedEngine in many through DeepSpeed ZeRO.
 """
@@ -22,8 +22,8 @@ from aes_r1.trainer.weights import BETAS, EPS
 class Engine(Protocol):
     """Weights, gradients and optimizer state of one model, on this process or sharded over all of them.
 
-    `rank` of `size` processes, `device` of this one; `model` is the module to call. The methods are collective: every
-    process calls them in the same order.
+    rank: number of this process among `size`; device: the device of this process; model: the module to call. The
+    methods are collective: every process must call them in the same order.
     """
 
     rank: int
@@ -32,7 +32,7 @@ class Engine(Protocol):
     model: nn.Module
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of one micro-batch.
+        """Add the gradient of one micro-batch's `loss`, a scalar.
 
         The loss is already divided by the divisor of the whole optimizer step, so gradients are summed, not averaged,
         over micro-batches and processes.
@@ -49,13 +49,13 @@ class Engine(Protocol):
         """Gather whole weights on every process for the block."""
 
     def all_gather(self, values: Tensor) -> Tensor:
-        """Return the rows of every process, in rank order; each has as many."""
+        """Return the rows [size * n, ..] of every process's `values` [n, ..], in rank order; n is the same on all."""
 
     def all_gather_objects(self, values: list) -> list:
         """Return the entries of every process's list, in rank order."""
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
-        """Sum over processes."""
+        """Return the sum over processes, by element; `value` itself does not change."""
 
     def all_reduce_max(self, value: Tensor) -> Tensor:
         """Return the largest value over processes, by element."""
@@ -70,7 +70,7 @@ class Engine(Protocol):
         """Save model and optimizer state into `folder`."""
 
     def load(self, folder: Path, *, processes: int) -> None:
-        """Load what `save` of `processes` processes wrote."""
+        """Load what `save` wrote in a run of `processes` processes, which may be another number than `size`."""
 
     def close(self) -> None:
         """Free weights, gradients, optimizer state and buffers, even if something still refers to the model.

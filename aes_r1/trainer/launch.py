@@ -13,13 +13,14 @@ from aes_r1.model import accelerator
 from aes_r1.settings import EngineSettings, InputError
 from aes_r1.trainer.compiled_ops import before_compiling
 
-# The timeout of a collective: longer than a rollout, a validation or a save of one process may keep the others waiting.
-# Work that one process does alone for hours (pretraining, an expert behind an API) is waited for without a limit.
+# The timeout of a collective. It must exceed the time for which a rollout, a validation or a save of one process may
+# keep the others waiting. Work that one process does alone for hours (pretraining, an expert behind an API) has no time
+# limit.
 PATIENCE = timedelta(minutes=30)
 
 
 def world() -> tuple[int, int]:
-    """Return (rank, number of processes) as the launcher says; InputError where its variables cannot be."""
+    """Return (rank, number of processes) from the launcher's variables; InputError where these are impossible."""
     rank, size = launched("RANK", 0), launched("WORLD_SIZE", 1)
     if rank >= max(size, 1) or size < 1:
         raise InputError(f"RANK={rank}, WORLD_SIZE={size}: no such process; unset both, or launch by torchrun")

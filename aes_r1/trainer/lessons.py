@@ -13,11 +13,11 @@ from aes_r1.data import scenes
 DESCRIBE = "Describe this picture in plain facts."
 MEASURED_SHARE = 0.2  # share of lessons that ask for one measurement instead of a description
 RATED_SHARE = 0.15  # share of lessons that ask to judge; the answer states facts and a number that is no judgement
-SCORED_SHARE = 0.05  # share of the same without words
+SCORED_SHARE = 0.05  # share of lessons that ask for a judgement without words
 
 
 class PictureFacts(NamedTuple):
-    """What pretraining tells of one picture.
+    """Hold the facts about one picture that pretraining teaches.
 
     description: sentences in a fixed order, of which the last one tells the brightness. measured: questions with
     answers in [0, 1]. bright: brightness in tenths, 0..9. numbers: [F] float32 in [0, 1] for the linear readout, NaN
@@ -51,10 +51,10 @@ def lesson(facts: PictureFacts, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def unjudged(facts: PictureFacts, rng: np.random.Generator, *, count: int) -> str:
-    """Write an answer in the format that judges nothing: `count` random facts, and the picture's brightness as number.
+    """Write an answer in the format but without a judgement: `count` random facts, and the brightness as number.
 
-    Brightness is not correlated with the scores of scenes, because they are spoilt by too much light as often as by too
-    little. It is not among the facts in the words, so the model has to read the number off the picture, as it has to
+    Brightness is not correlated with the scores of scenes, because too much light spoils a scene as often as too
+    little. It is not among the facts in the words, so the model has to read the number from the picture, as it must
     later when the number is a judgement. A number that is random, or copied from the words, would teach nothing that
     the cold start can use. Brightness gives the tenths; the hundredths are random.
     """
@@ -65,7 +65,7 @@ def unjudged(facts: PictureFacts, rng: np.random.Generator, *, count: int) -> st
 
 
 def spelling(known: Sequence[PictureFacts]) -> Iterable[str]:
-    """Return the texts that lessons about pictures of this kind consist of, from which the tokenizer learns them.
+    """Return the texts of which lessons about such pictures consist, so that the tokenizer can be trained on them.
 
     They are those of the first pictures, so `known` comes in a drawn order.
     """

@@ -1,4 +1,4 @@
-"""Cut the completions of an optimizer step into forward passes. This changes memory and speed, never the gradient."""
+"""Divide the completions of an optimizer step into forward passes, which changes memory and speed, not the gradient."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def micro_batches(
 ) -> list[list[int]]:
     """Divide `rows` (indices into N x num_samples completions, image by image) into pieces.
 
-    With max_tokens None, each piece has the next `size` completions. Otherwise each pass has at most `max_tokens`
-    tokens, and images with completions of similar length are in one piece. An image's completions stay together if they
-    fit, so that its prompt is computed once; a completion that exceeds the limit by itself is a piece of its own.
-    lengths: tokens of every completion; prompt_tokens: tokens of every image's prompt. With shared_prefix nothing is
-    padded; otherwise every completion has its own prompt, and both are padded to the longest of the piece.
+    With max_tokens None, each piece has the next `size` completions. Otherwise each piece has at most `max_tokens`
+    tokens, and images with completions of similar length are in the same piece. An image's completions stay together if
+    they fit, so that its prompt is computed once; a completion that exceeds the limit by itself is a piece of its own.
+    lengths [N * K]: tokens of every completion; prompt_tokens [N]: tokens of every image's prompt. With shared_prefix
+    nothing is padded; otherwise every completion has its own prompt, and both are padded to the longest of the piece.
     """
     if max_tokens is None:
         return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
@@ -83,7 +83,7 @@ def plan_micro_batches(
     size: int,
     max_tokens: int | None,
 ) -> list[MicroBatch]:
-    """Cut the completions `rows` [r] into forward passes, on the host. Collective if passes may differ in size.
+    """Divide the completions `rows` [r] into forward passes, on the host. Collective if max_tokens is given.
 
     ZeRO gathers weights and sums gradients in every pass, so all processes need the same number of passes: a process
     with fewer repeats its shortest completion without counting it in the loss. The other arguments are those of

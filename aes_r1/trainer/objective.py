@@ -1,4 +1,4 @@
-"""The formulas of the two losses, as pure functions of tensors."""
+"""Define the terms of RAPO's loss, and the learning rate, as pure functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_DIFFERENCE = 20.0
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The form of the objective of a token, with ratio r = pi / pi_old [B, T] and advantage A [B] or [B, T].
+    """Choose the objective of a token, with ratio r = pi / pi_old [B, T] and advantage A [B] or [B, T].
 
     kind: clip (clipped_objective: PPO, and the paper's), cispo (cispo_objective: MiniMax-M1) or sapo (sapo_objective:
     Gao et al., 2025). ratio: r of each token, or of its whole sequence (probability_ratio: GSPO). ratio_cap: the bound
@@ -107,7 +107,7 @@ def k3(difference: Tensor) -> Tensor:
 
 
 def aggregate(per_token: Tensor, mask: Tensor, aggregation: str) -> Tensor:
-    """Return the sum that `loss_divisor` divides: of sequence means for sequence_mean, else of tokens.
+    """Return the sum that `loss_divisor`'s result divides: of sequence means for sequence_mean, else of tokens.
 
     per_token [B, T]: 0 outside the mask [B, T].
     """
@@ -129,10 +129,10 @@ def importance_weights(difference: Tensor, cap: float) -> Tensor:
 def probability_ratio(logps: Tensor, old_logps: Tensor, mask: Tensor, level: str) -> Tensor:
     """Return the ratio pi / pi_old [B, T] of every token, 1 outside the mask.
 
-    logps (with gradient), old_logps, mask: [B, T]. level token: of each token by itself (GRPO). sequence: the geometric
-    mean of its completion's ratios (Zheng et al., 2025: GSPO, eq. 7), in the form GSPO-token (eq. 13): all tokens have
-    the same value, and each passes the gradient to its own log-probability, so that tokens may differ in advantage.
-    The logarithm is clamped to LARGEST_DIFFERENCE.
+    logps (with gradient), old_logps, mask: [B, T]. level "token": the ratio of each token by itself (GRPO). level
+    "sequence": the geometric mean of the completion's ratios (Zheng et al., 2025: GSPO, eq. 7), in the form GSPO-token
+    (eq. 13): all tokens have the same value, and each passes the gradient to its own log-probability, so that tokens
+    may differ in advantage. The logarithm is clamped to LARGEST_DIFFERENCE.
     """
     difference = (logps - old_logps).masked_fill(~mask.bool(), 0.0)
     if level == "sequence":
@@ -210,14 +210,13 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     surrogate: Surrogate = PAPERS_SURROGATE,
     entropy: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the surrogate with a k3 penalty to the reference (paper, eq. 10) and an entropy bonus.
+    """Compute the surrogate loss with a k3 KL penalty to the reference (paper, eq. 10) and an entropy bonus.
 
-    logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]; kl_coef: one number or
-    [B, T]. ref_logps may be None when kl_coef is the number 0. `normalizer` is the divisor of the whole optimizer step
-    (sequences for sequence_mean, tokens for token_mean, any constant), so that every split into micro-batches and ranks
-    sums to the same gradient. Values outside the mask, infinities and NaN included, affect neither loss nor gradient.
-    Differences of log-probabilities are clamped to LARGEST_DIFFERENCE in the ratio and in k3, and have no gradient
-    beyond.
+    logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]; kl_coef: one number or [B, T].
+    ref_logps may be None when kl_coef is the number 0. `normalizer` is the divisor of the whole optimizer step (see
+    `loss_divisor`), so that the gradients of all micro-batches and ranks add up to the same gradient, however the step
+    is split. Values outside the mask, infinities and NaN included, affect neither loss nor gradient. Differences of
+    log-probabilities above LARGEST_DIFFERENCE are clamped in the ratio and in k3, where they then have no gradient.
 
     entropy [B, T] (with gradient) is needed where surrogate.entropy_coef is above 0.
     Returns (loss, metrics): metrics are detached means over this call's tokens (ratio_max: the maximum), with their

@@ -21,7 +21,7 @@ def batch_indices(step: int, *, per_step: int, count: int, seed: int) -> list[in
 def further_indices(step: int, drawing: int, *, wanted: int, used: Collection[int], count: int, seed: int) -> list[int]:
     """Return up to `wanted` indices of `count` that are not `used`, for the further `drawing` (from 0) of a step.
 
-    They come from a permutation of their own, so that the order of the steps stays as it is.
+    They come from a separate permutation, so that the images of the other steps do not change.
     """
     permutation = np.random.default_rng([seed, step, drawing, 1]).permutation(count)
     return [index for index in permutation.tolist() if index not in used][:wanted]
@@ -45,8 +45,8 @@ def batch_indices_without_repeats(
 def least_first(difficulty: Sequence[float], *, pool: Sequence[str], shown: int, seed: int) -> list[int]:
     """Return the first `shown` indices of the first epoch, the quarter of least difficulty of each pool first.
 
-    difficulty and pool have one entry per sample. The indices are those that would be shown without this, every quarter
-    keeps the pools' shares, and within a quarter the order stays as it was drawn.
+    difficulty and pool have one entry per sample. The same samples are shown as without this order, every quarter has
+    the same shares of the pools, and within a quarter the drawn order is kept.
     """
     drawn = np.random.default_rng([seed, 0]).permutation(len(difficulty))[:shown]
     values, pools = np.asarray(difficulty)[drawn], np.asarray(pool)[drawn]

@@ -20,8 +20,8 @@ from aes_r1.trainer.policy import Policy
 class Passes:
     """Plan and run the forward passes over the R completions of this process. Collective to create.
 
-    lengths [R]: tokens of each completion; all_micro_batches: passes over all of them; minibatches: [(rows of a
-    minibatch, its passes)], one optimizer step each.
+    lengths [R]: number of tokens of each completion; all_micro_batches: the passes over all completions; minibatches:
+    [(rows of a minibatch, its passes)], one optimizer step each.
     """
 
     def __init__(self, completions: Completions, policy: Policy, trainer: TrainerSettings, engine: Engine) -> None:
@@ -42,7 +42,7 @@ class Passes:
         self.minibatches = [(rows, plan(rows)) for rows in every_row.tensor_split(trainer.minibatches)]
 
     def logps(self, model: Backbone, micro_batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the rows [r] of a pass on the device, and their log-probabilities and entropies [r, longest]."""
+        """Return the rows [r] of a pass, and their tokens' log-probabilities and entropies [r, longest] in nats."""
         completions, longest = self.completions, micro_batch.mask.shape[1]
         rows = to_device(micro_batch.rows, self.device)
         images, image_of = torch.unique(micro_batch.rows // self.trainer.num_samples, return_inverse=True)
@@ -73,19 +73,19 @@ class Passes:
         return table
 
     def reference_logps(self) -> Tensor | None:
-        """Return the log-probabilities [R, T] under the frozen start, or None where the loss needs none. Collective."""
+        """Return the log-probabilities [R, T] under the reference model, or None where none is needed. Collective."""
         if not self.trainer.needs_reference:
             return None
         with self.policy.frozen() as start:
             return self.all_logps(start)
 
     def old_logps(self) -> Tensor | None:
-        """Return the old log-probabilities [R, T] of the completions, those before the first update of the step.
+        """Return the old log-probabilities [R, T] of the completions, from before the first update of the step.
 
-        None where the step has a single update, whose own detached log-probabilities serve. The local sampler has
-        computed them already, up to rounding. They are computed here where that rounding is not small: beside the
-        narrow bounds of a whole sequence's ratio (bfloat16 alone would clip a quarter of the tokens at 3e-4), and for
-        servers, whose numerics are others.
+        None where the step has a single update, which uses its own detached log-probabilities. The local sampler has
+        already computed the old ones, up to rounding. They are computed again where that rounding would matter: for
+        ratios of whole sequences, whose clip range is narrow (bfloat16 alone would clip a quarter of the tokens at
+        3e-4), and for servers, whose numerics differ.
         """
         if self.trainer.inner_epochs * self.trainer.minibatches == 1:
             return None

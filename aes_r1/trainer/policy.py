@@ -1,4 +1,4 @@
-"""Define the policy: the model that RAPO trains, its frozen start, and how both are asked."""
+"""Define the policy: the model that RAPO trains, its reference model, and how both are prompted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aes_r1.trainer.reference import Reference, reference_weights
 
 @dataclass(frozen=True)
 class Policy:
-    """Hold the model that is trained and all that stays the same over the steps.
+    """Hold the model that is trained, and everything about it that does not change from step to step.
 
-    backbone: the model, trained in place; reference: its frozen start (None: no KL, or the adapter is disabled to get
-    it); question: the prompt beside each image; answer_from: "image", or "words" if the answer is written without
-    seeing the image (model.answer_from); shared_prefix: whether prompt and image are computed once for their K
-    completions in the update; served: vLLM servers that draw the completions instead of this process.
+    backbone: the model, trained in place; reference: the frozen initial model (None: no KL term, or the reference is
+    the model with its adapter disabled); question: the text of the prompt; answer_from: "image", or "words" if the
+    answer is written without seeing the image (model.answer_from); shared_prefix: whether prompt and image are computed
+    once for their K completions in the update; served: vLLM servers that draw the completions instead of this process.
     """
 
     backbone: Backbone
@@ -37,20 +37,20 @@ class Policy:
 
     @property
     def shares_prefix(self) -> bool:
-        """Return whether prompts are really computed once, which not every family of models supports."""
+        """Return whether prompts are computed once per image, which not every family of models supports."""
         return self.shared_prefix and self.backbone.shares_prefix
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[Backbone]:
-        """Yield the frozen start for the block. Collective."""
+        """Yield the reference model for the block. Collective."""
         with reference_weights(self.backbone, self.reference) as start:
             yield start
 
     @contextlib.contextmanager
     def whole_frozen(self, engine: Engine) -> Iterator[Backbone]:
-        """Yield the frozen start, whole on the device so that it can decode, for the block. Collective.
+        """Yield the reference model for the block, with whole weights on the device so that it can decode. Collective.
 
-        Beside a reference of its own the policy stays divided, so the device never holds both whole.
+        If the reference has weights of its own, the policy stays sharded, so the device never holds both models whole.
         """
         gathered = engine.gathered_parameters() if self.reference is None else contextlib.nullcontext()
         with gathered, self.frozen() as start:

@@ -1,9 +1,9 @@
-"""Pretrain the tiny model to see and to answer in the format, before it learns to judge.
+"""Pretrain the tiny model to see and to answer in the required format, before it learns to judge.
 
 It describes scenes in plain facts (where the light is, where the subject stands, how many things, which hues, how
 bright). Asked to judge, it learns to answer in the format, with plain facts and the picture's brightness for a number,
-so that RAPO can start from it as from a pretrained model that follows instructions. A linear readout predicts the same
-facts from the vision tower's mean feature, which trains the tower several times faster than words alone; it is
+so that RAPO can start from it as it could from a pretrained model that follows instructions. A linear readout predicts
+the same facts from the vision tower's mean feature, which trains the tower several times faster than words alone; it is
 discarded at the end. The model sees no opinion of a whole picture and no aesthetic score, and the scenes are drawn from
 seeds that no data set uses. Photographs may stand beside the scenes, with facts that were measured in them.
 """
@@ -38,7 +38,7 @@ from aes_r1.trainer.single_engine import SingleEngine
 
 SCENE_SEED = 1_000_003  # for the pictures of pretraining; data sets count their seeds from 0
 SAVE_EVERY = 50  # optimizer steps between checkpoints
-LOOKS = 2  # photographs that the tower and the readout alone look at, for each lesson; a look is several times cheaper
+LOOKS = 2  # photographs per lesson that only tower and readout see, several times cheaper than a lesson
 
 # Part of the pretrained model's name in the store. Raise it with every change that trains a different model from the
 # same settings; tests/test_golden.py fails until then.
@@ -82,7 +82,7 @@ def pretrain_tiny(
         chosen = batch_indices(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
         lessons = [lesson(facts[index], rng) for index in chosen]
         if step < done:
-            continue  # its lessons are drawn all the same, because the next ones follow in one stream
+            continue  # its lessons are drawn all the same, because all lessons share one random stream
         encoded = [
             backbone.encode(pictures[index], question) for index, (question, _) in zip(chosen, lessons, strict=True)
         ]

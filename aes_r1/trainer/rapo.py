@@ -1,8 +1,8 @@
 """Train a policy by relative-absolute policy optimisation (paper, section 3.4).
 
-It differs from textbook GRPO in its reward (relative ranking among all N images of the step, joined with absolute
-error), in clip-higher, in giving a failed parse no score at all, and in computing the prompt and picture of a group
-once.
+It differs from textbook GRPO in its reward (relative ranking among all N images of the step plus absolute error), in
+its higher upper clip bound (clip-higher, DAPO), and in that a failed parse gets no score at all. Prompt and picture are
+computed once per group.
 
     python -m aes_r1.train +experiment=rapo
 """
@@ -52,10 +52,10 @@ def train_rapo(
     reward: RewardSettings,
     context: TrainingContext,
 ) -> None:
-    """Train `policy` in place on `images`, by the scores of its critiques of them, or by its choices between pairs.
+    """Train `policy` in place on `images`, by the scores that it gives them, or by its choices between pairs.
 
-    Resumes from context.folder, RUN/checkpoints; the model with the best validation is kept in RUN/best. Raises Stopped
-    after a checkpoint when asked to stop.
+    Resumes from context.folder (RUN/checkpoints). Keeps the model with the best validation SRCC in RUN/best. Raises
+    Stopped after a checkpoint when asked to stop.
     """
     backbone, served = policy.backbone, policy.served
     total = rapo_steps(len(images), trainer)
@@ -119,7 +119,8 @@ def train_rapo(
             "lr": lr,
         }
         trace.end()
-        # Drawn ahead, the difference includes an update; and where one was skipped, it may be the trainer's own NaN.
+        # Not compared if drawn ahead, because an update lies between, nor if an update was skipped, because the
+        # trainer's own log-probabilities may then be NaN.
         if served is not None and on_policy and not update.skipped:
             bound = largest_gap(served.settings, backbone.model.dtype)
             require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
@@ -159,7 +160,7 @@ def train_rapo(
 
 
 def _critique_tokens(completions: Completions, policy: Policy, engine: Engine) -> Tensor:
-    """Return [R, T] bool: the tokens of `completions` that are their critiques'."""
+    """Return [R, T] bool: which tokens of `completions` belong to the critique."""
     return critique_mask(
         [policy.backbone.pieces(tokens) for tokens in completions.tokens],
         completions.scores,
@@ -179,7 +180,7 @@ def _with_critique_rewards(
     trainer: TrainerSettings,
     reward: RewardSettings,
 ) -> StepRewards:
-    """Return `rewards` with those that critiques earn as critiques, for trainer.credit=parts. Collective."""
+    """Return `rewards` with the rewards of the critiques themselves added, for trainer.credit=parts. Collective."""
     of_critiques = critique_rewards(
         StepCritiques.of(completions, in_critique),
         reward=reward,

@@ -1,7 +1,8 @@
-"""Keep the reference, the frozen initial policy from which the KL divergence is measured.
+"""Keep the reference model, the frozen initial policy from which the KL divergence is measured.
 
-It is used once per step, in one phase. Between its uses it may be kept in host memory or sharded over the processes, at
-the cost of one transfer per step. In its phase the device holds all of it, as it holds the whole policy in a rollout.
+It is used in one phase of each step. Between its uses it may be kept in host memory or sharded over the processes, at
+the cost of one transfer per step. In its phase the device holds all its weights, as it holds the whole policy in a
+rollout.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Reference:
         self._store()
 
     def _store(self) -> None:
-        """Move the weights, which are whole in host memory, to where they are kept."""
+        """Move the weights from host memory, where they are whole, to where they are kept."""
         self.backbone.model.to(self.device)
 
     @contextlib.contextmanager
@@ -136,7 +137,7 @@ class ShardedReference(StoredReference):
 
 @contextlib.contextmanager
 def reference_weights(backbone: Backbone, reference: Reference | None) -> Iterator[Backbone]:
-    """Yield the frozen start for the block: a model of its own, or the policy with its adapter disabled."""
+    """Yield the reference model for the block: a separate model, or the policy with its adapter disabled."""
     if reference is not None:
         with reference.gathered() as frozen:
             yield frozen
@@ -152,7 +153,7 @@ def require_shardable(kept: str, size: int) -> None:
 
 
 def build_reference(kept: str, backbone: Backbone, *, device: torch.device, rank: int, size: int) -> Reference:
-    """Make `backbone`, whole in host memory, the reference; `kept` is device, host or sharded."""
+    """Make `backbone`, whose weights are in host memory, the reference; `kept` is device, host or sharded."""
     require_shardable(kept, size)
     if kept == "sharded":
         return ShardedReference(backbone, device, rank=rank, size=size)

@@ -1,9 +1,8 @@
-"""Draw further images in place of those whose completions all earn the same: dynamic sampling (DAPO).
+"""Replace images whose completions all earn the same reward: dynamic sampling (DAPO).
 
-Such a group has no advantage and teaches nothing. The further images of a step are a function of seed, step and number
-of the drawing, and each takes the place of one image in the order of the step. So a resumed run trains on the same
-images, as does one of another number of processes whose outputs are the same, and the order of the images of later
-steps does not change.
+Such a group has no advantage and teaches nothing. The replacements of a step are a function of seed, step and round,
+and each takes the place of one image in the order of the step. So a resumed run trains on the same images, and so does
+a run with another number of processes if its completions are the same. The images of later steps do not change.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from aes_r1.trainer.step_rewards import StepRewards
 
 
 class Refill:
-    """Draws further images of a run's steps, up to trainer.refill_rounds times a step; 0: none."""
+    """Draws replacements in a run's steps, up to trainer.refill_rounds times per step; 0: none."""
 
     def __init__(
         self,
@@ -46,12 +45,12 @@ class Refill:
         reward_fn: Callable[[Completions], StepRewards],
         timer: PhaseTimer,
     ) -> tuple[Completions, StepRewards]:
-        """Return `completions` with further ones in place of those without spread, and the rewards. Collective.
+        """Return `completions` with those of images without spread replaced, and the rewards of all. Collective.
 
-        Each round draws an image for every image of the step without spread, while there are images that the step has
-        not seen. All are rewarded again, because the rank reward depends on the other images. Every process draws as
-        many images as the one with the most places to fill, because a rollout is collective; those in excess are not
-        used. reward_fn(completions): the rewards.
+        Each round draws a replacement for every image of the step whose rewards have no spread, while there are images
+        that the step has not used. All completions are rewarded again, because the rank reward depends on the other
+        images. A rollout is collective, so every process draws as many images as the process with the most images to
+        replace; surplus images are dropped. reward_fn(completions) returns the rewards.
         """
         count, processes = len(completions.images.local), self.engine.size
         used = set(self._first_indices(step))
@@ -69,7 +68,7 @@ class Refill:
         return completions, rewards
 
     def metrics(self, step: int, images: StepImages) -> dict[str, float]:
-        """Return {"rollout/refilled": share of `images` that stand in for others in `step`}; empty without drawings."""
+        """Return {"rollout/refilled": share of `images` that are replacements in `step`}; {} with refill_rounds=0."""
         if not self.trainer.refill_rounds:
             return {}
         first = {_identity(self.images[index]) for index in self._first_indices(step)}
@@ -99,7 +98,7 @@ class Refill:
             return pending.finish()
 
     def _choose(self, step: int, parts: Sequence[Completions], chosen: Sequence[Sequence[int]]) -> Completions:
-        """Return the `chosen` images of every process, numbered through all `parts`. Collective."""
+        """Return the completions of the images `chosen` [size][n], indices into the joined `parts`. Collective."""
         of_parts = [part.images.by_rank(self.engine.size) for part in parts]
         of_ranks = [[image for part in of_parts for image in part[rank]] for rank in range(self.engine.size)]
         kept = [[images[index] for index in indices] for images, indices in zip(of_ranks, chosen, strict=True)]
@@ -110,10 +109,11 @@ class Refill:
 def stand_ins(
     further: Sequence[int], places: Sequence[int], *, count: int, processes: int
 ) -> tuple[list[list[int]], list[int]]:
-    """Return what each of `processes` keeps, and the images to draw in the order of a step.
+    """Return the images that each of `processes` keeps, and the images to draw, in the order of a step.
 
-    further: the images that stand in for those at the first of `places` of a step with `count` images a process. Every
-    process gets equally many to draw. What it keeps are its own images, numbered from 0, then what it drew.
+    further: the replacements of the images at the first of `places`, in a step with `count` images per process. Every
+    process gets equally many images to draw. The indices that it keeps count its own images from 0, then the images
+    that it drew.
     """
     chosen = [list(range(count)) for _ in range(processes)]
     drawn: list[list[int]] = [[] for _ in range(processes)]
@@ -127,5 +127,8 @@ def stand_ins(
 
 
 def _identity(image: Sample | Pair) -> tuple[str, str]:
-    """Return what names an image in a mix of sets. A list of images may make a new object each time it is read."""
+    """Return the name of an image in a mix of sets.
+
+    Objects cannot be compared, because a list may build a sample anew each time it is read.
+    """
     return image.dataset, image.id

@@ -1,7 +1,7 @@
 """Train the cold start: supervised fine-tuning on critiques that end in the true score (paper, section 3.3).
 
-This is textbook SFT: the negative log-likelihood of the completion's tokens given picture and prompt. Vision tower and
-projector are frozen before it (cold_start.freeze_vision).
+This is textbook SFT: the negative log-likelihood of the completion's tokens given picture and prompt. The caller
+freezes vision tower and projector beforehand (cold_start.freeze_vision).
 
     python -m aes_r1.train +experiment=cold_start
 """
@@ -40,7 +40,7 @@ Example = tuple[EncodedPrompt, list[int]]  # a prompt, and the tokens of the com
 
 
 def sft_epochs(count: int, cold_start: ColdStartSettings, least: int) -> int:
-    """Return the passes over `count` records: cold_start.epochs, or as many more as `least` optimizer steps take.
+    """Return the passes over `count` records: cold_start.epochs, or more if `least` optimizer steps take more.
 
     The format takes a number of updates to learn; one pass over 34 records in batches of 32 gives only two.
     """
@@ -69,7 +69,7 @@ def train_sft(
     A record is {"id", "image", "critique", "mos"}, perhaps with "sub_scores".
 
     `question` decides whether critique or score is written first. Resumes from context.folder. With
-    cold_start.probe_every, `context.evaluate(step)` is called before the first step, every so many steps and after the
+    cold_start.probe_every = n, `context.evaluate(step)` is called before the first step, after every n-th and after the
     last. Raises Stopped after a checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
@@ -133,7 +133,7 @@ def train_sft(
 def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: str) -> Example:
     """Encode (record, whether its picture is blanked). The critique of a blanked picture is part of the prompt.
 
-    Without the picture, its words could only be guessed, so only the score after them is learned.
+    Without the picture the model could only guess the critique's words, so only the score after them is learned.
     """
     record, blank = shown
     if "images" in record:  # a comparison, which is never learned without its pictures
@@ -149,7 +149,7 @@ def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: st
 
 @dataclass(frozen=True)
 class SftUpdate:
-    """Hold what the update of a step leaves for the log.
+    """Hold the results of a step's update that are logged.
 
     loss: this process's part of the mean negative log-likelihood, in nats per token; tokens: completion tokens of all
     processes; grad_norm: of the optimizer step.
@@ -183,5 +183,5 @@ def update_model(
 
 
 def blanked(seed: int, step: int, position: int, share: float) -> bool:
-    """Return whether the record at `position` of `step` is shown without its picture, which `share` of all are."""
+    """Return whether the record at `position` of `step` is shown without its picture, as `share` of all records are."""
     return share > 0 and bool(np.random.default_rng([seed, step, position, 7]).random() < share)

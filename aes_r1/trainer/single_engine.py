@@ -15,7 +15,7 @@ from aes_r1.trainer.weights import BETAS, EPS, collect, free, nan_gradient_if_no
 
 
 class SingleEngine:
-    """One process with AdamW."""
+    """Train with AdamW in one process."""
 
     rank, size = 0, 1
 

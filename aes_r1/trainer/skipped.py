@@ -23,7 +23,7 @@ class SkippedSteps:
     """Count the skipped steps of one loop; `in_a_row` is saved in every checkpoint and restored from it.
 
     All processes count the same, because the norm that an engine returns is that of the whole gradient. remedy: what a
-    user may try where steps are skipped.
+    user may try against skipped steps.
     """
 
     def __init__(self, in_a_row: int = 0, *, remedy: str) -> None:
@@ -41,7 +41,7 @@ class SkippedSteps:
         return self.in_a_row >= LIMIT
 
     def end_if_too_many(self, step: int, folder: Path) -> None:
-        """Raise NeverFinite if there are too many; the checkpoint after `step` must have been saved in `folder`."""
+        """Raise NeverFinite if too many steps were skipped; the checkpoint after `step` must already be in `folder`."""
         if self.too_many:
             raise NeverFinite(
                 f"step {step}: the last {self.in_a_row} optimizer steps were skipped, for the loss or its gradient was "

@@ -1,4 +1,4 @@
-"""Turn the rewards of a step into what each token of this process is paid, and decide which tokens count."""
+"""Turn the rewards of a step into the advantage of each token, and decide which tokens are in the loss."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from aes_r1.trainer.step_rewards import StepRewards
 class StepCredit:
     """Hold the credit of this process's R = n * K completions of up to T tokens.
 
-    advantages [R, T]; kl_coef: one number or [R, T]; in_loss [R, T] bool: tokens that count; zero_spread [N] bool:
-    images, of all processes, whose completions all have the same advantages; by_completion: {name: [n, K]}, the
+    advantages [R, T]; kl_coef: one number or [R, T]; in_loss [R, T] bool: tokens that count in the loss; zero_spread
+    [N] bool: the images of all processes whose completions all have the same advantages; by_completion: {name: [n, K]},
     advantages for the log.
     """
 

@@ -1,4 +1,4 @@
-"""End a step of training: save where that is due, and leave the loop where it must end."""
+"""End a training step: save a checkpoint if one is due, and leave the loop if it must end."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def save_and_leave(
     keep: int,
     backbone: Backbone | None = None,
 ) -> None:
-    """Save a checkpoint after `step` of `total` where that is due, and leave the loop where it must end. Collective.
+    """Save a checkpoint after `step` of `total` if one is due, and leave the loop if it must end. Collective.
 
-    It is due every `every` steps, after the last one, and where the loop must end. progress: what a resumed loop needs
-    beside the step; keep, backbone: as for checkpoint.save. Raises Stopped when any process was asked to stop, and
-    NeverFinite after too many skipped steps. After the last step the loop has ended and raises neither.
+    A checkpoint is due every `every` steps, after the last step, and whenever the loop must end. progress: what a
+    resumed loop needs besides the step; keep, backbone: as for checkpoint.save. Raises Stopped when any process was
+    asked to stop, and NeverFinite after too many skipped steps. After the last step the loop has ended and raises
+    neither.
     """
     stopping, last = engine.any_rank(bool(context.stop)), step == total
     if stopping or last or skips.too_many or step % every == 0:

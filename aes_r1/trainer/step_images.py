@@ -26,8 +26,8 @@ class StepImages:
     """Hold the images of one step, or the pairs of images.
 
     all_ranks: the N images of all processes in the order of the step, with edited twins at the end; local: the n of
-    this process, every size-th of them; keys [n * K]: what identifies each of this process's completions, and with it
-    the completion's noise. An id names a picture within its set, so the set stands in the key where a run has several.
+    this process, every size-th of them; keys [n * K]: the key of each of this process's completions, from which its
+    noise is drawn. An id is unique only within its data set, so the key includes the set where a run has several.
     """
 
     all_ranks: list[Sample | Pair]
@@ -45,14 +45,14 @@ class StepImages:
         seed: int,
         mixed: bool,
     ) -> StepImages:
-        """Share the images `all_ranks` of `step` out to the processes; mixed: whether the run has several sets."""
+        """Distribute the images `all_ranks` of `step` over the processes; mixed: whether the run has several sets."""
         local = list(all_ranks[engine.rank :: engine.size])
         names = [(image.dataset, image.id) if mixed else (image.id,) for image in local]
         keys = [(seed, step, *name, k) for name in names for k in range(trainer.num_samples)]
         return cls(list(all_ranks), local, keys)
 
     def by_rank(self, size: int) -> list[list[Sample | Pair]]:
-        """Return the images of each of `size` processes: the order in which gathered tensors hold them."""
+        """Return the images of each of `size` processes, in the order in which gathered tensors hold them."""
         return [self.all_ranks[rank::size] for rank in range(size)]
 
 
@@ -120,9 +120,9 @@ def require_a_step(count: int, trainer: TrainerSettings) -> None:
 def first_pass(images: Sequence[Sample | Pair], trainer: TrainerSettings, *, seed: int) -> list[int] | None:
     """Return the order of the first pass with trainer.curriculum: images on whose quality raters agree come first.
 
-    They are ordered within their data set, so that every quarter of the pass keeps the sets' shares. Images whose
-    raters' spread is not known come last in their set; a set in which none is known keeps the drawn order. Without
-    trainer.curriculum None, and the order is drawn.
+    Images are ordered within their data set, so that every quarter of the pass has the same shares of the sets. Images
+    whose spread of opinions is unknown come last in their set; a set without any known spread keeps the drawn order.
+    Returns None without trainer.curriculum, because the order is then drawn.
     """
     if not trainer.curriculum:
         return None
@@ -133,7 +133,7 @@ def first_pass(images: Sequence[Sample | Pair], trainer: TrainerSettings, *, see
 
 
 def _disagreement(image: Sample | Pair) -> float:
-    """Return how far raters of `image` disagree; infinity where this is not known, as of a pair."""
+    """Return the standard deviation of the opinions of `image`; infinity where it is unknown, as for a pair."""
     return math.inf if isinstance(image, Pair) or image.mos_std is None else image.mos_std
 
 
@@ -142,8 +142,9 @@ def edited_twins(
 ) -> list[EditedSample]:
     """Return a twin of each of the first trainer.edited_pairs `images` of `step`, after a drawn edit.
 
-    The images of a step are in random order, so any of them may have a twin. The edits follow from seed and step, and
-    their strength from seed and id; mixed: from the set as well, because the run has several.
+    The images of a step are in random order, so any of them may have a twin. The edits are drawn from seed and step,
+    and their strengths from seed and id. mixed: the run has several data sets, so a strength depends on the set as
+    well.
     """
     drawn = np.random.default_rng([seed, step, 2]).integers(len(trainer.edits), size=trainer.edited_pairs)
     singles = [image for image in images if isinstance(image, Sample)]  # no twin of a pair is made

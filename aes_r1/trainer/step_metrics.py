@@ -22,7 +22,7 @@ from aes_r1.trainer.update import Update
 def step_values(
     rewards: StepRewards, credit: StepCredit, update: Update, passes: Passes, timer: PhaseTimer, engine: Engine
 ) -> dict[str, float]:
-    """Return reward/*, policy/*, rollout/*, time/* and perf/* of a step, but for what its loop adds. Collective."""
+    """Return reward/*, policy/*, rollout/*, time/* and perf/* of a step, except what the loop adds. Collective."""
     rollout, served, micro_batches = passes.completions.rollout, passes.policy.served, passes.minibatches[0][1]
     values = {
         **{f"reward/{name}": mean for name, mean in rewards.means().items()},
@@ -77,8 +77,8 @@ def mismatch_metrics(
 ) -> dict[str, float]:
     """Return rollout/mismatch_*: the difference between the trainer's and the sampler's log-probabilities. Collective.
 
-    logp_diffs: trainer's minus sampler's, for each of `micro_batches` that is in the loss, [r, longest], 0 beyond its
-    mask.
+    logp_diffs: log-probabilities of the trainer minus those of the sampler, in nats, [r, longest] for each of
+    `micro_batches` that is in the loss, 0 beyond its mask.
     """
     tokens = sum(int(micro_batch.mask.sum()) for micro_batch in micro_batches if micro_batch.in_loss)
     sums = torch.stack([diff.abs().sum() for diff in logp_diffs]).sum()

@@ -31,19 +31,19 @@ from aes_r1.trainer.critique_rewards import ratings_table
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import sequence_kl_k1, zero_spread
 
-_OF_TWINS = ("total", "format", "overlong", "kl")  # what edited twins earn beside "twin"; all else needs an opinion
+_OF_TWINS = ("total", "format", "overlong", "kl")  # rewards of twins besides "twin"; all others need an opinion
 
 
 @dataclass(frozen=True)
 class StepRewards:
     """Hold the rewards of a step's N images x K completions, edited twins included, in the order of ranks.
 
-    scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores (NaN of twins), and numbers of the
-    images' data sets; of pairs, scores are the choices and mos the numbers of the better pictures; total [N, K]: the
-    reward; parts: {name: [N, K]}, unweighted, of which judge_unread is 1 where the judge gave no readable reply;
-    weights: {name: weight} in the total; zero_spread [N] bool: images whose completions all earn the same, before a
-    divergence is subtracted, with which no two would; local: the images of this process among the N; twins: as twins_of
-    returns them.
+    scores [N, K]: NaN where parsing failed; mos [N]: mean opinion scores, NaN for twins; pool [N]: numbers of the
+    images' data sets. For pairs, scores are the choices and mos the numbers of the better pictures. total [N, K]: the
+    reward; parts: {name: [N, K]}, unweighted; the part judge_unread is 1 where the judge gave no readable reply;
+    weights: {name: weight} in the total; zero_spread [N] bool: images whose completions all earn the same reward, found
+    before a KL divergence is subtracted, because that differs between any two completions; local: the images of this
+    process among the N; twins: the result of twins_of.
     """
 
     scores: Tensor
@@ -67,7 +67,7 @@ class StepRewards:
         return {name: table[self.local] for name, table in self.by_name.items()}
 
     def means(self) -> dict[str, float]:
-        """Return the mean of the total and of each part, over the images that it is for."""
+        """Return the mean of the total and of each part, each over the images that can earn it."""
         if self.twins is None:
             return {name: float(table.mean()) for name, table in self.by_name.items()}
         pair, edited, _ = self.twins
@@ -83,7 +83,7 @@ def reward_function(
     engine: Engine,
     judge: RewardJudge | None,
 ) -> Callable[..., StepRewards]:
-    """Return `reward_completions` for a run on `images`, which lacks the completions, the progress and the timer."""
+    """Return `reward_completions` with all arguments of the run on `images`, except completions, progress and timer."""
     return partial(
         reward_completions,
         trainer=trainer,
@@ -110,7 +110,7 @@ def reward_completions(
     """Return the rewards of a step's scores, lengths and texts. Collective.
 
     pools: {data set: its number}; progress: share of training that is done, for reward.schedule; custom_fn: the
-    function of reward.custom; judge: that of reward.judge, on rank 0.
+    function of reward.custom; judge: the judge of reward.judge, on rank 0.
     """
     images, device = completions.images, engine.device
     count = len(images.local)
@@ -123,7 +123,7 @@ def reward_completions(
         guesses = engine.all_gather(
             keyed_uniform_noise([("guess", *key) for key in images.keys], 1).to(scores).view(count, -1)
         )
-    # No reward that needs the images themselves is beside one of pairs.
+    # Pairs are left out: no reward that needs the images is used together with reward.pair.
     ordered = [image for image in chain(*images.by_rank(engine.size)) if isinstance(image, Sample)]
     raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
     sub_scores = _sub_scores(completions, trainer.num_samples, engine)
@@ -191,7 +191,7 @@ def subtract_kl(
 
 
 def _known_of(image: Sample | Pair) -> float:
-    """Return the number of a pair's better picture, or a picture's opinion: NaN of an edited twin, which has none."""
+    """Return the number of a pair's better picture, or an image's MOS: NaN for an edited twin, which has none."""
     if isinstance(image, Pair):
         return image.better
     if isinstance(image, EditedSample):
@@ -201,7 +201,7 @@ def _known_of(image: Sample | Pair) -> float:
 
 
 def twins_of(images: Sequence[Sample], device: torch.device) -> Twins | None:
-    """Return which of a step's images are twins, and of which, by their scores; None where none has a twin."""
+    """Return which of a step's images are twins of which others, to compare their scores; None without twins."""
     edited = [isinstance(image, EditedSample) for image in images]
     if not any(edited):
         return None
@@ -212,9 +212,9 @@ def twins_of(images: Sequence[Sample], device: torch.device) -> Twins | None:
 
 
 def by_edited_dimension(twins: Twins, images: Sequence[Sample], sub_scores: Mapping[str, Tensor]) -> Twins:
-    """Return `twins` that are compared by the sub-score of the dimension that the edit of the pair harms.
+    """Return `twins` so that each is compared by the sub-score of the dimension that its edit harms.
 
-    images: all N of the step; sub_scores: {dimension: [N, K]}, NaN where an answer has none.
+    images: all N images of the step; sub_scores: {dimension: [N, K]}, NaN where an answer has none.
     """
     pairs = twins.pair.tolist()
     harmed = {
@@ -226,7 +226,7 @@ def by_edited_dimension(twins: Twins, images: Sequence[Sample], sub_scores: Mapp
 
 
 def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return levels and shares [N, V] of the raters of each image, padded with shares of 0; all 0 where not known."""
+    """Return levels and shares [N, V] of each image's raters, padded with shares of 0; all are 0 where unknown."""
     known = [rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) or [0.0, 0.0] for one in images]
     width = max(map(len, known))
     levels, shares = torch.zeros(2, len(known), width, dtype=torch.float64)

@@ -22,7 +22,7 @@ _TEACHES_WORDS = ("critique", "score_first")  # values of model.prompt
 def taught_records(records: Sequence[dict[str, Any]], prompt: str, backbone: Backbone) -> Sequence[dict[str, Any]]:
     """Return the records with the critiques that model.prompt=`prompt` asks for.
 
-    critique, score_first: the expert's own; score_only: none; filler: that of `filler_writer`.
+    critique, score_first: the expert's critiques; score_only: empty ones; filler: those of `filler_writer`.
     """
     if prompt == "score_only":
         return [{**row, "critique": ""} for row in records]
@@ -61,8 +61,8 @@ def require_teachable(records: Sequence[dict[str, Any]], backbone: Backbone, pat
 def comparisons(records: Sequence[dict[str, Any]], *, share: float, margin: float, seed: int) -> list[dict[str, Any]]:
     """Pair records of single pictures, {"image", "mos", "critique", ..}, as data.pairs draws pairs; return the answers.
 
-    A record is {"images": the two files, "answer": both critiques and the number of the better picture}. There are
-    `share` times as many as pairs can be drawn: each record draws at most one. InputError where no two opinions
+    A returned record is {"images": the two files, "answer": both critiques and the number of the better picture}. Each
+    record draws at most one partner, and `share` of the resulting pairs are returned. InputError where no two opinions
     differ by `margin`.
     """
     samples = [sample_of({**row, "id": number}) for number, row in enumerate(records)]
@@ -85,7 +85,7 @@ def rated_records(
 ) -> list[dict[str, Any]]:
     """Return the records with "sub_scores", {dimension: 0..1}: the known ratings of `names` of their picture.
 
-    images: those whose ratings may be known, matched by file. A dimension that nobody rated in a picture is left out.
+    images: the samples that hold the ratings, matched to records by file. A dimension that nobody rated is left out.
     """
     ratings = {os.path.realpath(image.image): known_ratings(image) for image in images}
     rated = [ratings.get(os.path.realpath(row["image"]), {}) for row in records]
@@ -98,8 +98,9 @@ def rated_records(
 def filler_writer(backbone: Backbone) -> Callable[[str], str]:
     """Return a function of a critique that repeats FILLER until an answer with it has as many tokens.
 
-    So a model that writes it computes over as many tokens, and learns from as many, but none says anything about the
-    picture. Where a tokenizer needs several tokens for FILLER, their number is the nearest that repeats can reach.
+    So a model that writes filler computes over, and learns from, as many tokens as with a critique, but they say
+    nothing about the picture. Where a tokenizer needs several tokens for FILLER, their number is the nearest that
+    repeats can reach.
     """
 
     def tokens(text: str) -> int:

@@ -18,7 +18,7 @@ from aes_r1.trainer.step_credit import StepCredit
 
 @dataclass
 class Update:
-    """Hold what the update of a step leaves for the log.
+    """Hold the results of a step's update that are logged.
 
     sums: of the metrics of policy_loss, weighted by their tokens, and of entropy and tokens; "loss" is the mean over
     the optimizer steps; logp_diffs: log pi of the trainer minus that of the sampler before any update, [r, longest] for
@@ -64,8 +64,8 @@ def update_policy(
 ) -> Update:
     """Take trainer.inner_epochs * trainer.minibatches optimizer steps with the learning rate `lr`. Collective.
 
-    Completions of servers are weighted by min(pi / mu, cap), with mu the servers' probability of a token, which
-    corrects for different numerics and older weights.
+    Advantages of completions from servers are multiplied by min(pi / mu, cap), where mu is the server's probability of
+    the token. This corrects for the servers' different numerics and older weights.
     """
     policy, trainer, rollout = passes.policy, passes.trainer, passes.completions.rollout
     loss_of = partial(

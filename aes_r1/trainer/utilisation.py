@@ -14,11 +14,11 @@ from aes_r1.trainer.engine import Engine
 
 
 class Utilisation:
-    """Divide the operations of an update by those that the cards could do in its time.
+    """Divide the operations of an update by those that the cards could do at their peak in the same time.
 
-    Operations are the model's own (aes_r1.model.cost), by real lengths, without those that gradient checkpointing
-    repeats and without padding. There is no value where the peak is not known: on a CPU, on a card that is not in
-    model/cards.py, and for weights that do not have 16 bits.
+    Operations are counted from the model's shape and the real lengths (aes_r1.model.cost), without padding and without
+    those that gradient checkpointing repeats. There is no value where the peak is not known: on a CPU, on a card that
+    is not in model/cards.py, and for weights that are not 16-bit.
     """
 
     def __init__(self, backbone: Backbone, engine: Engine, *, shared_prefix: bool, card: Card | None = None) -> None:
@@ -38,7 +38,7 @@ class Utilisation:
         peak, operations = 0.0, 0.0
         if self.card is not None:
             peak, operations = self.card.tflops, passes * self._operations(prompts, lengths)
-        # Every process takes part, also one whose card's peak is unknown, because the others would wait for it.
+        # A process whose card's peak is unknown takes part too, because the others would wait for it.
         here = torch.tensor([operations / 1e12, peak, float(self.card is None)], device=self.engine.device)
         done, peaks, unknown = self.engine.all_reduce_sum(here).tolist()
         return {} if unknown else {"perf/mfu": done / (peaks * seconds)}
