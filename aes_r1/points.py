@@ -159,21 +159,22 @@ def _terminate_with_parent() -> Callable[[], object] | None:
 
 def is_done(folder: Path, settings: Any) -> bool:
     """Return whether the folder of a job holds its finished run; InputError where that run used other files."""
-    from aes_r1.pipeline.evaluated_content import require_same_content
-    from aes_r1.pipeline.label_files import require_same_labels
-    from aes_r1.pipeline.origin import require_same_files
-
     run = RunFolder(folder)
     if not isinstance(settings, Settings | EvaluateSettings) or run.state != "done":
         return False
     if differences(run.settings, as_dict(settings)):
         return False
     if isinstance(settings, Settings):
+        from aes_r1.pipeline.label_files import require_same_labels
+        from aes_r1.pipeline.origin import require_same_files
+
         if settings.trainer.resume == "never":
             return False
         require_same_files(run, settings)
         require_same_labels(run, settings)
     else:
+        from aes_r1.pipeline.evaluated_content import require_same_content  # imports torch, for seconds
+
         require_same_content(run, settings)
     return True
 

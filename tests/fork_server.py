@@ -23,7 +23,8 @@ import sys
 import threading
 
 PRELOADED = (
-    "aes_r1.pipeline.run", "aes_r1.scoring.critic", "aes_r1.model.tiny", "deepspeed", "hydra", "litellm",
+    "aes_r1.pipeline.run", "aes_r1.scoring.critic", "aes_r1.model.tiny", "datasets.arrow_writer", "deepspeed",
+    "hydra.experimental.callback", "litellm", "openai.resources.chat", "scipy.stats", "setuptools",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.qwen2_vl.image_processing_pil_qwen2_vl",
     "transformers.models.auto.modeling_auto", "wandb",
 )  # fmt: skip
