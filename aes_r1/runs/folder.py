@@ -3,7 +3,7 @@
 RUN/settings.json          the resolved, validated settings
 RUN/resumed.json           settings that later starts changed, which change no result (model.kernels, processes, ..)
 RUN/stages/NAME.json       the done-marker of a stage, with its results; origin.json: the commits and the base model;
-                           labels.json: digests of the label files that the run began with
+                           labels.json: what the labels of its lists said when it began
 RUN/manifests/             the lists of pictures, and of critiques that can be read; left_out-LIST: what LIST leaves out
 RUN/metrics.jsonl          one row per logged step; completions.jsonl: completions sampled in training
 RUN/entropy.jsonl          token entropy of validation answers during the cold start
