@@ -18,6 +18,7 @@ from aes_r1 import command
 from aes_r1.report.studies import SECTIONS, analysis, axis_of, read_studies, shown, varied
 from aes_r1.report.studies_page import static_page
 from aes_r1.runs.files import read_json, write_json, write_text_atomically
+from aes_r1.runs.kinds import NAMED_TEXTS, OBJECT, TEXT_OR_NULL, require_kinds
 from aes_r1.settings import DashboardSettings, InputError
 from aes_r1.tracking.wandb_run import group_of, refusals
 
@@ -122,7 +123,9 @@ def publish(settings: DashboardSettings, studies: Mapping[str, Runs]) -> None:
     account = {"entity": settings.entity, "project": settings.project}
     addresses = Path(settings.runs) / "dashboard.json"
     known = read_json(addresses) if addresses.exists() else {}
+    require_kinds(known, dict.fromkeys(known, OBJECT), addresses)
     saved = known.setdefault(f"{settings.entity}/{settings.project}", {"views": {}})
+    require_kinds(saved, {"views": NAMED_TEXTS, "report": TEXT_OR_NULL}, addresses)
     for study, runs in studies.items():
         view = _saved_view(workspace(study, runs, **account), saved["views"].get(study))
         saved["views"][study] = view.url

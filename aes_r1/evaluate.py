@@ -17,6 +17,7 @@ if __name__ == "__main__":
 import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines, training_pictures
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.pipeline.evaluated_content import asked_models, asked_sets, claim_content
+from aes_r1.pipeline.label_files import load_and_note
 from aes_r1.pipeline.seen_sets import sets_seen
 from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report
@@ -143,7 +145,8 @@ def _evaluate(
     listed = {run.manifest(f"{data.name}-{data.split}"): data for data in asked_sets(settings)}
     if process.rank == 0:
         for manifest, data in listed.items():
-            list_pictures(manifest, data, data.split, seed=settings.seed, store=Path(settings.store))
+            load = partial(load_and_note, run, manifest.stem)
+            list_pictures(manifest, data, data.split, seed=settings.seed, store=Path(settings.store), load=load)
         claim_content(run, settings)
     process.wait()
     sets = drawn_sets(listed, settings.evaluation.limit)

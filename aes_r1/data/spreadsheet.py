@@ -15,6 +15,8 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -84,8 +86,27 @@ def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
     return text
 
 
+_noted_files: ContextVar[set[Path] | None] = ContextVar("_noted_files", default=None)
+
+
+@contextmanager
+def noting_files() -> Iterator[set[Path]]:
+    """Yield a set that gets every label file, manifest and list of a split which is read inside of the block."""
+    files: set[Path] = set()
+    token = _noted_files.set(files)
+    try:
+        yield files
+    finally:
+        _noted_files.reset(token)
+
+
 def require_file(path: Path) -> None:
-    """Raise InputError where `path` is a pipe or device: it would be waited for, and cannot be read a second time."""
+    """Raise InputError where `path` is a pipe or device: it would be waited for, and cannot be read a second time.
+
+    Every reader of labels calls it before it reads, by which `noting_files` knows the files.
+    """
+    if (files := _noted_files.get()) is not None:
+        files.add(path.absolute())
     if exists(path) and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path}: a pipe or device, not a file; save its content to a file and name that")
 

@@ -21,7 +21,7 @@ from aes_r1.model import tiny
 from aes_r1.model.files import hub_file, refuse_scorer
 from aes_r1.prompts import RATING_PROMPT, Order, order_of, question_of, sub_scores_of, unasked
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.files import read_json
+from aes_r1.runs.files import foreign, read_json
 from aes_r1.runs.folder import RunFolder, is_model, model_file, model_in, no_final_model, run_of, runs_inside
 from aes_r1.settings import PAPER_PIXELS, InputError, place
 
@@ -153,6 +153,10 @@ def run_facts(run: RunFolder, model: Path) -> Facts:
     """
     settings = run.settings
     asking, scenes_alone = dataclasses.asdict(asking_of(settings)), saw_scenes_alone(settings)
+    for key, value in asking.items():
+        is_meant, rule = _RULES[key]
+        if not is_meant(value):
+            raise InputError(foreign(f"{key}={repr(value)[:60]}: {rule}", run.settings_file))
     if model != run.model:
         return Facts(**{**asking, "dtype": "bfloat16"}, scenes_alone=scenes_alone)
     half_widths, measured_on = conformal_half_widths(run.evaluation, run.last_stage)

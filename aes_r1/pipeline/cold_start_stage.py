@@ -22,9 +22,10 @@ from aes_r1.pipeline.cold_start_records import comparisons_of, critiques_of, rec
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import content_name
 from aes_r1.pipeline.picture_contents import contents_of
-from aes_r1.runs.files import append_rows, read_rows, sha256_of, write_rows
+from aes_r1.runs.files import append_rows, iter_rows, sha256_of, write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
+from aes_r1.runs.kinds import ENTROPY, typed
 from aes_r1.runs.progress import progress_bars
 from aes_r1.settings import ColdStartSettings, InputError, LoraSettings, Settings, as_dict
 from aes_r1.trainer.context import TrainingContext
@@ -259,7 +260,7 @@ def _log_again(job: Job, made: RunFolder) -> None:
 def _cut_rows(path: Path, step: int) -> None:
     """Delete the rows after `step`, from which training resumes."""
     if path.exists():
-        write_rows(path, [row for row in read_rows(path) if row["step"] <= step])
+        write_rows(path, [row for row in typed(iter_rows(path), ENTROPY) if row["step"] <= step])
 
 
 def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, float]:

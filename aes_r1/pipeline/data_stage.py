@@ -20,6 +20,7 @@ from aes_r1.data.scale import too_wide
 from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
 from aes_r1.inference.predictions import Sets
 from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.label_files import load_and_note
 from aes_r1.pipeline.left_out import none_readable, say_left_out
 from aes_r1.runs.files import sha256_of
 from aes_r1.settings import DataSettings, InputError
@@ -90,7 +91,8 @@ def _counted(samples: Sequence[Sample]) -> str:
 
 def _list_for_run(job: Job, data: DataSettings, split: str) -> None:
     path, store = job.manifest(data, split), job.store
-    if list_pictures(path, data, split, seed=job.settings.seed, store=store, waiting=job.processes.keep_waiting):
+    waiting, load = job.processes.keep_waiting, partial(load_and_note, job.run, path.stem)
+    if list_pictures(path, data, split, seed=job.settings.seed, store=store, waiting=waiting, load=load):
         job.tracker.manifest(data.name, split, path, sha256_of(path))
 
 
@@ -102,16 +104,17 @@ def list_pictures(
     seed: int,
     store: Path,
     waiting: Callable[[], object] = lambda: None,
+    load: Callable[..., Sequence[Sample]] = load_samples,
 ) -> bool:
     """Write the manifest `path` of one split unless it exists; return whether it was written now.
 
     Every picture is opened once. An unreadable picture is left out with a warning, or ends a strict run. `waiting` is
-    that of `made_once`. Raises InputError when no picture can be read.
+    that of `made_once`; `load` is load_samples, or does more. Raises InputError when no picture can be read.
     """
     if path.exists():
         _draw_lost_scenes(path, data, store, waiting)
         return False
-    samples = load_samples(data, split, seed=seed, store=store, waiting=waiting)
+    samples = load(data, split, seed=seed, store=store, waiting=waiting)
     dropped: list[dict[str, str]] = []
     readable = _readable(samples, data, dropped)
     first = next(readable, None)

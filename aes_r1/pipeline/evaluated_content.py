@@ -1,22 +1,18 @@
-"""Record the content of the weights and labels of an evaluation, and refuse other content under the same names.
+"""Note in an evaluation's folder which weights and labels it is about, and refuse others under the same names.
 
-The settings name models and sets by paths, but training may go on to change the weights there, and a user may edit the
-labels. RUN/stages/content.json holds digests of the content at the first start.
+The settings name a model by its path, where a training that goes on leaves other weights. RUN/stages/content.json holds
+the digests of what lay there at the first start; label_files does the same for labels.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from aes_r1.data.loader import load_samples
-from aes_r1.data.sample import Sample
-from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.inference.asking import Asking, find_model
+from aes_r1.pipeline.label_files import Listed, claim_lists, hash_of, require_same_lists
 from aes_r1.pipeline.origin import content_name
 from aes_r1.runs.folder import RunFolder, is_model, model_in
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, place
@@ -24,11 +20,12 @@ from aes_r1.settings import DataSettings, EvaluateSettings, InputError, place
 log = logging.getLogger("aes_r1")
 
 _NOTE = "content"
-Digests = Mapping[str, Mapping[str, str | None]]  # {what is compared: {name of a model or a list: digest}}
+_ANEW = "give another out="
+Digests = Mapping[str, Mapping[str, str | None]]  # {what is compared: {name of a model: digest}}
 
 
 def asked_models(settings: EvaluateSettings) -> dict[str, str]:
-    """Return {name: path} of the models, the main one last; with baselines it may be missing."""
+    """Return {name: path} of the models, the main one last; it may be missing beside baselines."""
     path = settings.model.path
     return {**settings.models, **({} if path is None else {settings.name: path})}
 
@@ -39,12 +36,12 @@ def asked_sets(settings: EvaluateSettings) -> list[DataSettings]:
 
 
 def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
-    """Record the digests of models and lists; InputError if one differs from the recorded digest.
+    """Note the digests of models and lists, or raise InputError for one that is not as it was noted.
 
-    A folder without recorded digests continues with a warning, and is compared from then on.
+    A folder that was begun before digests were noted goes on with a warning, and is compared from then on.
     """
     noted = run.stage_values(_NOTE)
-    found = require_same_content(run, settings)
+    found = _require_same_models(run, settings)
     is_begun = run.all_parts.exists() or run.predictions_file.exists() or run.all_baselines.exists()
     if noted.keys().isdisjoint(found) and is_begun:
         log.warning(
@@ -52,54 +49,47 @@ def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
             "is not known; give another out= where they may have changed",
             *(run, ", ".join([*asked_models(settings).values(), *_lists(settings)])),
         )
+    claim_lists(run, _lists(settings), seed=settings.seed, store=Path(settings.store), way_out=_ANEW)
     kept = {
         kind: {name: noted.get(kind, {}).get(name) or digest for name, digest in digests.items()}
         for kind, digests in found.items()
     }
-    if kept != noted:
-        run.finish_stage(_NOTE, kept)
+    if (written := {**noted, **kept}) != noted:
+        run.finish_stage(_NOTE, written)
 
 
-def require_same_content(run: RunFolder, settings: EvaluateSettings) -> Digests:
-    """Return the current digests of models and lists; InputError if one differs from the recorded digest.
+def require_same_content(run: RunFolder, settings: EvaluateSettings) -> None:
+    """Raise InputError for a model or a list that is not as it was noted.
 
-    Content that can no longer be read, because it was moved away after its answers were written, is not compared.
+    What cannot be read any more, because it was moved away after it had answered, is not compared.
     """
-    noted, store = run.stage_values(_NOTE), Path(settings.store)
-    models, lists = asked_models(settings), _lists(settings)
-    by_model = {name: _model_digests(path, store) for name, path in models.items()}
-    by_list = {name: _list_digests(data, split, settings.seed, store) for name, (data, split) in lists.items()}
-    found = {
-        **{kind: {name: digests.get(kind) for name, digests in by_model.items()} for kind in ("weights", "asking")},
-        **{kind: {name: digests.get(kind) for name, digests in by_list.items()} for kind in ("opinions", "pictures")},
-    }
-    others = {
-        name
-        for kind, digests in found.items()
-        for name, digest in digests.items()
-        if None not in (digest, before := noted.get(kind, {}).get(name)) and digest != before
-    }
-    for name, path in models.items():
-        if name in others:
-            raise InputError(f"{run}: {path} is no longer the model that answered as {name}; give another out=")
-    for name, (data, _) in lists.items():
-        if name in others:
-            differs = "now lists other pictures or opinions than those that were asked about"
-            raise InputError(f"{run}: {name} (data.root={data.root}) {differs}; give another out=")
+    _require_same_models(run, settings)
+    require_same_lists(run, _lists(settings), seed=settings.seed, store=Path(settings.store), way_out=_ANEW)
+
+
+def _require_same_models(run: RunFolder, settings: EvaluateSettings) -> Digests:
+    """Return the digests of models as they are now; InputError for one that is not as it was noted."""
+    noted, models = run.stage_values(_NOTE), asked_models(settings)
+    by_model = {name: _model_digests(path, Path(settings.store)) for name, path in models.items()}
+    found = {kind: {name: digests.get(kind) for name, digests in by_model.items()} for kind in ("weights", "asking")}
+    for kind, digests in found.items():
+        for name, digest in digests.items():
+            if None not in (digest, before := noted.get(kind, {}).get(name)) and digest != before:
+                raise InputError(f"{run}: {models[name]} is no longer the model that answered as {name}; {_ANEW}")
     return found
 
 
-def _lists(settings: EvaluateSettings) -> dict[str, tuple[DataSettings, str]]:
+def _lists(settings: EvaluateSettings) -> dict[str, Listed]:
     """Return {name: a set and its split} of all lists of pictures, of which baselines are fitted on one."""
-    lists = {f"{data.name}-{data.split}": (data, data.split) for data in asked_sets(settings)}
+    lists = {f"{data.name}-{data.split}": Listed(data, data.split) for data in asked_sets(settings)}
     is_fitted = bool(set(settings.baselines) - {"people"})
-    return {**lists, **({f"{settings.data.name}-train": (settings.data, "train")} if is_fitted else {})}
+    return {**lists, **({f"{settings.data.name}-train": Listed(settings.data, "train")} if is_fitted else {})}
 
 
 def _model_digests(path: str, store: Path) -> dict[str, str | None]:
-    """Return digests of the model at `path` and of its settings for asking; a hub name's commit stands for both.
+    """Return the content of the model at `path` and how it is asked; a hub name's commit names both.
 
-    Half-widths and other facts that affect no answer are left out.
+    Half-widths and other facts that bear on no answer do not count.
     """
     folder = model_in(place(path, "model.path"))
     if not folder.is_dir():
@@ -109,33 +99,4 @@ def _model_digests(path: str, store: Path) -> dict[str, str | None]:
         return {"weights": weights}
     _, facts = find_model(folder)
     asking = {field.name: getattr(facts, field.name) for field in dataclasses.fields(Asking)}
-    return {"weights": weights, "asking": _hash([asking])}
-
-
-def _list_digests(data: DataSettings, split: str, seed: int, store: Path) -> dict[str, str | None]:
-    """Hash a split as its labels list it now; {} where it cannot be listed. Scenes are the same at every drawing."""
-    if data.name in SCENE_SETS:
-        return {}
-    try:
-        return _digests_of(load_samples(data, split, seed=seed, store=store))
-    except InputError as error:
-        log.info("%s; its list is not compared with an earlier one", error)
-        return {}
-
-
-def _digests_of(samples: Iterable[Sample]) -> dict[str, str | None]:
-    """Hash the opinions of pictures, and the bytes of these where all digests are known.
-
-    Folder and further columns are left out, because a list that is prepared again may have more columns.
-    """
-    opinions, pictures = [], []
-    for one in samples:
-        opinions.append([one.dataset, one.id, one.mos, one.mos_std, one.n_raters])
-        pictures.append([one.dataset, one.id, one.sha256])
-    are_known = all(sha256 is not None for *_, sha256 in pictures)
-    return {"opinions": _hash(opinions), "pictures": _hash(pictures) if are_known else None}
-
-
-def _hash(rows: Iterable[object]) -> str:
-    """Hash rows independently of their order."""
-    return hashlib.sha256("\n".join(sorted(json.dumps(row, sort_keys=True) for row in rows)).encode()).hexdigest()
+    return {"weights": weights, "asking": hash_of([asking])}

@@ -18,7 +18,6 @@ from aes_r1.pipeline.cold_start_stage import cold_start
 from aes_r1.pipeline.data_stage import load_data
 from aes_r1.pipeline.evaluation_stage import evaluate, report
 from aes_r1.pipeline.job import Job
-from aes_r1.pipeline.label_files import note_labels
 from aes_r1.pipeline.origin import record_origin
 from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
 from aes_r1.rollout.served import served_policy
@@ -96,8 +95,6 @@ def _tracker(settings: Settings, run: RunFolder, rank: int) -> Iterator[Tracker]
 def run_stages(job: Job) -> None:
     """Run the stages of a run, one after the other."""
     settings = job.settings
-    if job.rank == 0:
-        note_labels(job.run, settings)
     load_data(job)
     preflight.check_counts(job)
     models = {"base": base_model(job)}

@@ -3,7 +3,7 @@
 RUN/settings.json          the resolved, validated settings
 RUN/resumed.json           settings that later starts changed, which change no result (model.kernels, processes, ..)
 RUN/stages/NAME.json       the done-marker of a stage, with its results; origin.json: the commits and the base model;
-                           labels.json: digests of the label files that the run began with
+                           labels.json: what the labels of its lists said when it began
 RUN/manifests/             the lists of pictures, and of critiques that can be read; left_out-LIST: what LIST leaves out
 RUN/metrics.jsonl          one row per logged step; completions.jsonl: completions sampled in training
 RUN/entropy.jsonl          token entropy of validation answers during the cold start
@@ -33,7 +33,25 @@ from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.files import foreign, iter_rows, read_json, read_rows, rows_backwards, write_json, write_rows
+from aes_r1.runs.files import foreign, iter_rows, read_json, rows_backwards, write_json, write_rows
+from aes_r1.runs.kinds import (
+    ALL,
+    COMPLETION,
+    ENTROPY,
+    EXAMINATION,
+    METRICS,
+    PAIR,
+    PREDICTION,
+    RESUMED,
+    REWARDS,
+    RUN,
+    SETTINGS,
+    VALIDATION,
+    require_kinds,
+    require_measurements,
+    require_stage,
+    typed,
+)
 from aes_r1.settings import EvaluateSettings, InputError, Settings, models_of
 
 MODEL = "model"  # the folder in Hugging Face form of a run, of a checkpoint or of the best step
@@ -95,12 +113,17 @@ class RunFolder:
         for group in _GROUPS & settings.keys():
             if not isinstance(settings[group], dict):
                 raise InputError(foreign(f"{group} is no group of settings", self.settings_file))
+        require_kinds(settings, RUN, self.settings_file)
+        for group in SETTINGS.keys() & settings.keys():
+            require_kinds(settings[group], SETTINGS[group], self.settings_file, before=f"{group}.")
         return settings
 
     @property
     def resumed(self) -> list[dict[str, Any]]:
         """Return {dotted key: value} of the settings that a later start changed, for each start that changed some."""
-        starts: list[dict[str, Any]] = _content(self.resumed_file).get("starts", [])
+        values = _content(self.resumed_file)
+        require_kinds(values, RESUMED, self.resumed_file)
+        starts: list[dict[str, Any]] = values.get("starts", [])
         return starts
 
     @property
@@ -119,31 +142,26 @@ class RunFolder:
     def evaluation(self) -> Evaluation:
         """Return the measurements, which docs/evaluation.md explains."""
         measurements = cast("Evaluation", _content(self.evaluation_file))  # evaluation.summary writes its keys
-        self._require_objects(measurements.get("stages", {}), "stages", 4)
+        require_measurements(measurements, self.evaluation_file)
         for stage, sets in measurements.get("stages", {}).items():
             if not sets or not all(sets.values()):
                 raise InputError(foreign(f"no measurement of {stage}", self.evaluation_file))
         return measurements
 
-    def _require_objects(self, value: Any, name: str, levels: int) -> None:
-        """Raise InputError unless `value` of the evaluation is an object, and what is in it on so many levels is."""
-        if not isinstance(value, dict):
-            raise InputError(foreign(f"{name} is no object", self.evaluation_file))
-        for key, inner in value.items() if levels > 1 else ():
-            self._require_objects(inner, f"{name}.{key}", levels - 1)
-
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
         """Return the logged rows, of one stage ("sft" or "rapo") or of both."""
-        return [row for row in iter_rows(self.metrics_file) if stage is None or row["stage"] == stage]
+        rows = typed(iter_rows(self.metrics_file), METRICS, ALL)
+        return [row for row in rows if stage is None or row["stage"] == stage]
 
     def completions(self, stage: str | None = None) -> list[dict[str, Any]]:
         """Return the completions sampled in training, of one stage or of both."""
-        return [row for row in iter_rows(self.completions_file) if stage is None or row["stage"] == stage]
+        rows = typed(iter_rows(self.completions_file), COMPLETION, REWARDS)
+        return [row for row in rows if stage is None or row["stage"] == stage]
 
     def last_completions(self) -> list[dict[str, Any]]:
         """Return the completions of the last step that was logged; the rest of the file is not parsed."""
         rows: list[dict[str, Any]] = []
-        for row in rows_backwards(self.completions_file):
+        for row in typed(rows_backwards(self.completions_file), COMPLETION, REWARDS):
             if rows and (row["stage"], row["step"]) != (rows[-1]["stage"], rows[-1]["step"]):
                 break
             rows.append(row)
@@ -151,17 +169,17 @@ class RunFolder:
 
     def predictions(self, stage: str | None = None, protocol: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield prediction rows, of one stage and protocol or of all."""
-        for row in iter_rows(self.predictions_file):
+        for row in typed(iter_rows(self.predictions_file), PREDICTION):
             if (stage is None or row["stage"] == stage) and (protocol is None or row["protocol"] == protocol):
                 yield row
 
     def pairs(self) -> Iterator[dict[str, Any]]:
         """Yield the choices between two pictures, two rows for each pair."""
-        yield from iter_rows(self.pairs_file)
+        yield from typed(iter_rows(self.pairs_file), PAIR)
 
     def examined(self, kind: str, stage: str, name: str) -> list[dict[str, Any]]:
         """Return the rows of `examined_file`."""
-        return read_rows(self.examined_file(kind, stage, name))
+        return list(typed(iter_rows(self.examined_file(kind, stage, name)), EXAMINATION))
 
     @property
     def baselines(self) -> list[str]:
@@ -170,7 +188,7 @@ class RunFolder:
 
     def baseline(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of the baseline `name`."""
-        return read_rows(self.all_baselines / f"{name}.jsonl")
+        return list(typed(iter_rows(self.all_baselines / f"{name}.jsonl"), PREDICTION))
 
     def write_baseline(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the rows of the baseline `name`."""
@@ -180,7 +198,7 @@ class RunFolder:
     @property
     def entropy(self) -> list[dict[str, Any]]:
         """Return the token entropy of validation answers, a row per step at which the cold start measured it."""
-        return read_rows(self.entropy_file)
+        return list(typed(iter_rows(self.entropy_file), ENTROPY))
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -229,7 +247,9 @@ class RunFolder:
 
     def stage_values(self, name: str) -> dict[str, Any]:
         """Return the values in the done-marker of the stage; empty while the stage is not done."""
-        return _content(self._stage(name))
+        values, path = _content(self._stage(name)), self._stage(name)
+        require_stage(name, values, path)
+        return values
 
     def finish_stage(self, name: str, values: dict[str, Any]) -> None:
         """Write the done-marker RUN/stages/NAME.json with `values`."""
@@ -276,7 +296,9 @@ class RunFolder:
     @property
     def best_validation(self) -> dict[str, Any]:
         """Return {"step", "srcc"} of the best model."""
-        return _content(validation_file(self.best))
+        values, path = _content(validation_file(self.best)), validation_file(self.best)
+        require_kinds(values, VALIDATION, path)
+        return values
 
     def models(self) -> dict[str, Path]:
         """Return the models of the run as "best", "last" and numbers of RAPO's steps, the most exact one of each.

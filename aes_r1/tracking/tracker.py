@@ -63,10 +63,8 @@ class Tracker:
     def _new_board(self) -> Board:
         """Write TensorBoard's files anew from the run's two files."""
         assert self._run is not None
-        board = Board(self._run.tensorboard, read_rows(self._run.metrics_file))
-        for (stage, step), rows in groupby(
-            read_rows(self._run.completions_file), key=lambda row: (row["stage"], row["step"])
-        ):
+        board = Board(self._run.tensorboard, self._run.metrics())
+        for (stage, step), rows in groupby(self._run.completions(), key=lambda row: (row["stage"], row["step"])):
             board.completions(stage, step, worst_first(list(rows), self._completions_per_table))
         return board
 
@@ -84,8 +82,8 @@ class Tracker:
         """Delete what was logged after `step` of `stage`, from which training resumes, and by later stages."""
         if self._run is None:
             return
-        for path in (self._run.metrics_file, self._run.completions_file):
-            rows = read_rows(path)
+        logged = {self._run.metrics_file: self._run.metrics(), self._run.completions_file: self._run.completions()}
+        for path, rows in logged.items():
             kept = [row for row in rows if (STAGES.index(row["stage"]), row["step"]) <= (STAGES.index(stage), step)]
             if rows:
                 write_rows(path, kept)

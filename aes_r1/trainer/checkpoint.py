@@ -35,6 +35,7 @@ from aes_r1.runs.files import (
     write_json,
 )
 from aes_r1.runs.folder import MODEL, best_beside, checkpoints_in, validation_file
+from aes_r1.runs.kinds import PROGRESS, require_kinds
 from aes_r1.settings import InputError
 from aes_r1.trainer.engine import Engine
 
@@ -207,8 +208,10 @@ def load_latest(root: Path, engine: Engine) -> dict | None:
 def _damage(folder: Path, engine: Engine) -> list[str]:
     """Return what is wrong with the files that this process checks; [] if nothing is."""
     progress = _read_progress(folder)
-    if progress is None or "files" not in progress:
+    if progress is None or not {"step", "processes", "files"} <= progress.keys():
         return ["progress.json: not readable"]
+    if folder.name != f"step_{progress['step']}":
+        return [f"progress.json: of step {progress['step']}"]
     for name in sorted(progress["files"])[engine.rank :: engine.size]:
         if not (folder / name).is_file():
             return [f"{name}: missing"]
@@ -218,10 +221,13 @@ def _damage(folder: Path, engine: Engine) -> list[str]:
 
 
 def _read_progress(folder: Path) -> dict | None:
+    path = folder / "progress.json"
     try:
-        return read_json(folder / "progress.json")
+        progress = read_json(path)
+        require_kinds(progress, PROGRESS, path)
     except InputError:
         return None
+    return progress
 
 
 def _own_files(folder: Path, engine: Engine) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -112,5 +113,32 @@ def test_the_bytes_of_pictures_are_compared_where_both_lists_have_their_digests(
     with_list(HASHED)(place)
     claim_content(run, settings)
     with_list([replace(HASHED[0], sha256="f" * 64), *HASHED[1:]])(place)
+    with pytest.raises(InputError, match="now lists other pictures under the same names"):
+        is_done(run.path, settings)
+
+
+def test_a_folder_of_an_older_version_is_compared_with_what_it_noted(place):
+    """Its content.json holds the digests of lists, of which the next start notes more."""
+    run, settings = asked_in(place)
+    claim_content(run, settings)
+    (run.stages / "content.json").write_text(
+        json.dumps(
+            {
+                **run.stage_values("content"),
+                "opinions": {"manifest-test": run.stage_values("labels")["lists"]["manifest-test"]["opinions"]},
+                "pictures": {"manifest-test": None},
+            }
+        )
+    )
+    (run.stages / "labels.json").unlink()
+    older = run.stage_values("content")
+    assert is_done(run.path, settings)
+    with_list([replace(one, mos=0.5) for one in SAMPLES])(place)
     with pytest.raises(InputError, match="now lists other pictures or opinions"):
+        is_done(run.path, settings)
+    with_list(SAMPLES)(place)
+    claim_content(run, settings)
+    assert run.stage_values("content") == older
+    with_list([replace(one, attributes={"votes": [1, 2]}) for one in SAMPLES])(place)
+    with pytest.raises(InputError, match="now lists other votes"):
         is_done(run.path, settings)

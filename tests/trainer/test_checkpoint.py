@@ -61,11 +61,12 @@ def killed_at(number: int, operations: list[tuple[object, str]], save: Callable[
 
 def test_weights_optimizer_generators_and_progress_come_back(tmp_path):
     first = engine()
-    checkpoint.save(tmp_path, 3, first, {"best": 0.5}, keep=2)
+    best = {"step": 2, "score": 0.5}
+    checkpoint.save(tmp_path, 3, first, {"best": best}, keep=2)
     wanted = [random.random(), np.random.rand(), torch.rand(3)]
     second = engine(seed=1)
     progress = checkpoint.load_latest(tmp_path, second)
-    assert (progress["step"], progress["best"], progress["processes"]) == (3, 0.5, 1)
+    assert (progress["step"], progress["best"], progress["processes"]) == (3, best, 1)
     assert [random.random(), np.random.rand()] == wanted[:2]
     assert torch.equal(torch.rand(3), wanted[2])
     assert torch.equal(first.model.weight, second.model.weight)
