@@ -131,6 +131,65 @@ def test_a_place_that_can_be_no_folder_is_one_line(out, says, picture_folder, tm
     assert done.stderr == f"aes_r1: {out}: {says}\n"
 
 
+REFUSED = "aes_r1: --multirun: no key has several values; write seed=0,1,2, say, or leave it out\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--multirun", "seed=1"], ["-m"], ["hydra.mode=MULTIRUN", "reward.rank.weight=2"]]
+)
+@pytest.mark.slow
+def test_a_multirun_of_one_ordinary_run_is_refused(arguments, tmp_path):
+    done = train(*arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", REFUSED)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--multirun", "seed=choice(1)"],
+        ["--multirun", "seed=1", "processes=2"],  # torchrun starts the processes of a point alone
+        ["--multirun", "seed=1", "--config-dir", "own", "+experiment=axes"],
+        ["+sweeps=study_of_one", "--config-dir", "own"],
+        ["--multirun", "seed=1", "hydra/launcher=submitit_local"],
+    ],
+)
+@pytest.mark.slow
+def test_a_multirun_of_one_point_that_is_asked_for_starts_it(arguments, tmp_path):
+    """Each of them is refused for its group of completions, by the point that was started."""
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "sweeps").mkdir()
+    axes = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      reward: rank\n"
+    (tmp_path / "own" / "experiment" / "axes.yaml").write_text(axes)
+    (tmp_path / "own" / "sweeps" / "study_of_one.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    done = train(*arguments, "trainer.num_samples=1", folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "1 point(s) failed: " in done.stderr
+    assert "trainer.num_samples=1" in done.stderr
+    assert "--multirun: " not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_key_given_twice_is_said_once_in_a_multirun(tmp_path):
+    """The command line holds it twice; what the points are given does not."""
+    given = [
+        "--multirun",
+        "seed=7",
+        "seed=0,1",
+        "trainer.num_samples=4",
+        "trainer.num_samples=1",
+        "out=a",
+        "out=${seed}",
+    ]
+    done = train(*given, folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert [line for line in done.stderr.splitlines() if "given" in line] == [
+        "note: seed is given 2 times, seed=7, seed=0,1; the last one counts, seed=0,1",
+        "note: trainer.num_samples is given 2 times, trainer.num_samples=4, trainer.num_samples=1; the last one "
+        "counts, trainer.num_samples=1",
+        "note: out is given 2 times, out=a, out=${seed}; the last one counts, out=${seed}",
+    ]
+
+
 @pytest.mark.slow
 def test_a_point_whose_passes_would_be_ignored_is_not_started(tmp_path):
     done = train("--multirun", "trainer.epochs=2,10", folder=tmp_path)

@@ -126,7 +126,9 @@ def require_one_mark(
     for location, row in rows:
         for name, seen in first.items():
             cell = row.get(name)
-            mark = _decimal_mark(cell, within.get(name), whole=name in whole) if isinstance(cell, str) else None
+            if not isinstance(cell, str):
+                continue
+            mark = _decimal_mark(cell, within.get(name), whole=name in whole)
             if mark is None or mark in seen:
                 continue
             seen[mark] = (location, cell.strip())
