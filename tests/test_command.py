@@ -131,6 +131,55 @@ def test_a_place_that_can_be_no_folder_is_one_line(out, says, picture_folder, tm
     assert done.stderr == f"aes_r1: {out}: {says}\n"
 
 
+# Every command that writes where the user says, as (module, arguments); the fixture below fills in the braces.
+WRITERS = {
+    "train": ("train", "data=folder data.root={pictures} expert=pixels judge=none model.path={run}/model out={out}"),
+    "prepare": ("prepare", "data=folder data.root={pictures} out={out}"),
+    "distill": ("distill", "data=folder data.root={pictures} expert=pixels judge=none tracker=none out={out}"),
+    "evaluate": ("evaluate", "data=folder data.root={pictures} model.path={run}/model tracker=none out={out}"),
+    "evaluate runs": ("evaluate", "runs=[{run},{copy}] out={out}"),
+    "evaluate starts": ("evaluate", "starts=[{run},{copy}] out={out}"),
+    "score": ("score", "{pictures} --model {run} --shards {out}"),
+    "export": ("export", "{run} {out}"),
+    "export scorer": ("export", "{run} {out} --scorer"),
+    "report": ("report", "{run} {copy} --out {out}"),
+    "report page": ("report", "{run} {copy} --out {out}/page.html"),
+    "dashboard": ("dashboard", "runs={studies} out={out}"),
+    "dashboard page": ("dashboard", "runs={studies} out={out}/page.html"),
+}
+NOWHERE = {
+    "/proc/x": "nothing can be made there; give another place|No such file or directory; give a folder that can be ",
+    "/proc": "nothing can be made there; give another place|No such file or directory; give a folder that can be ",
+    "/sys/x": "Operation not permitted; give |Permission denied; give ",
+    "{here}/file/below": "Not a directory; give |File exists; give ",
+    "{here}/" + "a" * 300: "File name too long; give ",
+}
+
+
+@pytest.mark.parametrize("place", NOWHERE, ids=["proc", "in proc", "sys", "below a file", "long"])
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.slow
+def test_every_command_refuses_a_place_where_nothing_can_be_made(name, place, talking_run, tmp_path):
+    pictures = shutil.copytree(talking_run / "pictures", tmp_path / "pictures")
+    label_twelve(pictures, ("train", "test"))
+    copy = shutil.copytree(talking_run, tmp_path / "studies" / "study" / "copy")
+    settings = json.loads((copy / "settings.json").read_text())
+    (copy / "settings.json").write_text(json.dumps({**settings, "seed": 1}))
+    (tmp_path / "file").touch()
+    module, arguments = WRITERS[name]
+    out = place.format(here=tmp_path)
+    filled = {"pictures": pictures, "run": talking_run, "copy": copy, "studies": tmp_path / "studies", "out": out}
+    done = processes.run(
+        [sys.executable, "-m", f"aes_r1.{module}", *(part.format(**filled) for part in arguments.split())],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "AES_R1_STORE": str(tmp_path / "store")},
+    )  # fmt: skip
+    *_, said = done.stderr.splitlines() or [""]
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.fullmatch(rf"aes_r1: (out=)?[^ ]+: ({NOWHERE[place]}).*|aes_r1: .*{re.escape(out)}.*; give .*", said)
+
+
 REFUSED = "aes_r1: --multirun: no key has several values; write seed=0,1,2, say, or leave it out\n"
 
 

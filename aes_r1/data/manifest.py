@@ -21,7 +21,7 @@ from aes_r1.data.attributes import ROUNDING, attributes_fault
 from aes_r1.data.names import name_fault
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json, require_file
-from aes_r1.runs.files import replacing, sha256_of, write_rows
+from aes_r1.runs.files import make_folder, replacing, sha256_of, write_rows
 from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
@@ -32,7 +32,7 @@ RULES = 5
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
     """Write one JSON object per sample, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_rows(path, map(_row, samples))
 
 
