@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from aes_r1 import config_names, ending
+from aes_r1.settings import printable
 from aes_r1.starting import prepare_process
 
 
@@ -24,9 +25,32 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, and remember what was typed for the message of an error."""
+        """Parse as argparse does, remember what was typed for the message of an error, and say what was given twice."""
         self._typed = list(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
+        parsed = super().parse_known_args(args, namespace)
+        for line in self._repeated():
+            print(f"note: {printable(line)}", file=sys.stderr)
+        return parsed
+
+    def _repeated(self) -> list[str]:
+        """Return a line for every option that was given several values, of which argparse takes the last one."""
+        given: dict[str, list[str]] = {}
+        for argument, following in zip(self._typed, [*self._typed[1:], ""], strict=True):
+            if argument == "--":
+                break
+            typed, equals, value = argument.partition("=")
+            spelled = [typed] if typed in self._option_string_actions else []
+            if typed.startswith("--") and not spelled:  # argparse takes a beginning that only one option has
+                spelled = [option for option in self._option_string_actions if option.startswith(typed)]
+            action = self._option_string_actions[spelled[0]] if spelled else None
+            if action is None or action.nargs == 0 or isinstance(action, argparse._AppendAction):
+                continue
+            given.setdefault(action.option_strings[-1], []).append(value if equals else following)
+        return [
+            f"{option} is given {len(values)} times, {', '.join(values)}; the last one counts, {values[-1]}"
+            for option, values in given.items()
+            if len(set(values)) > 1
+        ]
 
     def error(self, message: str) -> NoReturn:
         """Print in one line what is wrong with the command line, and exit with code 2."""

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aes_r1 import announce, ending, overrides
-from aes_r1.points import Sweep, headline_of, is_done, point_command, run_point
+from aes_r1.points import REASON, Sweep, headline_of, is_done, point_command, run_point
 from aes_r1.recipe import to_settings
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import CONF, InputError, Settings
+from aes_r1.settings import CONF, InputError, Settings, printable
 from aes_r1.starting import prepare_process
 
 
@@ -48,6 +48,7 @@ def _run(module: str, task: Callable[[Any], None], config_name: str, schema: typ
     try:
         overrides.check(sys.argv[1:], schema)
         sys.argv[1:] = overrides.ordered(sys.argv[1:])
+        _say_repeated(sys.argv[1:])
         _refuse_hidden_keys(sys.argv, schema)
         os.environ[announce.FOLDER] = str(folder)
         with stop_requests(then=sweep.stop) as stop, announce.speaking(sweep):
@@ -55,6 +56,8 @@ def _run(module: str, task: Callable[[Any], None], config_name: str, schema: typ
         if stop:
             raise Stopped(stop.requeue)
         for config in composed:  # outside of Hydra, which would print its own lines about an error
+            if isinstance(config, InputError):
+                raise config
             task(_settings(config, schema, sys.argv[1:]))
     except PointLost as error:  # raised by the sweeper after all other jobs
         lost = [str(error)]
@@ -77,6 +80,13 @@ def _run(module: str, task: Callable[[Any], None], config_name: str, schema: typ
     if code and any(parts):
         ending.exit_with(code, "; ".join(part for part in parts if part))
     sys.exit(code)
+
+
+def _say_repeated(arguments: Sequence[str]) -> None:
+    """Say which keys are given several values, once: not by a point of a multirun, nor by further processes."""
+    if REASON not in os.environ and os.environ.get("RANK", "0") == "0":
+        for line in overrides.repeated(arguments):
+            print(f"note: {printable(line)}", file=sys.stderr)
 
 
 def _set_environment() -> None:
@@ -108,6 +118,7 @@ def _compose(entry: Callable[[Any], Any], config_name: str) -> None:
 def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | Stopped | None:
     """Run a job of a multirun in its own process, or keep a single run's config for `run`; Hydra calls this.
 
+    A multirun that is no more than a single run is kept as the error to end with: Hydra would print its own lines.
     Returns the job's headline SRCC, by which a sweeper may search; None when it failed or has none; Stopped when it was
     stopped or not started. With a parallel launcher this runs in a worker.
     """
@@ -117,6 +128,9 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.RUN:
         composed.append(config)
+        return None
+    if _is_plain_run(hydra_config, config.get("processes", 1)):
+        composed.append(InputError("--multirun: no key has several values; write seed=0,1,2, say, or leave it out"))
         return None
     if sweep.stops():
         return Stopped(True)
@@ -148,6 +162,17 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         return None
     announce_end(end="done", **headline_of(out))
     return headline_of(out).get("srcc")
+
+
+def _is_plain_run(hydra_config: Any, processes: int) -> bool:
+    """Return whether a multirun has a single point that is the same as an ordinary run.
+
+    It is another one where a launcher or several `processes` are asked for, or where a recipe or a sweep has axes, each
+    of which may have been replaced by one value.
+    """
+    is_here = hydra_config.launcher._target_.endswith("BasicLauncher") and processes == 1
+    has_axes = bool(hydra_config.sweeper.get("params")) or _study(sys.argv) is not None
+    return is_here and not has_axes and not overrides.has_axis(sys.argv[1:])
 
 
 def _settings(config: Any, schema: type, arguments: Sequence[str]) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 from aes_r1 import command
 from aes_r1.report.studies import SECTIONS, analysis, axis_of, read_studies, shown, varied
 from aes_r1.report.studies_page import static_page
-from aes_r1.runs.files import read_json, write_json, write_text_atomically
+from aes_r1.runs.files import make_folder, read_json, write_json, write_text_atomically
 from aes_r1.runs.kinds import NAMED_TEXTS, OBJECT, TEXT_OR_NULL, require_kinds
 from aes_r1.settings import DashboardSettings, InputError
 from aes_r1.tracking.wandb_run import group_of, refusals
@@ -174,7 +174,7 @@ def build(settings: DashboardSettings) -> None:
         target = Path(settings.out)
         is_page = target.suffix.lower() in (".html", ".htm") and not target.is_dir()
         target = target if is_page else target / "dashboard.html"
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent, target)
         write_text_atomically(target, static_page(studies, Path(settings.analyses)))
         print(f"dashboard: {target}")
         return

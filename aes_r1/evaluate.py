@@ -51,7 +51,7 @@ from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy, served_policy
 from aes_r1.runs.cells import METRIC, Evaluation, format_cell
 from aes_r1.runs.claim import claim_run_folder, require_own, run_lock, withdrawn_on_input_error
-from aes_r1.runs.files import sha256_of, write_json
+from aes_r1.runs.files import make_folder, sha256_of, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.processes import Processes, connected
@@ -316,7 +316,7 @@ def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: Evaluat
 def _show_runs(settings: EvaluateSettings) -> None:
     summary = across_runs([Path(folder) for folder in settings.runs])
     out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json(out / "across_runs.json", summary)
     print(f"{len(summary['runs'])} runs; mean, 95% t-interval over splits or seeds")
     for stage, sets in summary["stages"].items():

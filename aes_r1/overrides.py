@@ -23,6 +23,8 @@ _PATH_KEYS = (
 _SOURCES = ("config_path", "config_name", "config_dir")  # options that say which recipe the overrides change
 # Keys of Hydra's own configuration that decide what a job reads and logs; the others decide where jobs run.
 _OF_JOBS = ("hydra.searchpath", "hydra.verbose", "hydra.job_logging", "hydra/job_logging")
+# What Hydra does in place of a run, or how it runs: one of these options at a time.
+_MODES = ("run", "multirun", "cfg", "info", "shell_completion")
 # What may bring the axes of a sweep: a sweep that is chosen, and whatever says where the user's own recipes are.
 _WITH_AXES = ("sweeps=", "hydra/sweeper=", "hydra.searchpath", "--config", "-cp", "-cn", "-cd")
 
@@ -63,6 +65,7 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
     has_axes = any(argument.lstrip("+").startswith(_WITH_AXES) for argument in arguments)
     has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
     known = set(keys(schema))
+    _check_added_once(arguments)
     for argument, following in _with_values(arguments):
         if not has_out:
             _check_sweep_folder(argument)
@@ -93,6 +96,58 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
         given = 1 if equals else 1 + len(following)
         if option.dest == "experimental_rerun" and len(arguments) > given:
             raise InputError(f"{name}: Hydra would ignore every other argument; give it alone, or leave it out")
+    _check_modes(arguments)
+
+
+def has_axis(arguments: Sequence[str]) -> bool:
+    """Return whether a key of the command line has several values, so that a multirun has a point for each."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = [argument for argument, _ in _with_values(arguments) if not argument.startswith("-")]
+    return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(given))
+
+
+def repeated(arguments: Sequence[str]) -> list[str]:
+    """Return a line for every key that is given several values, of which Hydra takes the last one.
+
+    Scripts rely on that (`$ARGUMENTS seed=2`), so it is no error, but a person may not have meant it.
+    """
+    given: dict[str, list[str]] = {}
+    for argument, _ in _with_values(arguments):
+        key, equals, _ = argument.partition("=")
+        if equals and not key.startswith(("-", "~")):
+            given.setdefault(key.lstrip("+"), []).append(argument)
+    return [
+        f"{key} is given {len(each)} times, {', '.join(each)}; the last one counts, {each[-1]}"
+        for key, each in given.items()
+        if len({argument.lstrip("+") for argument in each}) > 1
+    ]
+
+
+def _check_added_once(arguments: Sequence[str]) -> None:
+    """Raise InputError where a group outside the defaults list is added twice, which Hydra cannot do."""
+    added: dict[str, list[str]] = {}
+    for argument in arguments:
+        group = argument.partition("=")[0]
+        if argument.startswith("+") and (CONF / group.lstrip("+")).is_dir():
+            added.setdefault(group, []).append(argument)
+    for group, each in added.items():
+        if len(each) > 1:
+            raise InputError(f"{' '.join(each)}: {group}= is given {len(each)} times, and adds one file; keep one")
+
+
+def _check_modes(arguments: Sequence[str]) -> None:
+    """Raise InputError for options that Hydra cannot combine."""
+    options = _options()
+    names = [argument.partition("=")[0] for argument, _ in _with_values(arguments)]
+    given = {options[name].dest: name for name in names if name in options}
+    modes = [given[mode] for mode in _MODES if mode in given]
+    if "help" in given or "hydra_help" in given:
+        return
+    if len(modes) > 1:
+        raise InputError(f"{' '.join(modes)}: one of them at a time; leave the others out")
+    if "resolve" in given and "cfg" not in given:
+        raise InputError(f"{given['resolve']}: it belongs to --cfg; give --cfg job {given['resolve']}")
 
 
 def _beginning(key: str) -> str:
@@ -328,6 +383,9 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
     match = re.search(r"Multiple values for (\w+)\. To override", message)
     if match:
         return f"+{match[1]}=..: the recipe has a {match[1]} already; give {match[1]}=.. without +"
+    match = re.search(r"Could not append to config\. An item is already at '(.*?)'", message)
+    if match:
+        return f"+{match[1]}=..: the recipe has {match[1]} already; give {match[1]}=.. without +"
     match = re.search(r"Ambiguous value for argument '(.*?)'\s*1\. ", message, re.DOTALL)
     if match:
         key, _, value = match[1].partition("=")

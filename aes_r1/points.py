@@ -80,14 +80,15 @@ class Sweep:
 
 
 def point_command(sweep: Sweep, overrides: list[str], out: str, processes: int) -> list[str]:
-    """Return the command line of one point; torchrun starts several processes."""
+    """Return the command line of one point, in which `out` replaces the sweep's; torchrun starts several processes."""
     launch = ["-m", sweep.module]
     if processes > 1:
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launch]
     given = as_text("out", out)
     if not given:
         raise InputError(f"out={out}: Hydra cannot read this name; give another out=")
-    return [sys.executable, *launch, *sweep.sources, *overrides, given, "hydra.mode=RUN"]
+    others = [override for override in overrides if override.partition("=")[0].lstrip("+") != "out"]
+    return [sys.executable, *launch, *sweep.sources, *others, given, "hydra.mode=RUN"]
 
 
 def run_point(command: list[str], sweep: Sweep, number: int) -> tuple[int, bool]:

@@ -33,3 +33,25 @@ def test_a_missing_argument_that_was_misspelled_is_shown_as_typed(typed, says, c
     said = f"; {says}" if says else ""
     expected = f"aes_r1: the following arguments are required: --model{said}; aes-r1 score --help lists the arguments\n"
     assert (ended.value.code, capsys.readouterr().err) == (2, expected)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--model", "a", "--model", "b"], "note: --model is given 2 times, a, b; the last one counts, b\n"),
+        (["--model=a", "x.jpg", "--mod", "b"], "note: --model is given 2 times, a, b; the last one counts, b\n"),
+        (["-m", "a", "--model=b"], "note: --model is given 2 times, a, b; the last one counts, b\n"),
+        (["--model", "a", "--model=a"], ""),
+        (["--model", "a", "--url", "1", "--url", "2", "--reverse", "--reverse"], ""),
+        (["--model", "a", "--", "--model", "b"], ""),
+    ],
+)
+def test_an_option_that_is_given_twice_is_said(typed, said, capsys):
+    """Its last value counts, as that of a setting does; an option that gathers values may be repeated."""
+    parser = OneLineParser(prog="aes-r1 score")
+    parser.add_argument("-m", "--model", required=True)
+    parser.add_argument("--url", action="append")
+    parser.add_argument("--reverse", action="store_true")
+    parser.add_argument("pictures", nargs="*")
+    parser.parse_args(typed)
+    assert capsys.readouterr().err == said

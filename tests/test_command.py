@@ -131,6 +131,114 @@ def test_a_place_that_can_be_no_folder_is_one_line(out, says, picture_folder, tm
     assert done.stderr == f"aes_r1: {out}: {says}\n"
 
 
+# Every command that writes where the user says, as (module, arguments); the fixture below fills in the braces.
+WRITERS = {
+    "train": ("train", "data=folder data.root={pictures} expert=pixels judge=none model.path={run}/model out={out}"),
+    "prepare": ("prepare", "data=folder data.root={pictures} out={out}"),
+    "distill": ("distill", "data=folder data.root={pictures} expert=pixels judge=none tracker=none out={out}"),
+    "evaluate": ("evaluate", "data=folder data.root={pictures} model.path={run}/model tracker=none out={out}"),
+    "evaluate runs": ("evaluate", "runs=[{run},{copy}] out={out}"),
+    "evaluate starts": ("evaluate", "starts=[{run},{copy}] out={out}"),
+    "score": ("score", "{pictures} --model {run} --shards {out}"),
+    "export": ("export", "{run} {out}"),
+    "export scorer": ("export", "{run} {out} --scorer"),
+    "report": ("report", "{run} {copy} --out {out}"),
+    "report page": ("report", "{run} {copy} --out {out}/page.html"),
+    "dashboard": ("dashboard", "runs={studies} out={out}"),
+    "dashboard page": ("dashboard", "runs={studies} out={out}/page.html"),
+}
+NOWHERE = {
+    "/proc/x": "nothing can be made there; give another place|No such file or directory; give a folder that can be ",
+    "/proc": "nothing can be made there; give another place|No such file or directory; give a folder that can be ",
+    "/sys/x": "Operation not permitted; give |Permission denied; give ",
+    "{here}/file/below": "Not a directory; give |File exists; give ",
+    "{here}/" + "a" * 300: "File name too long; give ",
+}
+
+
+@pytest.mark.parametrize("place", NOWHERE, ids=["proc", "in proc", "sys", "below a file", "long"])
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.slow
+def test_every_command_refuses_a_place_where_nothing_can_be_made(name, place, talking_run, tmp_path):
+    pictures = shutil.copytree(talking_run / "pictures", tmp_path / "pictures")
+    label_twelve(pictures, ("train", "test"))
+    copy = shutil.copytree(talking_run, tmp_path / "studies" / "study" / "copy")
+    settings = json.loads((copy / "settings.json").read_text())
+    (copy / "settings.json").write_text(json.dumps({**settings, "seed": 1}))
+    (tmp_path / "file").touch()
+    module, arguments = WRITERS[name]
+    out = place.format(here=tmp_path)
+    filled = {"pictures": pictures, "run": talking_run, "copy": copy, "studies": tmp_path / "studies", "out": out}
+    done = processes.run(
+        [sys.executable, "-m", f"aes_r1.{module}", *(part.format(**filled) for part in arguments.split())],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "AES_R1_STORE": str(tmp_path / "store")},
+    )  # fmt: skip
+    *_, said = done.stderr.splitlines() or [""]
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.fullmatch(rf"aes_r1: (out=)?[^ ]+: ({NOWHERE[place]}).*|aes_r1: .*{re.escape(out)}.*; give .*", said)
+
+
+REFUSED = "aes_r1: --multirun: no key has several values; write seed=0,1,2, say, or leave it out\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--multirun", "seed=1"], ["-m"], ["hydra.mode=MULTIRUN", "reward.rank.weight=2"]]
+)
+@pytest.mark.slow
+def test_a_multirun_of_one_ordinary_run_is_refused(arguments, tmp_path):
+    done = train(*arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", REFUSED)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--multirun", "seed=choice(1)"],
+        ["--multirun", "seed=1", "processes=2"],  # torchrun starts the processes of a point alone
+        ["--multirun", "seed=1", "--config-dir", "own", "+experiment=axes"],
+        ["+sweeps=study_of_one", "--config-dir", "own"],
+        ["--multirun", "seed=1", "hydra/launcher=submitit_local"],
+    ],
+)
+@pytest.mark.slow
+def test_a_multirun_of_one_point_that_is_asked_for_starts_it(arguments, tmp_path):
+    """Each of them is refused for its group of completions, by the point that was started."""
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "sweeps").mkdir()
+    axes = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      reward: rank\n"
+    (tmp_path / "own" / "experiment" / "axes.yaml").write_text(axes)
+    (tmp_path / "own" / "sweeps" / "study_of_one.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    done = train(*arguments, "trainer.num_samples=1", folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "1 point(s) failed: " in done.stderr
+    assert "trainer.num_samples=1" in done.stderr
+    assert "--multirun: " not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_key_given_twice_is_said_once_in_a_multirun(tmp_path):
+    """The command line holds it twice; what the points are given does not."""
+    given = [
+        "--multirun",
+        "seed=7",
+        "seed=0,1",
+        "trainer.num_samples=4",
+        "trainer.num_samples=1",
+        "out=a",
+        "out=${seed}",
+    ]
+    done = train(*given, folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert [line for line in done.stderr.splitlines() if "given" in line] == [
+        "note: seed is given 2 times, seed=7, seed=0,1; the last one counts, seed=0,1",
+        "note: trainer.num_samples is given 2 times, trainer.num_samples=4, trainer.num_samples=1; the last one "
+        "counts, trainer.num_samples=1",
+        "note: out is given 2 times, out=a, out=${seed}; the last one counts, out=${seed}",
+    ]
+
+
 @pytest.mark.slow
 def test_a_point_whose_passes_would_be_ignored_is_not_started(tmp_path):
     done = train("--multirun", "trainer.epochs=2,10", folder=tmp_path)

@@ -99,6 +99,62 @@ def test_settings_on_both_sides_of_an_option_are_one_command():
     assert overrides.ordered(["--info", "seed=1"]) == ["--info", "seed=1"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["seed=1", "seed=2"], "seed is given 2 times, seed=1, seed=2; the last one counts, seed=2"),
+        (
+            ["seed=2", "--multirun", "++seed=0,1"],
+            "seed is given 2 times, seed=2, ++seed=0,1; the last one counts, ++seed=0,1",
+        ),
+        (["data=scenes", "data=ava"], "data is given 2 times, data=scenes, data=ava; the last one counts, data=ava"),
+        (
+            ["+experiment=rapo", "seed=3", "experiment=paper"],
+            "experiment is given 2 times, +experiment=rapo, experiment=paper; the last one counts, experiment=paper",
+        ),
+        (["out=a", "out=b", "out=a"], "out is given 3 times, out=a, out=b, out=a; the last one counts, out=a"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_said_with_the_value_that_counts(arguments, line):
+    overrides.check(arguments, Settings)
+    assert overrides.repeated(arguments) == [line]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["seed=1", "seed=1"],
+        ["seed=1", "++seed=1"],
+        ["data=ava", "data.root=x", "evaluation.also=[ava]"],
+        ["+experiment=rapo", "+debug=x"],
+        ["--config-dir", "seed=1", "seed=2"],  # the first is the value of an option
+        ["seed=1", "~seed"],
+    ],
+)
+def test_what_is_one_value_is_not_said(arguments):
+    assert overrides.repeated(arguments) == []
+
+
+@pytest.mark.parametrize("schema", [Settings, EvaluateSettings, PrepareSettings, DistillSettings, PlanSettings])
+@pytest.mark.parametrize("group", ["experiment", "sweeps", "data"])
+def test_a_group_that_is_added_twice_is_refused(group, schema):
+    with pytest.raises(InputError) as caught:
+        overrides.check([f"+{group}=a", "seed=1", f"+{group}=b"], schema)
+    assert str(caught.value) == f"+{group}=a +{group}=b: +{group}= is given 2 times, and adds one file; keep one"
+
+
+@pytest.mark.parametrize("modes", [("--multirun", "--cfg"), ("-m", "--info"), ("--run", "--multirun"), ("-c", "-m")])
+def test_options_that_hydra_cannot_combine_are_refused(modes):
+    values = {"--cfg": ["job"], "-c": ["job"], "--info": ["all"]}
+    given = [word for mode in modes for word in (mode, *values.get(mode, []))]
+    said = refusal(*given, "seed=1,2")
+    assert said.endswith(": one of them at a time; leave the others out")
+    assert all(mode in said for mode in modes)
+    assert refusal("--resolve", "seed=1") == "--resolve: it belongs to --cfg; give --cfg job --resolve"
+    overrides.check(["--cfg", "job", "--resolve"], Settings)
+    overrides.check(["--multirun", "-m", "seed=1,2"], Settings)
+
+
 @pytest.mark.parametrize("key", ["data.root", "model.path", "out", "cold_start.data"])
 def test_a_comma_in_a_place_is_asked_about(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -130,8 +186,9 @@ def test_a_comma_in_a_place_is_asked_about(key, tmp_path, monkeypatch):
     ],
 )
 def test_what_hydra_reads_as_it_is_meant_passes(argument):
-    options = ["--config-dir", ".", "-cd", "x y", "--cfg", "job", "--config-dir=a b", "--info", "searchpath", "-m"]
-    overrides.check(["--multirun", *options, argument, "--info"], Settings)
+    options = ["--config-dir", ".", "-cd", "x y", "--config-dir=a b"]
+    for mode in (["--multirun", "-m"], ["--cfg", "job"], ["--info", "searchpath"]):
+        overrides.check([*mode, *options, argument], Settings)
     overrides.check(["--info", argument], Settings)
 
 

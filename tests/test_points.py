@@ -51,6 +51,15 @@ def test_a_point_reads_the_folder_that_its_sweep_decided_on(out, tmp_path):
     assert (override.is_sweep_override(), override.value()) == (False, out)
 
 
+@pytest.mark.parametrize("given", ["out=runs/${seed}", "++out=runs/${run_hash:}", "+out=x"])
+def test_a_point_has_no_key_twice(given, tmp_path):
+    """The sweep's own out= is replaced by the folder that it was resolved to."""
+    sweep = Sweep("aes_r1.train", ["hydra.verbose=true"], Settings, tmp_path, 1)
+    command = point_command(sweep, ["seed=1", given, "+experiment=rapo"], "runs/1", 1)
+    assert command[3:] == ["hydra.verbose=true", "seed=1", "+experiment=rapo", 'out="runs/1"', "hydra.mode=RUN"]
+    assert overrides.repeated(command[3:]) == []
+
+
 PRINTS = {"help", "hydra_help", "version", "cfg", "resolve", "package", "shell_completion", "info"}  # and starts no job
 
 
@@ -94,7 +103,7 @@ command.run_point = run_point
 command.run("aes_r1.train", lambda settings: None)
 """
     sources = [f"--config-path={tmp_path}/recipes", "-cn", "mine", "-cd", str(tmp_path / "more")]
-    given = ["--multirun", "seed=3", *sources, f"hydra.searchpath=[file://{CONF}]"]
+    given = ["--multirun", "seed=choice(3)", *sources, f"hydra.searchpath=[file://{CONF}]"]
     done = processes.run(
         [sys.executable, "-c", program, *given], cwd=tmp_path, capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -17,7 +17,7 @@ from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import prompt_sha256
-from aes_r1.runs.files import read_json, write_json
+from aes_r1.runs.files import make_folder, read_json, write_json
 from aes_r1.settings import ChatSettings, ExpertSettings, InputError, JudgeSettings
 
 # Settings that change how answers are bought, but not what is asked.
@@ -131,7 +131,7 @@ def claim_output_folder(
 def _lock(out: Path, stack: ExitStack) -> None:
     from filelock import FileLock, Timeout
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     try:
         stack.enter_context(FileLock(out / ".lock", timeout=0))
     except Timeout as error:

@@ -16,7 +16,7 @@ from scipy.fft import dctn
 
 from aes_r1.data import scene_sets
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.runs.files import append_rows, rows_at, sha256_of, write_rows
+from aes_r1.runs.files import append_rows, make_folder, rows_at, sha256_of, write_rows
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import InputError
 
@@ -77,7 +77,7 @@ class CheckCache:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, Checked] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         for _, values in rows_at(path, skip_broken=True):
             try:
                 row = Checked(**values)

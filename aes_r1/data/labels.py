@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,11 @@ def first_existing(root: Path, *names: str) -> Path:
 
 
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
+# Numbers with marks of thousands, whose last mark is that of the decimals.
+_GROUPED = {
+    ",": re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+"),
+    ".": re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+"),
+}
 
 
 def number(
@@ -62,18 +67,15 @@ def number(
     """
     where = f"{path}, {location}: {column}={repr(value)[:60]}"
     if isinstance(value, str):
-        text = value.strip().removeprefix("\ufeff")
+        text = _text_of_cell(value)
         if _THOUSANDS.fullmatch(text):
-            low, high = within or (-math.inf, math.inf)
-            readings = [float(text.replace(",", mark)) for mark in (".", "")]
-            fits = [low <= reading <= high and (not whole or reading.is_integer()) for reading in readings]
-            possible = [reading for reading, fit in zip(readings, fits, strict=True) if fit]
-            if len(possible) > 1:
+            readings = _readings(text, within, whole=whole)
+            if len(readings) > 1:
                 spelled = "without a comma" if whole else "with a point"
                 raise InputError(
-                    f"{where} may be {' or '.join(f'{value:g}' for value in possible)}; write it {spelled}"
+                    f"{where} may be {' or '.join(f'{value:g}' for value in readings)}; write it {spelled}"
                 )
-            return (possible or readings)[0]
+            return readings[0] if readings else float(text.replace(",", "."))
         if COMMA_DECIMAL.fullmatch(text):
             text = text.replace(",", ".")
         result = float(text) if DECIMAL.fullmatch(text) else None
@@ -86,10 +88,68 @@ def number(
         except OverflowError:
             result = math.inf
     if result is None:
+        for mark, grouped in _GROUPED.items():
+            if isinstance(value, str) and grouped.fullmatch(_text_of_cell(value)):
+                plain_text = _text_of_cell(value).replace("." if mark == "," else ",", "").replace(mark, ".")
+                raise InputError(f"{where} has marks of thousands; write it as {plain_text}")
         raise InputError(f"{where} is not a number; write it as 0.63, or take the row out")
     if not math.isfinite(result):
         raise InputError(f"{where} is not finite; mend it, or take the row out")
     return result
+
+
+def _text_of_cell(cell: str) -> str:
+    return cell.strip().removeprefix("\ufeff")
+
+
+def _readings(text: str, within: tuple[float, float] | None, *, whole: bool) -> list[float]:
+    """Return what "1,234" may be, 1.234 and 1234, as far as it lies `within` the range and is `whole`."""
+    low, high = within or (-math.inf, math.inf)
+    readings = [float(text.replace(",", mark)) for mark in (".", "")]
+    return [reading for reading in readings if low <= reading <= high and (not whole or reading.is_integer())]
+
+
+def require_one_mark(
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    path: Path,
+    names: Collection[str],
+    within: Mapping[str, tuple[float, float]],
+    whole: Collection[str] = (),
+) -> None:
+    """Raise InputError where a column has numbers with a decimal comma in some rows and with a point in others.
+
+    One of the two marks is then likely to separate thousands. names: the columns; `within` has the range of some, and
+    `whole` are those of whole numbers, as `number` reads them.
+    """
+    first: dict[str, dict[str, tuple[str, str]]] = {name: {} for name in names}
+    for location, row in rows:
+        for name, seen in first.items():
+            cell = row.get(name)
+            if not isinstance(cell, str):
+                continue
+            mark = _decimal_mark(cell, within.get(name), whole=name in whole)
+            if mark is None or mark in seen:
+                continue
+            seen[mark] = (location, cell.strip())
+            if len(seen) > 1:
+                (one, comma), (other, point) = seen[","], seen["."]
+                raise InputError(
+                    f"{path}: {name}={comma} in {one} has a decimal comma, {name}={point} in {other} a decimal point; "
+                    f"write all of {name} with a point, without marks of thousands"
+                )
+
+
+def _decimal_mark(cell: str, within: tuple[float, float] | None, *, whole: bool) -> str | None:
+    """Return the mark before the decimals of a number; None without one, and where it may also separate thousands."""
+    text = _text_of_cell(cell)
+    for mark, grouped in _GROUPED.items():
+        if grouped.fullmatch(text):
+            return mark
+    if _THOUSANDS.fullmatch(text):
+        return "," if _readings(text, within, whole=whole) == [float(text.replace(",", "."))] else None
+    if COMMA_DECIMAL.fullmatch(text):
+        return ","
+    return "." if "." in text and DECIMAL.fullmatch(text) else None
 
 
 def column(row: dict[str, Any], name: str, path: Path, location: str | None = None) -> Any:
@@ -126,7 +186,11 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
     path = labels_file(root)
     labels: list[Label] = []
     levels: int | None = None
-    for location, row in label_rows(path):
+    rows = list(label_rows(path))
+    counts = ["n_raters", *dict.fromkeys(name for _, row in rows for name in row if name and _COUNT.fullmatch(name))]
+    ranges = {"mos": scale, "mos_std": (0.0, scale[1] - scale[0])}
+    require_one_mark(rows, path, [*ranges, *counts], ranges, whole=counts)
+    for location, row in rows:
         label = _label(row, path, location, root, scale)
         votes = label.attributes.get("votes")
         levels = levels or (None if votes is None else len(votes))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,18 +22,18 @@ from aes_r1.data.attributes import ROUNDING, attributes_fault
 from aes_r1.data.names import name_fault
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json, require_file
-from aes_r1.runs.files import replacing, sha256_of, write_rows
+from aes_r1.runs.files import make_folder, replacing, sha256_of, write_rows
 from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
 BATCH = 5000  # rows in memory while a manifest is converted to Arrow
 # Raise it with every new check of rows, so that Arrow files that were made with fewer checks are made again.
-RULES = 5
+RULES = 6
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
     """Write one JSON object per sample, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_rows(path, map(_row, samples))
 
 
@@ -127,8 +128,9 @@ def _remove_stale(path: Path, arrow: Path) -> None:
 def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a manifest by the names of Sample's fields; attributes are JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
-    line_of: dict[str, dict[str, int]] = defaultdict(dict)  # by data set and id
-    first_of: dict[str, dict[str, _First]] = defaultdict(dict)  # by data set and path
+    # By data set, and by id or path in composed form (NFC): systems write the accents of one name in different ways.
+    first_named: dict[str, dict[str, _First]] = defaultdict(dict)
+    first_shown: dict[str, dict[str, _First]] = defaultdict(dict)
     line_number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -148,16 +150,15 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
                 _check_types(sample)
                 if by_user:
                     _check_names(sample)
-                earlier = line_of[sample.dataset].setdefault(sample.id, line_number) if by_user else line_number
-                if earlier != line_number:
-                    raise InputError(
-                        f"{path}, lines {earlier} and {line_number}: both have id={sample.id} of {sample.dataset}; "
-                        "give each picture an id of its own, or take one out"
-                    )
                 if by_user:
                     file_name = os.path.normpath(path.parent.absolute() / sample.image)
-                    again = _First(line_number, sample.id, sample.mos, sample.split)
-                    _check_one_opinion(path, sample, first_of[sample.dataset].setdefault(file_name, again), again)
+                    again = _First(line_number, sample.id, sample.mos, sample.split, file_name)
+                    named = first_named[sample.dataset].setdefault(_composed(sample.id), again)
+                    if named is not again:
+                        _check_own_id(path, sample, named, again)
+                    shown = first_shown[sample.dataset].setdefault(_composed(file_name), again)
+                    if not _are_two_files(shown, again):
+                        _check_one_opinion(path, sample, shown, again)
                 yield {
                     **vars(sample),
                     "attributes": json.dumps(sample.attributes, ensure_ascii=False) if sample.attributes else "{}",
@@ -236,6 +237,32 @@ class _First(NamedTuple):
     id: str
     mos: float | None
     split: str
+    file: str  # absolute
+
+
+def _composed(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _are_two_files(one: _First, other: _First) -> bool:
+    """Return whether two rows, whose paths differ at most in their Unicode form, name two files that are both there."""
+    if one.file == other.file or _composed(one.file) != _composed(other.file):
+        return False
+    return os.path.exists(one.file) and os.path.exists(other.file) and not os.path.samefile(one.file, other.file)
+
+
+def _check_own_id(path: Path, sample: Sample, first: _First, again: _First) -> None:
+    """Raise InputError where two rows have one id, of which one would vanish from every measure.
+
+    Ids that differ in their Unicode form alone are one, unless they are of two files whose names do.
+    """
+    if first.id != again.id and _are_two_files(first, again):
+        return
+    forms = "" if first.id == again.id else ", in two Unicode forms (composed and decomposed accents)"
+    raise InputError(
+        f"{path}, lines {first.line} and {again.line}: both have id={sample.id} of {sample.dataset}{forms}; "
+        "give each picture an id of its own, or take one out"
+    )
 
 
 def _agree(one: float | None, other: float | None) -> bool:

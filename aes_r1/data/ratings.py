@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from aes_r1.data.attributes import is_made_scene
-from aes_r1.data.labels import Label, column, image_name, label_rows, labels_file, number
+from aes_r1.data.labels import Label, column, image_name, label_rows, labels_file, number, require_one_mark
 from aes_r1.data.names import name_on_disk
 from aes_r1.data.published import eva_labels, eva_votes
 from aes_r1.data.sample import Sample
@@ -107,7 +107,9 @@ def _folder_ratings(root: Path, columns: Sequence[str]) -> Values:
     """Read columns of ROOT/labels.csv or labels.jsonl; an empty cell is none. InputError for contradicting rows."""
     path, ratings = labels_file(root), {}
     earlier: dict[str, Mapping[str, float]] = {}  # by the name on disk, because rows may spell it in different ways
-    for location, row in label_rows(path):
+    rows = list(label_rows(path))
+    require_one_mark(rows, path, columns, {})
+    for location, row in rows:
         lacking = [name for name in columns if name not in row]
         if lacking and path.suffix in (".json", ".jsonl"):
             raise InputError(

@@ -16,7 +16,7 @@ from aes_r1.report.run_page import protocol_names
 from aes_r1.report.studies import run_names
 from aes_r1.report.training_section import curve
 from aes_r1.runs.cells import Cell, Evaluation, last_model, measured_in
-from aes_r1.runs.files import write_text_atomically
+from aes_r1.runs.files import make_folder, write_text_atomically
 from aes_r1.runs.folder import RunFolder, runs_inside
 from aes_r1.settings import InputError
 from aes_r1.tracking.secrets import without_secrets
@@ -92,7 +92,7 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
         charts=_training(runs),
         settings=_settings(runs),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent, out)
     return write_text_atomically(out, html)
 
 

@@ -13,7 +13,7 @@ from aes_r1.report.gallery import plates
 from aes_r1.report.html import fill
 from aes_r1.report.studies import numbered
 from aes_r1.runs.cells import last_model
-from aes_r1.runs.files import write_json, write_rows, write_text_atomically
+from aes_r1.runs.files import make_folder, write_json, write_rows, write_text_atomically
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 
@@ -36,7 +36,7 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
     indices = np.unique(np.linspace(0, len(ranked) - 1, min(pictures, len(ranked))).round().astype(int))
     chosen = [ranked[index] for index in indices]
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     measures = {
         name: _measures([rows[key] for key in chosen], n_bootstrap=n_bootstrap, seed=seed)
         for name, rows in starts.items()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from aes_r1.runs.files import delete_left_drafts, is_draft_of, write_json
+from aes_r1.runs.files import delete_left_drafts, is_draft_of, make_folder, write_json
 from aes_r1.runs.folder import EXAMINED, RunFolder
 from aes_r1.runs.identity import changed_on_resume, differences
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
@@ -31,6 +31,7 @@ def run_lock(folder: Path, rank: int) -> Iterator[None]:
         return
     lock = FileLock(RunFolder(folder).lock_file)
     try:
+        make_folder(folder)  # where it is impossible, the lock would be waited for
         for is_last in (False, False, True):
             try:
                 folder.mkdir(parents=True, exist_ok=True)

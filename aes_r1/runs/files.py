@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,6 +59,26 @@ def foreign(fault: str, path: Path, number: int | None = None) -> str:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def make_folder(path: Path, named: Path | None = None) -> None:
+    """Make the folder `path` and those above it, where files can be made.
+
+    Before slow work, so that a place that the user `named` (None: `path`) is refused at once: with an InputError where
+    the kernel makes nothing, as in /proc, which it says with the error of a missing file. Any other OSError names it.
+    """
+    try:
+        for is_last in (False, False, True):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=path):
+                    return
+            except FileNotFoundError as error:  # or `aes-r1 runs --clean` has deleted the folder meanwhile
+                if is_last:
+                    raise InputError(f"{named or path}: nothing can be made there; give another place") from error
+    except OSError as error:
+        error.filename, error.filename2 = str(named or path), None
+        raise
 
 
 def write_text_atomically(path: Path, text: str) -> Path:
@@ -131,7 +152,12 @@ def own_draft_of(path: Path) -> Path:
 def _locked_draft(path: Path) -> tuple[Path, BinaryIO]:
     while True:
         draft = own_draft_of(path)
-        file = draft.open("xb")
+        try:
+            file = draft.open("xb")
+        except FileNotFoundError as error:
+            if not path.parent.is_dir():  # which is a fault of the code, or was deleted meanwhile
+                raise
+            raise InputError(f"{path}: nothing can be made there; give another place") from error
         with contextlib.suppress(OSError):  # a file system without locks, where no draft is taken for a left one
             fcntl.flock(file, fcntl.LOCK_EX)
         if draft.exists():
@@ -239,6 +265,7 @@ def put_in_place(path: Path) -> Path:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield the name of a folder to make, which replaces the empty or missing folder `path`; an error deletes it."""
     draft = draft_of(path)
+    make_folder(path.parent, path)
     shutil.rmtree(draft, ignore_errors=True)
     try:
         yield draft

@@ -35,7 +35,7 @@ from aes_r1.model.digest import content_of, digest_of
 from aes_r1.model.files import SCORER
 from aes_r1.model.tower import Tower
 from aes_r1.runs.cells import format_cell
-from aes_r1.runs.files import MissingKey, read_json, replacing_folder, write_json
+from aes_r1.runs.files import MissingKey, make_folder, read_json, replacing_folder, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
 from aes_r1.scoring.rows import row_of_score
@@ -160,6 +160,7 @@ def make_scorer(
     out = out.resolve()  # . has no name that a draft could get
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty; give a new folder")
+    make_folder(out.parent, out)
     facts = run_facts(run, model)
     name = run.settings["data"]["name"]
     tests = _test_rows(run)

@@ -29,7 +29,7 @@ from rich.progress import (
 )
 
 from aes_r1.data.sample import PictureError
-from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
+from aes_r1.runs.files import iter_rows, make_folder, read_json, write_json, write_rows
 from aes_r1.runs.ray_cluster import lost_workers, start_ray
 from aes_r1.scoring.critic import identity_of, load_any
 from aes_r1.scoring.inputs import LastingError, UrlLimits, is_url, read_picture
@@ -193,7 +193,7 @@ class _Cluster:
 
 def _claim(out: Path, plan: dict[str, Any]) -> None:
     path = out / "plan.json"
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     if path.exists():
         recorded = read_json(path)
         differing = [key for key in plan if recorded.get(key) != plan[key]]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,6 +254,47 @@ def test_two_rows_may_not_have_one_id(tmp_path):
             InputError, match=r"m\.jsonl, lines 2 and 7: both have id=1 of mine; give each picture an id"
         ):
             read_manifest(tmp_path / "m.jsonl")
+
+
+COMPOSED, APART = (unicodedata.normalize(form, "Bäume é.png") for form in ("NFC", "NFD"))
+FORMS = "id={} of mine, in two Unicode forms (composed and decomposed accents); give each picture an id of its own"
+
+
+@pytest.mark.parametrize("names", [(COMPOSED, APART), (APART, COMPOSED)])
+@pytest.mark.parametrize("files", [(), (COMPOSED,), (APART,)])
+def test_one_name_in_two_unicode_forms_is_one_picture(names, files, tmp_path):
+    for file in files:
+        (tmp_path / file).touch()
+    first, again = (Sample(name, name, 0.5, "mine", "train") for name in names)
+    rows = [first, *samples(2), again]
+    for second in (
+        again,
+        replace(again, mos=0.9),
+        replace(again, image="other.png"),
+        replace(again, image=first.image),
+    ):
+        write_manifest([*rows[:3], second], tmp_path / "m.jsonl")
+        with pytest.raises(InputError) as caught:
+            read_manifest(tmp_path / "m.jsonl")
+        assert str(caught.value).startswith(f"{tmp_path}/m.jsonl, lines 1 and 4: both have {FORMS.format(second.id)}")
+        assert len(read_run_manifest(tmp_path / "m.jsonl")) == 4
+    write_manifest([*rows[:3], replace(again, id="x", split="test")], tmp_path / "m.jsonl")
+    with pytest.raises(InputError, match=r"lines 1 and 4: .* has two splits \(split=train in id .*, test in id x\)"):
+        read_manifest(tmp_path / "m.jsonl")
+    write_manifest([*rows[:3], replace(again, dataset="other")], tmp_path / "m.jsonl")
+    assert len(read_manifest(tmp_path / "m.jsonl")) == 4
+
+
+def test_two_files_whose_names_differ_in_unicode_form_are_two_pictures(tmp_path):
+    """As `prepare` writes them on a disk that keeps both."""
+    for name in (COMPOSED, APART):
+        (tmp_path / name).touch()
+    rows = [Sample(COMPOSED, COMPOSED, 0.5, "mine", "train"), Sample(APART, APART, 0.9, "mine", "test")]
+    write_manifest(rows, tmp_path / "m.jsonl")
+    assert [sample.id for sample in read_manifest(tmp_path / "m.jsonl")] == [COMPOSED, APART]
+    write_manifest([rows[0], replace(rows[1], image=COMPOSED)], tmp_path / "m.jsonl")
+    with pytest.raises(InputError, match="both have id="):
+        read_manifest(tmp_path / "m.jsonl")
 
 
 def test_a_row_that_was_read_by_fewer_rules_is_checked_again(tmp_path, monkeypatch):

@@ -407,6 +407,67 @@ def test_a_comma_before_three_digits_is_read_by_the_scale():
         read("4,125", 0, 10_000)
 
 
+MARKS = [("3,5", "3.5"), (",5", "4."), ("1.234,5", "1,234.5"), ("3,5", "1.234"), ("1,234", "3.5"), ("1.234,5", "3.5")]
+# "1,234" is a mark of thousands in a column of whole numbers, and may be either in one without a range.
+BOTH_MARKS = [
+    (column, *marks)
+    for column in ("mos", "mos_std", "n_raters", "count_0", "harmony")
+    for marks in MARKS
+    if "1,234" not in marks or column.startswith("mos")
+]
+
+
+@pytest.mark.parametrize(("column", "comma", "point"), BOTH_MARKS)
+@pytest.mark.parametrize("name", ["labels.csv", "labels.tsv", "labels.jsonl"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_column_with_both_decimal_marks_is_refused(comma, point, column, name, turned, tmp_path):
+    """What stands between other digits is then no certain mark, in every column that is read as numbers."""
+    cells = [point, comma] if turned else [comma, point]
+    rows = [{"image": f"{cell}.jpg", **({} if column == "mos" else {"mos": "2"}), column: cell} for cell in cells]
+    rows.insert(1, {**rows[0], column: "" if column != "mos" else "3"})
+    separator = "\t" if name.endswith("tsv") else ";"
+    lines = [separator.join(rows[0]), *(separator.join(row.values()) for row in rows)]
+    first = 2
+    if name.endswith("jsonl"):
+        lines, first = [json.dumps(row) for row in rows], 1
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError) as caught:
+        read_set(
+            "folder", tmp_path, scale=(0, 5), attributes={"color": [column, 0, 5]} if column == "harmony" else None
+        )
+    at = dict(zip(cells, (first, first + 2), strict=True))
+    assert str(caught.value) == (
+        f"{tmp_path / name}: {column}={comma} in line {at[comma]} has a decimal comma, {column}={point} in line "
+        f"{at[point]} a decimal point; write all of {column} with a point, without marks of thousands"
+    )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "a.jpg;3,5;0.5\nb.jpg;4,5;0.25",  # a mark of its own in each column
+        "a.jpg;3,5;\nb.jpg;4;0,25",
+        "a.jpg;3.5;1e-1\nb.jpg;4;0.25",
+        "a.jpg;3,125;\nb.jpg;4,5;0,25",
+    ],
+)
+def test_one_decimal_mark_in_a_column_is_read(rows, tmp_path):
+    assert own(tmp_path, f"image;mos;mos_std\n{rows}\n", scale=(0, 5))[1][1] >= 4
+
+
+def test_a_mark_of_thousands_beside_decimal_points_is_read(tmp_path):
+    table = 'image,mos,n_raters\na.jpg,"1,234","1,200"\nb.jpg,1300.5,12.0\n'
+    assert [mos for _, mos in own(tmp_path, table, scale=(1000, 5000))] == [1234, 1300.5]
+    remark = "image;mos;remark\na.jpg;0,5;3,5\nb.jpg;0,5;3.5\n"
+    assert [mos for _, mos in own(tmp_path, remark)] == [0.5, 0.5]  # a column that nobody reads as numbers
+
+
+@pytest.mark.parametrize(("cell", "plain"), [("1.234,5", "1234.5"), ("-1,234,567.25", "-1234567.25")])
+def test_marks_of_thousands_are_named_with_the_way_out(cell, plain, tmp_path):
+    said = refusal(tmp_path, f"image;mos\na.jpg;{cell}\n", scale=(0, 5000))
+    assert said.endswith(f"labels.csv, line 2: mos='{cell}' has marks of thousands; write it as {plain}")
+
+
 @pytest.mark.parametrize("row", ["a.jpg,0,5,", "a.jpg,0,63,", "a.jpg,,5,", "a.jpg,4,1,"])
 @pytest.mark.parametrize("header", ["image,mos,note", "image,mos,n_raters"])
 def test_a_decimal_comma_is_not_two_cells_before_an_empty_one(header, row, tmp_path):
@@ -437,7 +498,7 @@ def test_a_whole_number_may_have_a_comma(cell, count, header, tmp_path):
         ("1,000", "may be 1 or 1000; write it without a comma"),
         ("1.200", "whole number"),
         ("12,5", "whole number"),
-        ("1,200.5", "is not a number"),
+        ("1,200.5", "has marks of thousands; write it as 1200.5"),
     ],
 )
 def test_a_number_that_should_be_whole_and_is_not_for_sure_is_refused(cell, says, header, tmp_path):

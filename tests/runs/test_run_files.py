@@ -20,6 +20,7 @@ from aes_r1.runs.files import (
     draft_of,
     is_draft_of,
     iter_rows,
+    make_folder,
     move_folder,
     put_in_place,
     read_json,
@@ -341,3 +342,46 @@ def test_a_line_that_was_read_by_the_caller_is_named_too(tmp_path):
     assert row_in(tmp_path / "x", b'{"id": "a"}', 3) == {"id": "a"}
     with pytest.raises(InputError, match="x, line 3: no JSON object"):
         row_in(tmp_path / "x", b"[1]", 3)
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/self/x/y", "/proc"])
+def test_where_the_kernel_makes_nothing_is_said(place):
+    """It answers with the error of a missing file, which is elsewhere a fault of the code."""
+    for path, named in ((Path(place), None), (Path(place), Path("page.html"))):
+        with pytest.raises(InputError) as caught:
+            make_folder(path, named)
+        assert str(caught.value) == f"{named or path}: nothing can be made there; give another place"
+    with pytest.raises(InputError, match="/proc/page: nothing can be made there; give another place"):
+        write_text_atomically(Path("/proc/page"), "")
+    with (
+        pytest.raises(InputError, match="/proc/x: nothing can be made there; give another place"),
+        replacing_folder(Path("/proc/x")),
+    ):
+        pytest.fail("the block is not to run")
+
+
+def test_a_folder_is_made_and_nothing_is_left_in_it(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as caught:
+        make_folder(tmp_path / "file" / "x", tmp_path / "file" / "x" / "page.html")
+    assert caught.value.filename == str(tmp_path / "file" / "x" / "page.html")
+    with pytest.raises(FileNotFoundError):
+        write_text_atomically(tmp_path / "never made" / "page", "")
+
+
+def test_a_folder_that_is_deleted_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    made = []
+    mkdir = Path.mkdir
+
+    def deleted_at_first(path, *given, **options):
+        mkdir(path, *given, **options)
+        made.append(path)
+        if len(made) == 1:
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", deleted_at_first)
+    make_folder(tmp_path / "a")
+    assert (tmp_path / "a").is_dir()
