@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import sys
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class OneLineParser(argparse.ArgumentParser):
     def _repeated(self) -> list[str]:
         """Return a line for every option that was given several values, of which argparse takes the last one."""
         given: dict[str, list[str]] = {}
-        for argument, following in zip(self._typed, [*self._typed[1:], ""], strict=True):
+        for argument, following in itertools.zip_longest(self._typed, self._typed[1:], fillvalue=""):
             if argument == "--":
                 break
             typed, equals, value = argument.partition("=")

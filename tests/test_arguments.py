@@ -55,3 +55,8 @@ def test_an_option_that_is_given_twice_is_said(typed, said, capsys):
     parser.add_argument("pictures", nargs="*")
     parser.parse_args(typed)
     assert capsys.readouterr().err == said
+
+
+def test_an_empty_command_line_is_parsed(capsys):
+    OneLineParser(prog="aes-r1 runs").parse_args([])
+    assert capsys.readouterr().err == ""

@@ -52,6 +52,7 @@ def rows_of(path: Path) -> list[dict]:
 
 def loaded(settings: Settings, folder: Path) -> Job:
     """The job after its data stage."""
+    folder.mkdir(parents=True, exist_ok=True)
     job = Job(settings, folder, torch.device("cpu"), Processes(), Tracker(None, settings.tracker, {}))
     load_data(job)
     return job
