@@ -12,7 +12,7 @@ _BREAK = re.compile(rb"\xff(?=[\x01-\xbf\xd0-\xd7])")
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # segments that begin with bits, height and width
 _BREAKS_OF_A_BLOCK = 4  # one in each color's scan; encoders write far fewer, a file made to be slow may write millions
-_ARITHMETIC = (*range(0xC9, 0xCC), *range(0xCD, 0xD0))  # frames whose encoder may leave out zeros at a scan's end
+_ARITHMETIC = (*range(0xC9, 0xCC), *range(0xCD, 0xD0))  # frames whose data are coded arithmetically
 # Data that no encoder wrote; the leading zero keeps a fill byte FF in front of it from becoming a marker.
 _FILLING = b"\0" + bytes(byte % 255 for byte in random.Random(0).randbytes(255))
 # At the end of a scan the decoder may wait for any restart.
@@ -36,17 +36,20 @@ def has_more_scans(content: bytes, limit: int) -> bool:
     return False
 
 
+def is_arithmetic(content: bytes) -> bool:
+    """Return whether the data of the JPEG picture at the start of `content` are coded arithmetically."""
+    return next((code for code, _, _ in _segments(content) if code in _FRAMES), None) in _ARITHMETIC
+
+
 def with_filled_scans(content: bytes) -> bytes | None:
     """Return the JPEG picture at the start of `content` with further data at the end of each part of its scans.
 
     Decoders skip what follows a part that is whole (B.1.1.5, F.2.2.5), and decode it in place of what is missing where
-    a part is not. None where this cannot be told: the coding is arithmetic, the picture has no end, or the scans have
-    more breaks than an encoder writes.
+    a part is not. None where this cannot be told: the picture has no end, or the scans have more breaks than an encoder
+    writes. It cannot be told of arithmetic coding, whose encoder may leave out zeros at a scan's end (D.1.8).
     """
     filled, place, is_scan, breaks_left = [], 0, False, 0
     for code, marker, after in _segments(content):
-        if code in _ARITHMETIC:
-            return None
         part = content[place:marker]
         if is_scan:
             breaks_left -= part.count(b"\xff") - part.count(b"\xff\0")

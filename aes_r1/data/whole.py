@@ -16,13 +16,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
-from aes_r1.data.jpeg_scans import has_more_scans, with_filled_scans
+from aes_r1.data.jpeg_scans import has_more_scans, is_arithmetic, with_filled_scans
 
 Box = tuple[int, int, int, int]
 
 _JPEG = "a JPEG whose data end early, which lacks a part of the picture; export it again"
 _PNG = "a PNG whose data end early, which lacks a part of the picture; export it again"
 _TIFF = "a TIFF with a JPEG whose data end early, which lacks a part of the picture; export it again"
+_ARITHMETIC = "a JPEG of arithmetic coding, of which nothing tells whether it is whole; save it as PNG"
+_FAX = "a TIFF of fax coding, of which nothing tells whether it is whole; save it as PNG"
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # PNG, 8.1
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by PNG's color type
 # Bytes of a file that are inflated together, and how many are made of them at once. What is left of the former is
@@ -33,6 +35,7 @@ _BLOCK = 8  # pixels of a JPEG block's side
 _POINTS = ((4, 4), (2, 2), (6, 2), (2, 6), (6, 6))
 _BAND = 16  # rows that are compared at once
 _COMPRESSION, _JPEG_IN_TIFF, _JPEG_TABLES = 259, 7, 347
+_FAX_CODINGS = (2, 3, 4, 32771)  # of black and white: modified Huffman, group 3, group 4, modified Huffman by words
 _STRIPS = ((273, 279), (324, 325))  # tags of a TIFF: places and lengths of its strips, of its tiles
 
 
@@ -40,15 +43,21 @@ def missing(picture: Image.Image, file: BinaryIO) -> str | None:
     """Return what is missing of a decoded `picture` in `file`, and the way out; None where it is whole.
 
     Only a picture that looks as if something were missing is read a second time, or one of which that cannot be seen.
+    Two rare codings are refused whole or not, because decoders show a cut file of them without a sign.
     """
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
         file.seek(0)
         content = file.read()
+        if is_arithmetic(content):
+            return _ARITHMETIC
         # What is missing of the first of several scans is gray, of a later one sharpness or color.
         is_suspect = "progressive" in picture.info or has_more_scans(content, 1) or _has_gray_block(picture)
         return _JPEG if is_suspect and _jpeg_ends_early(content, picture) else None
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        is_suspect = picture.tag_v2.get(_COMPRESSION) == _JPEG_IN_TIFF and _has_gray_block(picture)
+        compression = picture.tag_v2.get(_COMPRESSION)
+        if compression in _FAX_CODINGS:
+            return _FAX
+        is_suspect = compression == _JPEG_IN_TIFF and _has_gray_block(picture)
         return _TIFF if is_suspect and any(map(_jpeg_ends_early, _jpegs_of(picture, file))) else None
     if picture.format == "PNG" and (picture.info.get("interlace") or _is_last_row_zero(picture)):
         return _PNG if _png_ends_early(file) else None

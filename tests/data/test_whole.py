@@ -127,6 +127,22 @@ def tiff_of_jpeg(content: bytes) -> bytes:
     return tiff([tags], {"strip": content})
 
 
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+def test_a_tiff_of_fax_coding_is_refused_with_the_way_out(compression):
+    """A cut one is shown with white or black in place of the rest, and nothing tells it from a whole one."""
+    content = saved(Image.effect_noise((80, 60), 90).convert("1"), "TIFF", compression=compression)
+    assert "a TIFF of fax coding, of which nothing tells whether it is whole; save it as PNG" in refusal(content)
+
+
+@pytest.mark.parametrize(("frame", "arithmetic"), [(b"\xff\xc0", b"\xff\xc9"), (b"\xff\xc2", b"\xff\xca")])
+def test_a_jpeg_of_arithmetic_coding_is_refused_with_the_way_out(frame, arithmetic):
+    """Its encoder may leave out zeros at the end, which a decoder makes up, so that a cut one looks whole."""
+    content = WHOLE_JPEGS["baseline" if frame == b"\xff\xc0" else "progressive"]
+    said = refusal(content.replace(frame, arithmetic, 1))
+    assert "of arithmetic coding, of which nothing tells whether it is whole; save it as PNG" in said
+    assert shown(content.replace(b"\xff\xd9", b"\xff\xd9" + arithmetic)).shape == (120, 152, 3)
+
+
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_a_png_with_too_few_rows_is_refused(mode, interlaced):
