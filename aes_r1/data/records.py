@@ -13,8 +13,6 @@ Pictures inside the file itself are written once into a folder beside it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import os
 import re
@@ -22,7 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from aes_r1.data.names import DRIVE, is_remote, local_name, name_fault, name_on_disk
+from aes_r1.data.embedded import holds_picture, picture_bytes
+from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_fault, name_on_disk
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json, require_file
 from aes_r1.prompts import parse_critique, parse_score, untaught
@@ -33,9 +32,9 @@ from aes_r1.settings import InputError
 _TURNS = ("messages", "conversations", "conversation")
 _ANSWERS = ("completion", "response", "output", "answer")
 _IMAGES = ("images", "image", "image_path", "image_url")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
-_DATA_URL = re.compile(r"data:[^,]*,", re.IGNORECASE)
-_URL_SAFE = str.maketrans("-_", "+/")  # of base64 in addresses
+_LONG = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")  # base64 or hex rather than a path
+_DATA_URL = re.compile(r"data:(?:image/|[^,]*,)", re.IGNORECASE)
+_LONGEST_PATH = 4096  # characters, on Linux
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, half of a surrogate pair
 _NO_SET = re.compile(rf"{_NO_NAME.pattern}|/")  # results are named DATASET/SPLIT
 _SPEAKERS = ("assistant", "gpt", "model", "bot")
@@ -254,7 +253,8 @@ def _picture(path: Path, where: str, image: Any) -> str:
         image = next((candidate for candidate in candidates if candidate), None)
     if not isinstance(image, str) or not image.strip():
         raise InputError(f"{where}: image={str(image)[:40]!r} is no picture; give its path, or {{'path': ..}}")
-    if _DATA_URL.match(image) or (_BASE64.fullmatch(image) and not os.path.exists(path.parent / image)):
+    is_text = _DATA_URL.match(image) or _LONG.fullmatch(image) or holds_picture(image)
+    if is_text and not (len(image) <= _LONGEST_PATH and exists(path.parent / image)):
         return _write_embedded(path, where, _unpacked(where, image))
     return _path_on_disk(path, where, image)
 
@@ -309,9 +309,8 @@ def _unpacked(where: str, content: Any) -> bytes:
     """Return the bytes of a picture that a record itself holds; InputError where there are none."""
     try:
         data = _embedded_bytes(content)
-    except (binascii.Error, TypeError, ValueError) as error:
-        remedy = "give it as base64 or by its path"
-        raise InputError(f"{where}: its picture cannot be unpacked ({error}); {remedy}") from error
+    except ValueError as error:
+        raise InputError(f"{where}: its picture cannot be unpacked: {error}, or give its path") from error
     if not data:
         raise InputError(f"{where}: its picture is empty; give it as base64 or by its path")
     return data
@@ -336,13 +335,12 @@ def _write_embedded(path: Path, where: str, data: bytes) -> str:
 
 
 def _embedded_bytes(content: Any) -> bytes:
-    """Decode a picture given as base64, a data: URL or a list of bytes; ValueError, TypeError where it is none."""
+    """Decode a picture given as base64, a data: URL or a list of bytes; ValueError where it is none."""
     if isinstance(content, list):
-        return bytes(content)
+        try:
+            return bytes(content)
+        except (TypeError, ValueError) as error:
+            raise ValueError("a list of bytes holds numbers from 0 to 255 alone; give base64") from error
     if not isinstance(content, str):
-        raise ValueError(f"{type(content).__name__} is no bytes")
-    head, _, body = content.partition(",") if _DATA_URL.match(content) else ("base64", "", content)
-    if not head.lower().endswith("base64"):
-        raise ValueError("a data: URL must be base64")
-    encoded = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
-    return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        raise ValueError(f"{type(content).__name__} is no bytes; give base64")
+    return picture_bytes(content)

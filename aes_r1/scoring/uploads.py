@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import Any
 
 from PIL import Image
 
+from aes_r1.data.embedded import begins_as_picture, picture_bytes
 from aes_r1.data.sample import PictureError, open_picture
 
 MAX_BYTES = 15_000_000  # largest file of a photograph
@@ -22,10 +22,12 @@ def read_upload(name: str, data: Any) -> Image.Image:
     if len(data) > MAX_BYTES * 4 // 3 + 4:
         raise PictureError(name, f"larger than {MAX_BYTES / 1e6:g} MB")
     try:
-        body = base64.b64decode(data, validate=True)
-    except ValueError as error:  # binascii.Error, or a character that is not ASCII
-        raise PictureError(name, "is not whole base64 without line breaks; send the file again") from error
+        body = picture_bytes(data)
+    except ValueError as error:
+        raise PictureError(name, str(error)) from error
     try:
         return open_picture(io.BytesIO(body), max_file_pixels=MAX_PIXELS, formats=FORMATS)
     except PictureError as error:
-        raise PictureError(name, error.reason) from error
+        unpadded = len("".join(data.rpartition(",")[2].split())) % 4 and not begins_as_picture(body)
+        reason = "is not whole base64, nor a picture without its padding; send the file itself, not its name"
+        raise PictureError(name, reason if unpadded else error.reason) from error

@@ -1,6 +1,7 @@
 import base64
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -161,6 +162,12 @@ def test_local_paths_of_every_kind(given, place, tmp_path):
         base64.urlsafe_b64encode(PIXEL + b"\xfb\xff" * 60).decode(),
         base64.b64encode(PIXEL + bytes(100)).decode().rstrip("="),
         f"DATA:image/png;BASE64,{base64.b64encode(PIXEL).decode()}",
+        base64.b64encode(PIXEL).decode(),  # shorter than a path may be
+        base64.b64encode(PIXEL).decode().rstrip("="),
+        base64.encodebytes(PIXEL).decode(),
+        f"data:image/jpeg;base64,{base64.urlsafe_b64encode(PIXEL).decode()}",
+        f"data:;base64,{quote(base64.b64encode(PIXEL).decode(), safe='')}",
+        f"data:text/plain;charset=utf-8;base64,{base64.b64encode(PIXEL).decode()}",
     ],
 )
 def test_pictures_that_lie_in_the_record(image, tmp_path):
@@ -204,6 +211,15 @@ def test_pictures_in_a_record_of_a_folder_that_cannot_be_written(tmp_path, monke
         ("file:///photos/a%00.jpg", "no path on this machine"),
         ("file:///photos/a%0Ab.jpg", "no path on this machine"),
         ({"bytes": ""}, "its picture is empty"),
+        (PIXEL.hex(), "cannot be unpacked: looks like hex; give base64"),
+        (f"0x{PIXEL.hex().upper()}", "looks like hex; give base64"),
+        (bytes(200).hex(), "looks like hex; give base64"),
+        ({"bytes": PIXEL.hex()}, "looks like hex; give base64"),
+        (str(PIXEL), "Python's bytes as text, b'..'; give base64"),
+        ({"bytes": str(base64.b64encode(PIXEL))}, "Python's bytes as text, b'..'; give base64"),
+        ("data:image/png;base64", "a data: URL must be base64: data:image/png;base64,.., or give its path"),
+        ({"bytes": base64.b64encode(PIXEL).decode()[:41]}, "is not whole base64, but cut; encode the file again, or"),
+        ({"bytes": ["a"]}, "a list of bytes holds numbers from 0 to 255 alone; give base64, or give its path"),
         ({"bytes": []}, "its picture is empty"),
     ],
 )

@@ -1,0 +1,57 @@
+"""Read the bytes of a picture that stands as text in a record or a request: base64 as programs write it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from urllib.parse import unquote
+
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+_HEX = re.compile(r"(?:0x|\\x)?(?:[0-9a-fA-F]{2}){8,}")  # no base64 of a picture has so few kinds of characters
+_FOREIGN = re.compile(r"[^A-Za-z0-9+/]")
+_URL_SAFE = str.maketrans("-_", "+/")  # of base64 in addresses
+_REPRESENTED = ("b'", 'b"')  # of bytes, as Python's str() writes them
+
+
+def picture_bytes(text: str) -> bytes:
+    """Return the bytes in base64 `text`, which may be a data: URL; ValueError says what it is, and the way out.
+
+    White space, the characters of addresses (- and _), missing or further padding and percent signs of a URL leave one
+    reading, and so does any media type, because the bytes themselves say what they are.
+    """
+    body = text.strip()
+    if body.startswith(_REPRESENTED):
+        raise ValueError("Python's bytes as text, b'..'; give base64, in Python base64.b64encode(content).decode()")
+    if body[:5].lower() == "data:":
+        head, comma, body = body.partition(",")
+        if not comma or not head.lower().rstrip().endswith(";base64"):
+            raise ValueError("a data: URL must be base64: data:image/png;base64,..")
+        body = unquote(body) if "%" in body else body
+    body = "".join(body.split())
+    if _HEX.fullmatch(body):
+        raise ValueError("looks like hex; give base64, in Python base64.b64encode(bytes.fromhex(text)).decode()")
+    body = body.rstrip("=").translate(_URL_SAFE)
+    foreign = _FOREIGN.search(body)
+    if foreign:
+        raise ValueError(f"is not whole base64, which has no {foreign[0]!r}; encode the file again")
+    if len(body) % 4 == 1:
+        raise ValueError("is not whole base64, but cut; encode the file again")
+    return base64.b64decode(body + "=" * (-len(body) % 4))
+
+
+def begins_as_picture(content: bytes) -> bool:
+    """Return whether `content` begins as a file of a common picture format does."""
+    is_webp = content.startswith(b"RIFF") and content[8:12] == b"WEBP"
+    return content.startswith(_SIGNATURES) or is_webp or content[4:8] == b"ftyp"
+
+
+def holds_picture(text: str) -> bool:
+    """Return whether `text`, which may also be a path, is certainly a picture, as base64 or as hex."""
+    head = "".join(text[:200].split())[:100]
+    match = _HEX.match(head)
+    if match and match.end() >= len(head) - 1:
+        return begins_as_picture(bytes.fromhex(match[0].removeprefix("0x").removeprefix("\\x")))
+    try:
+        return len(head) >= 16 and begins_as_picture(picture_bytes(head[: len(head) // 4 * 4]))
+    except ValueError:
+        return text.startswith(_REPRESENTED)
