@@ -56,8 +56,6 @@ def _run(module: str, task: Callable[[Any], None], config_name: str, schema: typ
         if stop:
             raise Stopped(stop.requeue)
         for config in composed:  # outside of Hydra, which would print its own lines about an error
-            if isinstance(config, InputError):
-                raise config
             task(_settings(config, schema, sys.argv[1:]))
     except PointLost as error:  # raised by the sweeper after all other jobs
         lost = [str(error)]
@@ -118,7 +116,6 @@ def _compose(entry: Callable[[Any], Any], config_name: str) -> None:
 def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | Stopped | None:
     """Run a job of a multirun in its own process, or keep a single run's config for `run`; Hydra calls this.
 
-    A multirun that is no more than a single run is kept as the error to end with: Hydra would print its own lines.
     Returns the job's headline SRCC, by which a sweeper may search; None when it failed or has none; Stopped when it was
     stopped or not started. With a parallel launcher this runs in a worker.
     """
@@ -130,8 +127,8 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         composed.append(config)
         return None
     if _is_plain_run(hydra_config, config.get("processes", 1)):
-        composed.append(InputError("--multirun: no key has several values; write seed=0,1,2, say, or leave it out"))
-        return None
+        several = "seed=0,1,2 are three"
+        print(f"note: --multirun: no key has several values, so there is one point; {several}", file=sys.stderr)
     if sweep.stops():
         return Stopped(True)
     arguments, out, number = list(hydra_config.overrides.task), Path(config.out), hydra_config.job.num
@@ -165,10 +162,10 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
 
 
 def _is_plain_run(hydra_config: Any, processes: int) -> bool:
-    """Return whether a multirun has a single point that is the same as an ordinary run.
+    """Return whether a multirun has a single point that is the same as an ordinary run, which may not be meant.
 
-    It is another one where a launcher or several `processes` are asked for, or where a recipe or a sweep has axes, each
-    of which may have been replaced by one value.
+    A script whose list of seeds holds one may mean it, so it is no error. It is another run where a launcher or several
+    `processes` are asked for, or where a recipe or a sweep has axes, each of which may have been replaced by one value.
     """
     is_here = hydra_config.launcher._target_.endswith("BasicLauncher") and processes == 1
     has_axes = bool(hydra_config.sweeper.get("params")) or _study(sys.argv) is not None
