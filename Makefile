@@ -52,7 +52,7 @@ studies: setup ## the five full studies, about 4 hours on 2 cores; the same comm
 		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
 	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
 
-DEMONSTRATED := group_size ties_and_pool splits ai_generated
+DEMONSTRATED := ties_and_pool splits ai_generated
 demonstrate: setup ## the other studies, two points and one seed each; ai_generated needs PARA and AVT-AI
 	@$(RUN) -m experiments.ties_and_pool.mix
 	@for study in $(DEMONSTRATED); do \
