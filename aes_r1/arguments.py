@@ -44,7 +44,7 @@ class OneLineParser(argparse.ArgumentParser):
             if typed.startswith("--") and not spelled:  # argparse takes a beginning that only one option has
                 spelled = [option for option in self._option_string_actions if option.startswith(typed)]
             action = self._option_string_actions[spelled[0]] if spelled else None
-            if action is None or action.nargs == 0 or isinstance(action, argparse._AppendAction):
+            if action is None or action.nargs is not None or isinstance(action, argparse._AppendAction):
                 continue
             given.setdefault(action.option_strings[-1], []).append(value if equals else following)
         return [

@@ -249,8 +249,9 @@ def test_a_run_has_one_process_that_works_on_it(job, tmp_path):
         second = start(tmp_path / "second", *long, f"out={run}", "trainer.resume=never")
         assert second.wait(300) == 2
         told = (tmp_path / "second" / "said").read_text()
-        assert told.count("\n") == 1
-        assert told.startswith(f"aes_r1: {run}: another process works on this run; ")
+        *notes, line = told.splitlines()
+        assert [note.partition(" ")[0] for note in notes] == ["note:", "note:"], "of two keys that are given twice"
+        assert line.startswith(f"aes_r1: {run}: another process works on this run; ")
         assert first.poll() is None
         assert len(steps(run)) >= 2, "nothing was taken away"
     finally:

@@ -8,6 +8,8 @@ from urllib.parse import unquote
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 _HEX = re.compile(r"(?:0x|\\x)?(?:[0-9a-fA-F]{2}){8,}")  # no base64 of a picture has so few kinds of characters
+_BASE64_MARK = re.compile(r"[:;]base64\s*,", re.IGNORECASE)  # what stands before it in a data: URL may hold commas
+_BLANK = re.compile(r"\s+")  # not by split(): a text of many blanks would become many texts
 _FOREIGN = re.compile(r"[^A-Za-z0-9+/]")
 _URL_SAFE = str.maketrans("-_", "+/")  # of base64 in addresses
 _REPRESENTED = ("b'", 'b"')  # of bytes, as Python's str() writes them
@@ -19,15 +21,15 @@ def picture_bytes(text: str) -> bytes:
     White space, the characters of addresses (- and _), missing or further padding and percent signs of a URL leave one
     reading, and so does any media type, because the bytes themselves say what they are.
     """
-    body = text.strip()
+    body = text.lstrip("\ufeff").strip()
     if body.startswith(_REPRESENTED):
         raise ValueError("Python's bytes as text, b'..'; give base64, in Python base64.b64encode(content).decode()")
     if body[:5].lower() == "data:":
-        head, comma, body = body.partition(",")
-        if not comma or not head.lower().rstrip().endswith(";base64"):
+        mark = _BASE64_MARK.search(body)
+        if not mark:
             raise ValueError("a data: URL must be base64: data:image/png;base64,..")
-        body = unquote(body) if "%" in body else body
-    body = "".join(body.split())
+        body = unquote(body[mark.end() :])
+    body = _BLANK.sub("", body)
     if _HEX.fullmatch(body):
         raise ValueError("looks like hex; give base64, in Python base64.b64encode(bytes.fromhex(text)).decode()")
     body = body.rstrip("=").translate(_URL_SAFE)

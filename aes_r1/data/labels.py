@@ -125,7 +125,7 @@ def require_one_mark(
     for location, row in rows:
         for name, seen in first.items():
             cell = row.get(name)
-            if not isinstance(cell, str):
+            if not isinstance(cell, str) or not any(mark in cell for mark in ",." if mark not in seen):
                 continue
             mark = _decimal_mark(cell, within.get(name), whole=name in whole)
             if mark is None or mark in seen:

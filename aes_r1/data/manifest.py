@@ -28,7 +28,7 @@ from aes_r1.settings import InputError
 
 BATCH = 5000  # rows in memory while a manifest is converted to Arrow
 # Raise it with every new check of rows, so that Arrow files that were made with fewer checks are made again.
-RULES = 6
+RULES = 7
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
@@ -128,9 +128,12 @@ def _remove_stale(path: Path, arrow: Path) -> None:
 def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a manifest by the names of Sample's fields; attributes are JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
-    # By data set, and by id or path in composed form (NFC): systems write the accents of one name in different ways.
+    # By data set, and by id or path; those that are not ASCII also in composed form (NFC), because systems write the
+    # accents of one name in different ways.
     first_named: dict[str, dict[str, _First]] = defaultdict(dict)
     first_shown: dict[str, dict[str, _First]] = defaultdict(dict)
+    named_alike: dict[str, dict[str, _First]] = defaultdict(dict)
+    shown_alike: dict[str, dict[str, _First]] = defaultdict(dict)
     line_number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -153,12 +156,17 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
                 if by_user:
                     file_name = os.path.normpath(path.parent.absolute() / sample.image)
                     again = _First(line_number, sample.id, sample.mos, sample.split, file_name)
-                    named = first_named[sample.dataset].setdefault(_composed(sample.id), again)
-                    if named is not again:
-                        _check_own_id(path, sample, named, again)
-                    shown = first_shown[sample.dataset].setdefault(_composed(file_name), again)
-                    if not _are_two_files(shown, again):
-                        _check_one_opinion(path, sample, shown, again)
+                    for firsts, alike, name, check in (
+                        (first_named, named_alike, sample.id, _check_own_id),
+                        (first_shown, shown_alike, file_name, _check_one_opinion),
+                    ):
+                        earlier = [firsts[sample.dataset].setdefault(name, again)]
+                        if not name.isascii():
+                            composed = unicodedata.normalize("NFC", name)
+                            earlier.append(alike[sample.dataset].setdefault(composed, again))
+                        for first in earlier:
+                            if first is not again and (check is _check_own_id or not _are_two_files(first, again)):
+                                check(path, sample, first, again)
                 yield {
                     **vars(sample),
                     "attributes": json.dumps(sample.attributes, ensure_ascii=False) if sample.attributes else "{}",

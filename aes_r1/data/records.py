@@ -33,7 +33,7 @@ _TURNS = ("messages", "conversations", "conversation")
 _ANSWERS = ("completion", "response", "output", "answer")
 _IMAGES = ("images", "image", "image_path", "image_url")
 _LONG = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")  # base64 or hex rather than a path
-_DATA_URL = re.compile(r"data:(?:image/|[^,]*,)", re.IGNORECASE)
+_DATA_URL = re.compile(r"data:(?:[^,]*,|[^,]*;base64$)", re.IGNORECASE)
 _LONGEST_PATH = 4096  # characters, on Linux
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, half of a surrogate pair
 _NO_SET = re.compile(rf"{_NO_NAME.pattern}|/")  # results are named DATASET/SPLIT

@@ -23,6 +23,7 @@ from typing import Any
 
 from aes_r1.data.names import exists, name_on_disk
 from aes_r1.data.sample import SUFFIXES
+from aes_r1.runs.files import sha256_of
 from aes_r1.settings import InputError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -86,13 +87,16 @@ def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
     return text
 
 
-_noted_files: ContextVar[set[Path] | None] = ContextVar("_noted_files", default=None)
+_noted_files: ContextVar[dict[Path, str | None] | None] = ContextVar("_noted_files", default=None)
 
 
 @contextmanager
-def noting_files() -> Iterator[set[Path]]:
-    """Yield a set that gets every label file, manifest and list of a split which is read inside of the block."""
-    files: set[Path] = set()
+def noting_files() -> Iterator[dict[Path, str | None]]:
+    """Yield {path: digest before it was read} of label files, manifests and lists of splits read inside of the block.
+
+    The digest is None where there is no such file.
+    """
+    files: dict[Path, str | None] = {}
     token = _noted_files.set(files)
     try:
         yield files
@@ -105,10 +109,10 @@ def require_file(path: Path) -> None:
 
     Every reader of labels calls it before it reads, by which `noting_files` knows the files.
     """
-    if (files := _noted_files.get()) is not None:
-        files.add(path.absolute())
     if exists(path) and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path}: a pipe or device, not a file; save its content to a file and name that")
+    if (files := _noted_files.get()) is not None and (place := path.absolute()) not in files:
+        files[place] = sha256_of(place) if place.is_file() else None
 
 
 def _decoded(path: Path, content: bytes, fits: Callable[[str], bool] | None) -> str:

@@ -85,13 +85,11 @@ def load_and_note(
 def require_same_labels(run: RunFolder, settings: Settings) -> None:
     """Raise InputError for a list of the run of `settings` whose labels are not as they were noted.
 
-    A run that listed its pictures before lists were noted is compared by the bytes of the user's own label files where
-    it noted these, and otherwise not at all.
+    A run that began before lists were noted is compared by the bytes of the user's own label files, where it noted
+    these, because a later start notes only the lists that it makes itself.
     """
-    if "lists" in run.stage_values(_NOTE):
-        require_same_lists(run, lists_of(settings), seed=settings.seed, store=Path(settings.store), way_out=_TRAIN_ANEW)
-    else:
-        _require_same_bytes(run, settings)
+    require_same_lists(run, lists_of(settings), seed=settings.seed, store=Path(settings.store), way_out=_TRAIN_ANEW)
+    _require_same_bytes(run, settings)
 
 
 def require_same_lists(
@@ -107,7 +105,7 @@ def require_same_lists(
         if not before:
             del known[name]
         elif not _is_as_noted(before):
-            found = _list_again(data, split, seed, store, was_edited="files" in before)
+            found = _list_again(data, split, seed, store, was_edited=bool(before.get("files")) and not _is_gone(before))
             _require_same(run, name, before, found, data, way_out)
             known[name] = _merged(before, found)
     return known
@@ -202,10 +200,13 @@ def _digests(samples: Iterable[Sample], data: DataSettings, split: str) -> Noted
     return found
 
 
-def _contents(files: Iterable[Path]) -> dict[str, str | None]:
-    """Return {path: digest} of label files and of the folders that they lie in, where others might be read instead."""
-    folders = {str(path.parent) for path in files}
-    return {name: _digest_of(name) for name in sorted({str(path) for path in files} | folders)}
+def _contents(files: Mapping[Path, str | None]) -> dict[str, str | None]:
+    """Return {path: digest} of label files and of the folders that they lie in, where others might be read instead.
+
+    The digests of files are those from before they were read: one that is edited meanwhile is then not as it was noted.
+    """
+    folders = {str(path.parent): _digest_of(str(path.parent)) for path in files}
+    return dict(sorted({**folders, **{str(path): digest for path, digest in files.items()}}.items()))
 
 
 def _digest_of(name: str) -> str | None:
@@ -220,13 +221,14 @@ def _digest_of(name: str) -> str | None:
 
 
 def _is_as_noted(noted: Noted) -> bool:
-    """Return whether all label files of a list that are still there hold what they held; one has to be noted."""
+    """Return whether all label files of a list and their folders hold what they held; one has to be noted."""
     files = noted.get("files", {})
-    now = {name: _digest_of(name) for name in files}
-    is_gone = any(now[name] is None for name in files)  # then the names in its folder are others as well
-    return bool(files) and all(
-        now[name] in (None, digest) or (is_gone and os.path.isdir(name)) for name, digest in files.items()
-    )
+    return bool(files) and all(_digest_of(name) == digest for name, digest in files.items())
+
+
+def _is_gone(noted: Noted) -> bool:
+    """Return whether a label file of a list is no longer there. Another one may be read in its place, or none."""
+    return any(not os.path.lexists(name) for name in noted["files"])
 
 
 # -- folders of older versions -----------------------------------------------------------------------------------------

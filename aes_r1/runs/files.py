@@ -77,7 +77,7 @@ def make_folder(path: Path, named: Path | None = None) -> None:
                 if is_last:
                     raise InputError(f"{named or path}: nothing can be made there; give another place") from error
     except OSError as error:
-        error.filename, error.filename2 = str(named or path), None
+        error.filename = str(named or path)
         raise
 
 

@@ -28,7 +28,10 @@ Kinds = Mapping[str, Kind]
 
 def is_number(value: Any) -> bool:
     """Return whether `value` is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def is_count(value: Any) -> bool:

@@ -28,6 +28,6 @@ def read_upload(name: str, data: Any) -> Image.Image:
     try:
         return open_picture(io.BytesIO(body), max_file_pixels=MAX_PIXELS, formats=FORMATS)
     except PictureError as error:
-        unpadded = len("".join(data.rpartition(",")[2].split())) % 4 and not begins_as_picture(body)
+        unpadded = len(body) % 3 and not data.rstrip().endswith("=") and not begins_as_picture(body)
         reason = "is not whole base64, nor a picture without its padding; send the file itself, not its name"
         raise PictureError(name, reason if unpadded else error.reason) from error
