@@ -44,6 +44,7 @@ def test_a_missing_argument_that_was_misspelled_is_shown_as_typed(typed, says, c
         (["--model", "a", "--model=a"], ""),
         (["--model", "a", "--url", "1", "--url", "2", "--reverse", "--reverse"], ""),
         (["--model", "a", "--", "--model", "b"], ""),
+        (["--model", "a", "--many", "x", "y", "--many", "x", "z"], ""),
     ],
 )
 def test_an_option_that_is_given_twice_is_said(typed, said, capsys):
@@ -51,6 +52,7 @@ def test_an_option_that_is_given_twice_is_said(typed, said, capsys):
     parser = OneLineParser(prog="aes-r1 score")
     parser.add_argument("-m", "--model", required=True)
     parser.add_argument("--url", action="append")
+    parser.add_argument("--many", nargs="+")
     parser.add_argument("--reverse", action="store_true")
     parser.add_argument("pictures", nargs="*")
     parser.parse_args(typed)

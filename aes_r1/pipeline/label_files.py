@@ -105,7 +105,7 @@ def require_same_lists(
         if not before:
             del known[name]
         elif not _is_as_noted(before):
-            found = _list_again(data, split, seed, store, was_edited=bool(before.get("files")) and not _is_gone(before))
+            found = _list_again(data, split, seed, store, before.get("files"))
             _require_same(run, name, before, found, data, way_out)
             known[name] = _merged(before, found)
     return known
@@ -116,7 +116,7 @@ def claim_lists(run: RunFolder, lists: Mapping[str, Listed], *, seed: int, store
     known = require_same_lists(run, lists, seed=seed, store=store, way_out=way_out)
     for name, (data, split) in lists.items():
         if name not in known and data.name not in SCENE_SETS:
-            known[name] = _list_again(data, split, seed, store, was_edited=False)
+            known[name] = _list_again(data, split, seed, store, None)
     _write(run, {name: values for name, values in known.items() if values})
 
 
@@ -162,17 +162,21 @@ def _require_same(run: RunFolder, name: str, before: Noted, found: Noted, data: 
 
 
 # -- digests -----------------------------------------------------------------------------------------------------------
-def _list_again(data: DataSettings, split: str, seed: int, store: Path, *, was_edited: bool) -> Noted:
-    """Return the digests of a list as its labels are now; {} where it cannot be listed.
+def _list_again(
+    data: DataSettings, split: str, seed: int, store: Path, noted: Mapping[str, str | None] | None
+) -> Noted:
+    """Return the digests of a list as its labels are now; {} where it cannot be listed, as when the set was moved away.
 
-    was_edited: whether its label files are there and are other ones. The InputError of listing it is then raised.
+    noted: the digests of its label files, if any are known. The InputError of listing it is raised where one of those
+    that are there now is another one.
     """
+    files: Mapping[Path, str | None] = {}
     try:
         with noting_files() as files:
             samples = load_samples(data, split, seed=seed, store=store)
         return {**_digests(samples, data, split), "files": _contents(files)}
     except InputError as error:
-        if was_edited:
+        if noted is not None and any(digest not in (None, noted.get(str(path))) for path, digest in files.items()):
             raise
         log.info("%s; its list is not compared with an earlier one", error)
         return {}
@@ -224,11 +228,6 @@ def _is_as_noted(noted: Noted) -> bool:
     """Return whether all label files of a list and their folders hold what they held; one has to be noted."""
     files = noted.get("files", {})
     return bool(files) and all(_digest_of(name) == digest for name, digest in files.items())
-
-
-def _is_gone(noted: Noted) -> bool:
-    """Return whether a label file of a list is no longer there. Another one may be read in its place, or none."""
-    return any(not os.path.lexists(name) for name in noted["files"])
 
 
 # -- folders of older versions -----------------------------------------------------------------------------------------

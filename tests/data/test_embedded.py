@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import tracemalloc
 from urllib.parse import quote
 
 import pytest
@@ -37,6 +38,9 @@ WRITTEN = {
     "URL with more": f"data:image/png;charset=utf-8;BASE64,{TEXT}",
     "URL without a kind": f"data:;base64,{TEXT}",
     "URL with percent signs": f"data:image/png;base64,{quote(TEXT, safe='')}",
+    "URL without a semicolon": f"data:base64,{TEXT}",
+    "URL with a name": f"data:image/png;name=a,b.png;base64,{TEXT}",
+    "byte-order mark": f"\ufeff{TEXT}",
     "URL of addresses": f"Data:image/png;base64,{base64.urlsafe_b64encode(PICTURE).decode().rstrip('=')}",
 }
 FAULTS = {
@@ -93,3 +97,13 @@ def test_a_picture_in_place_of_a_path_is_recognised(kind):
 )
 def test_a_path_is_no_picture(name):
     assert not holds_picture(name)
+
+
+def test_a_text_of_many_blanks_takes_little_memory():
+    text = "ab " * 2_000_000
+    tracemalloc.start()
+    with pytest.raises(PictureError):
+        read_upload("images[0]", text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * len(text)

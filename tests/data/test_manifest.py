@@ -297,6 +297,19 @@ def test_two_files_whose_names_differ_in_unicode_form_are_two_pictures(tmp_path)
         read_manifest(tmp_path / "m.jsonl")
 
 
+def test_rows_are_compared_with_each_earlier_one_of_their_name(tmp_path):
+    """And not with the first of the same letters alone, which may be another picture."""
+    for name in (COMPOSED, APART):
+        (tmp_path / name).touch()
+    rows = [Sample(COMPOSED, COMPOSED, 0.5, "mine", "train"), Sample(APART, APART, 0.3, "mine", "train")]
+    write_manifest([*rows, rows[1]], tmp_path / "m.jsonl")
+    with pytest.raises(InputError, match="lines 2 and 3: both have id="):
+        read_manifest(tmp_path / "m.jsonl")
+    write_manifest([*rows, replace(rows[1], id="z", mos=0.9)], tmp_path / "m.jsonl")
+    with pytest.raises(InputError, match=r"lines 2 and 3: .* has two opinions"):
+        read_manifest(tmp_path / "m.jsonl")
+
+
 def test_a_row_that_was_read_by_fewer_rules_is_checked_again(tmp_path, monkeypatch):
     write_manifest([*samples(2), *samples(2, "other")], tmp_path / "m.jsonl")
     read_manifest(tmp_path / "m.jsonl")

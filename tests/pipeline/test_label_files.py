@@ -250,3 +250,44 @@ def test_scenes_have_no_labels_to_compare(run, tmp_path):
     claim_lists(run, lists_of(settings), seed=0, store=tmp_path, way_out="W")
     require_same_labels(run, settings)
     assert run.stage_values("labels") == {}
+
+
+def test_labels_in_a_file_of_another_name_are_compared(run, tmp_path):
+    """The one that was noted is gone, so nothing that was noted says so."""
+    settings = settings_of("folder", write_folder(tmp_path))
+    begin(run, settings)
+    (tmp_path / "labels.csv").unlink()
+    (tmp_path / "labels.tsv").write_text(ROWS.replace(",", "\t"))
+    require_same_labels(run, settings)
+    (tmp_path / "labels.tsv").write_text(ROWS.replace("0.5", "0.51").replace(",", "\t"))
+    with pytest.raises(InputError, match="now lists other pictures or opinions"):
+        require_same_labels(run, settings)
+    (tmp_path / "labels.tsv").write_text("no labels")
+    with pytest.raises(InputError, match=r"labels\.tsv: "):
+        require_same_labels(run, settings)
+
+
+def test_an_edit_while_labels_are_read_is_noticed(run, tmp_path, monkeypatch):
+    settings = settings_of("folder", write_folder(tmp_path))
+
+    def edited(*given, **options):
+        samples = loader.load_samples(*given, **options)
+        (tmp_path / "labels.csv").write_text(ROWS.replace("0.5", "0.51"))
+        return samples
+
+    with monkeypatch.context() as patch:
+        patch.setattr(label_files, "load_samples", edited)
+        load_and_note(run, "folder-train", settings.data, "train", seed=0, store=tmp_path)
+    with pytest.raises(InputError, match="now lists other pictures or opinions"):
+        require_same_labels(run, settings)
+
+
+def test_the_bytes_that_an_older_version_noted_count_beside_lists_that_a_later_one_notes(run, tmp_path):
+    settings = settings_of("folder", write_folder(tmp_path))
+    run.finish_stage("labels", {"labels 0 folder": sha256_of(tmp_path / "labels.csv")})
+    data, split = lists_of(settings)["folder-test"]
+    load_and_note(run, "folder-test", data, split, seed=0, store=tmp_path)
+    require_same_labels(run, settings)
+    (tmp_path / "labels.csv").write_text(ROWS.replace("0.5", "0.51", 1))  # of a training picture
+    with pytest.raises(InputError, match=r"labels\.csv: was changed after"):
+        require_same_labels(run, settings)
