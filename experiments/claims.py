@@ -22,12 +22,13 @@ ALPHA = 0.05  # family-wise level over the claims of one study
 class Claim:
     """A claim about `condition` against `than` in `metric` on the first set; `sign` is the claimed direction.
 
-    With a `margin` the claim is one of non-inferiority: `condition` is not worse than `than` by as much as `margin`.
+    Several conditions stand for their mean, as in a main effect of a factorial study. With a `margin` the claim is one
+    of non-inferiority: `condition` is not worse than `than` by as much as `margin`.
     """
 
     text: str
-    condition: str
-    than: str
+    condition: str | tuple[str, ...]
+    than: str | tuple[str, ...]
     metric: str
     sign: int
     margin: float = 0.0
@@ -77,16 +78,27 @@ def _values(
 
 
 def difference(claim: Claim, values: Values, *, alone: bool = False) -> dict[str, Any] | None:
-    """Return the contrast of a claim's two conditions and "run": the seeds that both were run with; None without one.
+    """Return the contrast of a claim's conditions and "run", the seeds that all were run with; None without one.
 
-    "n" are those of them that have both values. alone: the error is that of these two conditions, not of all.
+    "n" are those of them that have all values. alone: the error is that of the two sides, not of all conditions.
     """
-    if not {claim.condition, claim.than} <= values.keys():
+    sides = {end: (one,) if isinstance(one, str) else one for end, one in (("+", claim.condition), ("-", claim.than))}
+    names = [name for side in sides.values() for name in side]
+    if not set(names) <= values.keys():
         return None
-    run = len(values[claim.condition].keys() & values[claim.than].keys())
+    weights = {name: (1 if end == "+" else -1) / len(side) for end, side in sides.items() for name in side}
+    seeds = [seed for seed in values[names[0]] if all(seed in values[name] for name in names)]
     if alone:
-        values = {name: values[name] for name in (claim.condition, claim.than)}
-    return {**contrast(values, {claim.condition: 1, claim.than: -1}), "run": run}
+        values = {
+            end: {seed: _mean([values[name][seed] for name in side]) for seed in seeds} for end, side in sides.items()
+        }
+        weights = {"+": 1, "-": -1}
+    return {**contrast(values, weights), "run": len(seeds)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def p_of(found: Mapping[str, Any], sign: int, margin: float = 0.0) -> float | None:
