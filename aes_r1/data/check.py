@@ -18,6 +18,7 @@ from aes_r1.data import scene_sets
 from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.runs.files import append_rows, make_folder, rows_at, sha256_of, write_rows
 from aes_r1.runs.stopping import leave_to_parent
+from aes_r1.runs.workers import in_workers
 from aes_r1.settings import InputError
 
 CHUNK = 32  # pictures that a process reads between two progress reports
@@ -162,10 +163,7 @@ def _failures(samples: Sequence[Sample], workers: int) -> list[str | None]:
     if samples and all(sample.bytes is not None for sample in samples):  # aes_r1.prepare has read them
         return [_change_since_prepare(sample) for sample in samples]
     paths = [sample.image for sample in samples]
-    if workers == 0 or len(paths) <= 200:
-        return [_read_failure(path) for path in paths]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
-        return list(pool.map(_read_failure, paths, chunksize=64))
+    return list(in_workers(_read_failure, paths, workers=workers))
 
 
 _UNCOMPRESSED = (b"BM", b"P", b"II", b"MM")  # the first bytes of BMP, PPM and its kin, and TIFF

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +14,8 @@ from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.files import iter_rows, write_rows
 from aes_r1.runs.identity import fingerprint
-from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.runs.store import made_once
+from aes_r1.runs.workers import in_workers
 
 SCENE_SETS = {
     "scenes": {"train": 3000, "validation": 200, "test": 600},
@@ -92,8 +90,7 @@ def make_scenes(
         jobs = [
             (name, split, index, seed, str(folder / "pictures")) for split, n in counts.items() for index in range(n)
         ]
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
-            write_rows(folder / "samples.jsonl", map(asdict, pool.map(_draw_scene, jobs, chunksize=100)))
+        write_rows(folder / "samples.jsonl", map(asdict, in_workers(_draw_scene, jobs, workers=workers)))
 
     folder = made_once(store, "scenes", digest, make, waiting=waiting).resolve()
     rows = iter_rows(folder / "samples.jsonl")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from aes_r1 import prompts
 from aes_r1.data import scenes
@@ -35,6 +36,12 @@ def scene_facts(facts: dict[str, Any]) -> PictureFacts:
     return PictureFacts(
         scenes.describe(facts), scenes.measure_questions(facts), facts["bright"], scenes.fact_vector(facts)
     )
+
+
+def scene_with_facts(index: int, *, seed: int) -> tuple[Image.Image, PictureFacts]:
+    """Draw the scene `index` of a stream of scenes, and return it with its facts."""
+    picture, _, facts = scenes.render_scene("scenes", index, seed)
+    return picture, scene_facts(facts)
 
 
 def lesson(facts: PictureFacts, rng: np.random.Generator) -> tuple[str, str]:

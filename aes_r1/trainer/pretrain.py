@@ -12,26 +12,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from aes_r1.data import scenes
 from aes_r1.model import families, tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.transfer import to_device
 from aes_r1.runs.folder import RunFolder
-from aes_r1.runs.stopping import leave_to_parent
+from aes_r1.runs.workers import in_workers
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.lessons import PictureFacts, lesson, scene_facts, spelling
+from aes_r1.trainer.lessons import PictureFacts, lesson, scene_with_facts, spelling
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.single_engine import SingleEngine
@@ -62,9 +59,8 @@ def pretrain_tiny(
     """
     # -- data ----------------------------------------------------------------------------------------------------------
     report(0, 1, "drawing scenes")
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
-        draw = partial(_draw, seed=SCENE_SEED + pretrain.seed)
-        drawn = list(pool.map(draw, range(pretrain.pictures), chunksize=100))
+    draw = partial(scene_with_facts, seed=SCENE_SEED + pretrain.seed)
+    drawn = list(in_workers(draw, range(pretrain.pictures)))
     kinds = [kind for kind in (drawn, photographs) if kind]
     pictures, facts = zip(*chain.from_iterable(kinds), strict=True)
     tokenizer = tiny.build_tokenizer([*corpus, *(text for kind in kinds for text in spelling([f for _, f in kind]))])
@@ -147,8 +143,3 @@ def _side_by_side(kinds: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     for place, rows in enumerate(kinds):
         table[place][:, edges[place] : edges[place + 1]] = rows
     return np.concatenate(table)
-
-
-def _draw(index: int, seed: int) -> tuple[Image.Image, PictureFacts]:
-    picture, _, facts = scenes.render_scene("scenes", index, seed)
-    return picture, scene_facts(facts)
