@@ -1,8 +1,9 @@
-"""Compute a study's claims and its table again from a committed result.json, without its run folders.
+"""Make a study's claims, its table and its figure again from committed results, without its run folders.
 
 python -m experiments.rewrite NAME [RESULTS]
 
-RESULTS: where result.json lies and table.md is written, or experiments/NAME/results.
+RESULTS: where result.json lies, and answers.csv.gz if there is one, and where table.md and the figure are written, or
+experiments/NAME/results.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.study import HERE, Study, claimed
+from experiments.figures import save
+from experiments.study import HERE, Study, claimed, drawn
 from experiments.tables import table
 
 
@@ -28,6 +30,11 @@ def page(module: Any, result: Mapping[str, Any]) -> str:
     return table(result) + (module.section(result) if hasattr(module, "section") else "")
 
 
+def figure(module: Any, result: Mapping[str, Any], folder: Path) -> Any:
+    """Return the study's own figure if it has one, or that of every study."""
+    return module.draw(result) if hasattr(module, "draw") else drawn(module.STUDY, result, folder)
+
+
 def main(arguments: list[str]) -> None:
     name, *rest = arguments
     module = importlib.import_module(f"experiments.{name}.analyse")
@@ -35,6 +42,7 @@ def main(arguments: list[str]) -> None:
     result = rewritten(module.STUDY, json.loads((folder / "result.json").read_text()))
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / "table.md").write_text(page(module, result))
+    save(figure(module, result, folder), folder)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import matplotlib
-
 from aes_r1.settings import InputError
+from experiments import figures
 from experiments.answers import write_answers
 from experiments.claims import Claim, judged
 from experiments.reading import (
@@ -27,14 +26,10 @@ from experiments.reading import (
 )
 from experiments.tables import table
 
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
-
 HERE = Path(__file__).parent
 T = TypeVar("T")
 PAPER = json.loads((HERE / "paper.json").read_text())
 PROTOCOL = "sample"  # one output at temperature .6, the authors' protocol
-TITLES = {"sample": "one sample", "greedy": "greedy", "mean": "mean of 4"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +92,7 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         "seeds": seeds,
         "origins": origins(runs),
         "one_list": _one_list(runs, places),
+        "people": _people(runs[0]) if study.same_pictures else {},
         "protocol": study.protocol,
         "missing": [
             f"{condition}, seed {seed}"
@@ -146,52 +142,43 @@ def _one_list(runs: Sequence[Run], places: Sequence[str]) -> bool:
     return all(len({run.lists[place] for run in runs if place in run.lists}) <= 1 for place in places)
 
 
+def _people(run: Run) -> dict[str, float]:
+    """Return {set: SRCC of one half of its raters with the other}, of the sets whose opinions tell it."""
+    cells = {place: one["people"] for place, one in run.evaluation.get("baseline_cells", {}).items() if "people" in one}
+    return {place: cell["srcc"]["value"] for place, cell in cells.items() if cell["srcc"]["value"] is not None}
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
-def dots(study: Study, result: Mapping[str, Any]) -> Any:
-    """Draw SRCC and PLCC by condition, a dot per seed and a bar at their mean, one row of axes per set.
-
-    A condition with undefined seeds is labelled with the number of defined ones.
-    """
-    places = list(dict.fromkeys(row["set"] for row in result["rows"]))
-    width = max(6.0, 1.1 * len(study.order) + 3)
-    figure, axes = plt.subplots(
-        len(places), 2, figsize=(2 * width / 1.6, 2.6 * len(places)), squeeze=False, layout="constrained"
+def drawn(study: Study, result: Mapping[str, Any], here: Path) -> Any:
+    """Return the figure of a study, with the cold starts whose answers are in `here`."""
+    return figures.draw(
+        [row for row in result["rows"] if row["protocol"] == study.protocol],
+        form=figures.TITLES[study.protocol],
+        baseline=study.baseline if study.same_pictures else None,
+        starts=figures.starts_of(here / "answers.csv.gz", study.protocol),
+        people=result.get("people", {}),
     )
-    for line, place in zip(axes, places, strict=True):
-        mine = [row for row in result["rows"] if row["set"] == place and row["protocol"] == study.protocol]
-        for axis, metric in zip(line, ("srcc", "plcc"), strict=True):
-            for x, row in enumerate(mine):
-                values = [cell["value"] for cell in row[metric]["seeds"].values() if cell["value"] is not None]
-                axis.plot([x] * len(values), values, "o", ms=4, color="C0", alpha=0.6)
-                if row[metric]["mean"] is not None:
-                    axis.hlines(row[metric]["mean"], x - 0.25, x + 0.25, color="C1", lw=2)
-            axis.set_xticks(range(len(mine)), [_tick(row, metric) for row in mine], fontsize=8)
-            axis.set_title(f"{metric.upper()}, {place}, {TITLES[study.protocol]}", fontsize=9)
-            axis.grid(axis="y", lw=0.3)
-    return figure
-
-
-def _tick(row: Mapping[str, Any], metric: str) -> str:
-    n, run = row[metric]["n"], row[metric]["run"]
-    return row["condition"] if n == run else f"{row['condition']}\n{n} of {run} seeds defined"
 
 
 def write(
-    here: Path, result: Mapping[str, Any], figure: Any, text: str, found: Mapping[str, Mapping[int, Run]] | None = None
+    here: Path,
+    result: Mapping[str, Any],
+    draw: Callable[[], Any],
+    text: str,
+    found: Mapping[str, Mapping[int, Run]] | None = None,
 ) -> None:
     """Write result.json, table.md (`text`), figure.svg and figure.png to `here`, and print the table.
 
-    found: the study's runs by condition and seed, whose answers go to answers.csv.gz; None for a study of runs whose
-    answers are in another study's folder.
+    draw: returns the figure; it is called after the answers were written, from which it may draw. found: the study's
+    runs by condition and seed, whose answers go to answers.csv.gz; None for a study of runs whose answers are in
+    another study's folder.
     """
     here.mkdir(parents=True, exist_ok=True)
     if found is not None:
         write_answers(here / "answers.csv.gz", found)
     (here / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     (here / "table.md").write_text(text)
-    for kind in ("svg", "png"):
-        figure.savefig(here / f"figure.{kind}", dpi=150)
-    plt.close(figure)
+    figures.save(draw(), here)
     print(text)
 
 
@@ -213,4 +200,4 @@ def main(study: Study, arguments: list[str] | None = None) -> None:
     """Run the analysis: `python -m experiments.NAME.analyse [RUNS [OUT]]`."""
     runs, out = folders(study.name, sys.argv[1:] if arguments is None else arguments)
     result, found = run_analysis(lambda: analyse(study, runs))
-    write(out, result, dots(study, result), table(result), found)
+    write(out, result, lambda: drawn(study, result, out), table(result), found)

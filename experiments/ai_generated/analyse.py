@@ -12,7 +12,7 @@ from typing import Any
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.runs.files import read_rows
 from experiments.reading import METRICS, Run, over_seeds
-from experiments.study import PROTOCOL, Claim, Study, analyse, dots, folders, run_analysis, write
+from experiments.study import PROTOCOL, Claim, Study, analyse, drawn, folders, run_analysis, write
 from experiments.tables import interval, table
 
 STUDY = Study(
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
     result, found = run_analysis(lambda: analyse(STUDY, runs))
     result["sources"] = sources(found)
-    write(out, result, dots(STUDY, result), table(result) + section(result), found)
+    write(out, result, lambda: drawn(STUDY, result, out), table(result) + section(result), found)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from aes_r1.settings import InputError
+from experiments.figures import TITLES
 from experiments.grounding.analyse import STUDY, arm
 from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs, why_unfinished
-from experiments.study import TITLES, folders, run_analysis, write
+from experiments.study import folders, run_analysis, write
 from experiments.tables import commits, error_bars, interval
 
 PROTOCOLS = TITLES
@@ -143,7 +144,7 @@ def main(arguments: list[str]) -> None:
     runs, _ = folders(STUDY.name, arguments)
     _, out = folders("certainty", arguments)
     result = run_analysis(lambda: analyse(runs))
-    write(out, result, draw(result), table(result))
+    write(out, result, lambda: draw(result), table(result))
 
 
 if __name__ == "__main__":

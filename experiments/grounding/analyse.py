@@ -255,7 +255,7 @@ def main(arguments: list[str]) -> None:
     result, found = run_analysis(lambda: analyse(STUDY, runs))
     result["endpoints"] = endpoints(found, list(dict.fromkeys(row["set"] for row in result["rows"])))
     result["curves"] = curves(found)
-    write(out, result, draw(result), table(result) + section(result), found)
+    write(out, result, lambda: draw(result), table(result) + section(result), found)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Write the tables and curves of the main job from its run folders.
+"""Write the tables and the figure of the main job from its run folders.
 
-    python experiments/main_job/analyse.py critique=RUN,RUN,RUN score_only=RUN
+    python -m experiments.main_job.analyse critique=RUN,RUN,RUN score_only=RUN
 
 Each argument names a condition and its runs, one per seed. Writes results/result.json, results/table.md and
-results/curves.svg.
+results/figure.svg and .png. Without arguments the tables and the figure are made again from result.json.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
+from typing import Any
 
 from aes_r1.runs.cells import format_cell
 from aes_r1.runs.folder import RunFolder
+from experiments.figures import TITLES, draw, save
+from experiments.reading import over_seeds
 
 HERE = Path(__file__).parent
 METRICS = ("srcc", "plcc")
@@ -65,35 +63,51 @@ def comparisons(condition: str, run: RunFolder) -> list[dict]:
     return [{"condition": condition, "seed": seed, **comparison} for comparison in run.evaluation["comparisons"]]
 
 
-def curves(runs: dict[str, list[RunFolder]], target: Path) -> None:
-    """Draw reward, divergence, entropy and validation SRCC by RAPO step."""
-    names = ("reward/total", "policy/kl_k3", "policy/entropy", "eval/scenes/srcc")
-    figure, axes = plt.subplots(1, len(names), figsize=(14, 3), layout="constrained")
-    for axis, name in zip(axes, names, strict=True):
-        for color, (condition, folders) in enumerate(runs.items()):
-            for index, folder in enumerate(folders):
-                points = [(row["step"], row[name]) for row in folder.metrics("rapo") if name in row]
-                axis.plot(*zip(*points, strict=True), color=f"C{color}", lw=1, label=condition if index == 0 else None)
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("RAPO step", fontsize=8)
-    axes[0].legend(fontsize=8, frameon=False)
-    figure.savefig(target)
+def figure(found: list[dict]) -> Any:
+    """Draw SRCC of the critiques' scores before and after RAPO under each protocol, and the differences."""
+    names = {"cold_start": "cold start", "rapo": "RAPO"}
+    conditions: dict[tuple[str, str, str], dict[int, dict]] = {}
+    for row in found:
+        if row["condition"] == "critique" and row["stage"] in names:
+            key = (row["set"], row["protocol"], row["stage"])
+            conditions.setdefault(key, {})[row["seed"]] = row
+    rows = [
+        {
+            "condition": f"{names[stage]}, {TITLES[protocol]}",
+            "set": place,
+            "n": max(row["n"] for row in seeds.values()),
+            "srcc": {
+                **over_seeds(row["srcc"]["value"] for row in seeds.values()),
+                "seeds": {seed: row["srcc"] for seed, row in seeds.items()},
+            },
+        }
+        for (place, protocol, stage), seeds in sorted(
+            conditions.items(), key=lambda item: (item[0][0], [*TITLES].index(item[0][1]), item[0][2])
+        )
+    ]
+    baseline = f"{names['cold_start']}, {TITLES['sample']}"
+    return draw(rows, form="3 protocols", baseline=baseline, starts={}, people={})
 
 
 def main(arguments: list[str]) -> None:
-    runs = {
-        name: [RunFolder(run) for run in folders.split(",")]
-        for name, folders in (item.split("=") for item in arguments)
-    }
-    found = [row for condition, folders in runs.items() for run in folders for row in rows(condition, run)]
-    compared = [row for condition, folders in runs.items() for run in folders for row in comparisons(condition, run)]
     results = HERE / "results"
     results.mkdir(exist_ok=True)
-    (results / "result.json").write_text(json.dumps({"rows": found, "comparisons": compared}, indent=1) + "\n")
+    if arguments:
+        runs = {
+            name: [RunFolder(run) for run in folders.split(",")]
+            for name, folders in (item.split("=") for item in arguments)
+        }
+        ran = [(condition, run) for condition, folders in runs.items() for run in folders]
+        values = {
+            "rows": [row for condition, run in ran for row in rows(condition, run)],
+            "comparisons": [row for condition, run in ran for row in comparisons(condition, run)],
+        }
+        (results / "result.json").write_text(json.dumps(values, indent=1) + "\n")
+    found = json.loads((results / "result.json").read_text())["rows"]
     places = sorted({(row["set"], row["protocol"]) for row in found})
     lines = [line for dataset, protocol in places for line in table(found, dataset, protocol)]
     (results / "table.md").write_text("\n".join(lines))
-    curves(runs, results / "curves.svg")
+    save(figure(found), results)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import matplotlib.pyplot as plt
 from aes_r1.runs.cells import format_cell
 from aes_r1.settings import InputError
 from experiments.blocks import contrast, equivalent
+from experiments.figures import TITLES
 from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs, why_unfinished
 from experiments.reasoning.pictures import TASTES
-from experiments.study import TITLES, Study, folders, run_analysis, write
+from experiments.study import Study, folders, run_analysis, write
 from experiments.tables import commits, error_bars, interval, missing
 
 MARGIN = 0.02  # of SRCC: a difference within it is none that matters
@@ -227,7 +228,7 @@ def draw(result: Mapping[str, Any]) -> Any:
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
     result, found = run_analysis(lambda: analyse(runs))
-    write(out, result, draw(result), table(result), found)
+    write(out, result, lambda: draw(result), table(result), found)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from aes_r1.inference.token_entropy import TOKEN_KINDS
+from experiments.figures import WIDTH
 from experiments.reading import Run, over_seeds
 from experiments.sft_entropy.starts import FIXED, FLOOR, by_seed, gains, relations
 from experiments.study import PAPER, Claim, Study, analyse, folders, run_analysis, write
@@ -22,6 +23,15 @@ RULES = {
     "entropy": f"highest entropy with at least {FLOOR:.0%} readable answers",
     **{name: f"always {name}" for name in FIXED},
 }
+# Colours and marks that colour-blind readers tell apart (Okabe and Ito, 2008).
+COLORS = dict(
+    zip(
+        (f"{one} epochs" for one in EPOCHS),
+        ("#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00"),
+        strict=True,
+    )
+)
+MARKERS = dict(zip((f"{one} epochs" for one in EPOCHS), "osv^D*", strict=True))
 NONE_READABLE = "none reaches the floor"
 
 STUDY = Study(
@@ -52,40 +62,55 @@ def probes(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[d
 
 def draw(result: Mapping[str, Any]) -> Any:
     """Draw entropy by step, by kind and by position; gain and final SRCC against entropy at the start of RAPO."""
-    figure, (by_step, by_kind, by_place, gain, outcome) = plt.subplots(1, 5, figsize=(18, 3.4), layout="constrained")
-    longest = [condition for condition in result["probes"] if any(result["probes"][condition].values())][-1:]
-    colors = {condition: f"C{index}" for index, condition in enumerate(STUDY.order)}
+    with plt.rc_context({"font.size": 8, "axes.titlesize": 8}):
+        figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 0.68 * WIDTH), layout="constrained")
+        by_step, by_kind, by_place, gain, outcome, key = grid.ravel()
+        key.axis("off")
+        _courses(result, by_step, by_kind, by_place)
+        for axis, name in ((gain, "gains"), (outcome, "ends")):
+            for condition in STUDY.order:
+                points = [
+                    (rule["starts"][condition]["entropy"], rule[name][condition])
+                    for rule in result["rule"]
+                    if rule[name].get(condition) is not None
+                ]
+                if points:
+                    style = {"color": COLORS[condition], "marker": MARKERS[condition], "ls": "none", "ms": 4}
+                    axis.plot(*zip(*points, strict=True), label=condition, **style)
+            axis.set_xlabel("entropy at the start of RAPO, nats")
+        gain.axhline(0, lw=0.6, color="black")
+        gain.set_ylabel("gain in SRCC by RAPO")
+        outcome.set_ylabel("SRCC after RAPO, one sample")
+        handles = dict(zip(*reversed(outcome.get_legend_handles_labels()), strict=True))
+        title = "length of the cold start;\na point is a replicate"
+        key.legend(handles.values(), handles, loc="center", title=title, frameon=False)
+        for axis in grid.ravel():
+            axis.grid(lw=0.3)
+    return figure
+
+
+def _courses(result: Mapping[str, Any], by_step: Any, by_kind: Any, by_place: Any) -> None:
+    """Draw how entropy moves during the cold start: of all lengths, and of the longest by kind and by position."""
     for condition, seeds in result["probes"].items():
         for rows in seeds.values():
             points = [row["step"] for row in rows], [row["entropy"] for row in rows]
-            by_step.plot(*points, lw=1, color=colors[condition], label=condition if rows else None)
+            by_step.plot(*points, lw=1, color=COLORS[condition])
+    by_step.set(xlabel="step of the cold start", ylabel="entropy of a token, nats")
+    longest = [condition for condition in result["probes"] if any(result["probes"][condition].values())][-1:]
     for condition in longest:
         rows = next(rows for rows in result["probes"][condition].values() if rows)
-        for kind in TOKEN_KINDS:
+        for kind, color in zip(TOKEN_KINDS, COLORS.values(), strict=False):
             points = [(row["step"], row["by_kind"][kind]["entropy"]) for row in rows]
-            by_kind.plot(*zip(*points, strict=True), lw=1, label=kind)
-        for row in (rows[0], rows[len(rows) // 2], rows[-1]):
-            by_place.plot(range(len(row["by_position"])), row["by_position"], lw=1, label=f"step {row['step']}")
-    for axis, key in ((gain, "gains"), (outcome, "ends")):
-        for condition, color in colors.items():
-            points = [
-                (rule["starts"][condition]["entropy"], rule[key][condition])
-                for rule in result["rule"]
-                if rule[key].get(condition) is not None
-            ]
-            if points:
-                axis.plot(*zip(*points, strict=True), "o", color=color, ms=4, label=condition)
-        axis.set_xlabel("entropy at the start of RAPO, nats", fontsize=8)
-    for axis, title in (
-        (by_step, "token entropy by step of the cold start"), (by_kind, "by kind of token"),
-        (by_place, "by tenth of the answer"), (gain, "gain in SRCC by RAPO, a dot per seed"),
-        (outcome, "final SRCC, a dot per seed"),
-    ):  # fmt: skip
-        axis.set_title(title, fontsize=9)
-        if axis.get_legend_handles_labels()[0]:
-            handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-            axis.legend(handles.values(), handles.keys(), fontsize=7, frameon=False)
-    return figure
+            by_kind.plot(*zip(*points, strict=True), lw=1, color=color, label=kind)
+        for row, color in zip((rows[0], rows[len(rows) // 2], rows[-1]), COLORS.values(), strict=False):
+            places = range(1, len(row["by_position"]) + 1)
+            by_place.plot(places, row["by_position"], lw=1, color=color, label=f"step {row['step']}")
+        by_kind.set_title(f"{condition}, by kind of token", loc="left")
+        by_place.set_xticks(range(2, 11, 2))
+        by_place.set_title(f"{condition}, by position", loc="left")
+        for axis, label in ((by_kind, "step of the cold start"), (by_place, "tenth of the completion")):
+            axis.set_xlabel(label)
+            axis.legend(frameon=False)
 
 
 def section(result: Mapping[str, Any]) -> str:
@@ -184,7 +209,7 @@ def main(arguments: list[str]) -> None:
     added = run_analysis(lambda: gains(found, place, 1000))
     rule = by_seed(found, place, added)
     result |= {"gains": added, "rule": rule, "relations": relations(rule), "probes": probes(found)}
-    write(out, result, draw(result), table(result) + section(result), found)
+    write(out, result, lambda: draw(result), table(result) + section(result), found)
 
 
 if __name__ == "__main__":

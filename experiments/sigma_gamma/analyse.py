@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.blocks import contrast
-from experiments.study import Claim, Study, analyse, dots, folders, run_analysis, write
+from experiments.study import Claim, Study, analyse, drawn, folders, run_analysis, write
 from experiments.tables import interval, table
 
 SIGMAS, GAMMAS = (0.05, 0.1, 0.2), (1e-6, 1e-2)
@@ -59,7 +59,7 @@ def section(result: Mapping[str, Any]) -> str:
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
     result, found = run_analysis(lambda: analyse(STUDY, runs))
-    write(out, result, dots(STUDY, result), table(result) + section(result), found)
+    write(out, result, lambda: drawn(STUDY, result, out), table(result) + section(result), found)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.reading import METRICS
-from experiments.study import Study, analyse, dots, folders, run_analysis, write
+from experiments.study import Study, analyse, drawn, folders, run_analysis, write
 from experiments.tables import table
 
 STUDY = Study(
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
     place = result["rows"][0]["set"]
     mine = [row for row in result["rows"] if (row["set"], row["protocol"]) == (place, STUDY.protocol)]
     result["spread"] = {metric: spread(mine, metric) for metric in METRICS}
-    write(out, result, dots(STUDY, result), table(result) + section(result), found)
+    write(out, result, lambda: drawn(STUDY, result, out), table(result) + section(result), found)
 
 
 if __name__ == "__main__":
