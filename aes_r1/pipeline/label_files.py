@@ -1,10 +1,10 @@
-"""Note what the labels of a folder's lists said at its first start, and refuse others under the same names.
+"""Note what the labels of a run said when it made its lists of pictures, and refuse changed labels at later starts.
 
-The settings name labels by a path, where an edit leaves others, but the folder of a run or of an evaluation keeps the
-lists of pictures that it made of them. RUN/stages/labels.json holds {"lists": {SET-SPLIT: what `_digests` returns and
-"files"}}. What is compared are the lists as the labels give them, pictures that cannot be read included, so that it
-does not count which pictures could be read. "files" are the label files by their content: where they are as they were,
-the lists are not made again, which takes seconds for a large set.
+The settings name labels by a path, whose content may be edited, while the folder of a run or of an evaluation keeps the
+lists that were made from them. RUN/stages/labels.json holds {"lists": {SET-SPLIT: note}}. A note holds the digests of
+the list (`_digests`) and, under "files", those of the label files (`_contents`). Digests are of the list as the labels
+give it, so they do not depend on which pictures can be read. Where all label files are unchanged, a list is not made
+again to be compared, which would take seconds for a large set.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger("aes_r1")
 
 _NOTE = "labels"
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".jpgl", ".txt", ".xlsx")  # of label files, in every layout
-# What the digests of a list are about, in words.
+# The digests of a list that are compared, and what each one covers, in the words of the error message.
 _KINDS = {
     "opinions": "pictures or opinions",
     "attributes": "votes, ratings or sources of pictures",
@@ -41,18 +41,18 @@ _KINDS = {
 }
 _READ = (*RESERVED, "origin", "source")  # the attributes of a picture on which results depend
 _TRAIN_ANEW = "put it back, give another out=, or trainer.resume=never to begin anew"
-Noted = dict[str, Any]  # of one list
+Noted = dict[str, Any]  # the note of one list
 
 
 class Listed(NamedTuple):
-    """A list of pictures: a set and its split."""
+    """A list of pictures, by the settings of its set and by its split."""
 
     data: DataSettings
     split: str
 
 
 def lists_of(settings: Settings) -> dict[str, Listed]:
-    """Return {name of its manifest: list} of the lists of a run."""
+    """Return a run's lists of pictures by the names of their manifests, SET-SPLIT."""
     data, also = settings.data, settings.evaluation.also
     lists = [Listed(data, "train"), Listed(data, "validation"), *(Listed(one, one.split) for one in (data, *also))]
     return {f"{data.name}-{split}": Listed(data, split) for data, split in lists}
@@ -68,9 +68,10 @@ def load_and_note(
     store: Path,
     waiting: Callable[[], object] = lambda: None,
 ) -> Sequence[Sample]:
-    """Return what `load_samples` does, for the list `name` of `run`, which then holds what the labels said.
+    """Return the pictures of `load_samples`, and note what their labels said under the list's `name` in `run`.
 
-    InputError where another start noted other labels and was killed before it had written the list.
+    Scenes have no labels that could be edited, so nothing is noted of them. InputError where an earlier start, which
+    was killed before it had written the list, noted other labels.
     """
     with noting_files() as files:
         samples = load_samples(data, split, seed=seed, store=store, waiting=waiting)
@@ -83,10 +84,10 @@ def load_and_note(
 
 
 def require_same_labels(run: RunFolder, settings: Settings) -> None:
-    """Raise InputError for a list of the run of `settings` whose labels are not as they were noted.
+    """Raise InputError for a list of `run`, whose settings are `settings`, if its labels are not as they were noted.
 
-    A run that began before lists were noted is compared by the bytes of the user's own label files, where it noted
-    these, because a later start notes only the lists that it makes itself.
+    Older versions noted no lists, but hashes of the user's own label files. These are compared, too, because a later
+    start of such a run notes only the lists that it makes itself.
     """
     require_same_lists(run, lists_of(settings), seed=settings.seed, store=Path(settings.store), way_out=_TRAIN_ANEW)
     _require_same_bytes(run, settings)
@@ -95,9 +96,10 @@ def require_same_labels(run: RunFolder, settings: Settings) -> None:
 def require_same_lists(
     run: RunFolder, lists: Mapping[str, Listed], *, seed: int, store: Path, way_out: str
 ) -> dict[str, Noted]:
-    """Return what is noted of `lists` with what is known of them now; InputError for one that is not as it was noted.
+    """Return the notes of `lists`, with digests added that became known since; InputError for a list that has changed.
 
-    Lists of which nothing is noted are left out, and those whose label files were moved away are as they were.
+    Lists without a note are left out. A list whose label files were moved away counts as unchanged. way_out: what the
+    error message tells the user to do.
     """
     known = {}
     for name, (data, split) in lists.items():
@@ -112,7 +114,7 @@ def require_same_lists(
 
 
 def claim_lists(run: RunFolder, lists: Mapping[str, Listed], *, seed: int, store: Path, way_out: str) -> None:
-    """Note what the labels of `lists` say, or raise InputError for a list that is not as it was noted."""
+    """Note what the labels of `lists` say, except of scenes; InputError for a list that is not as it was noted."""
     known = require_same_lists(run, lists, seed=seed, store=store, way_out=way_out)
     for name, (data, split) in lists.items():
         if name not in known and data.name not in SCENE_SETS:
@@ -121,14 +123,14 @@ def claim_lists(run: RunFolder, lists: Mapping[str, Listed], *, seed: int, store
 
 
 def hash_of(rows: Iterable[object]) -> str:
-    """Hash rows, whose order does not count."""
+    """Return the SHA-256 of the rows' sorted JSON, 64 hex digits, so that their order does not matter."""
     encode = json.JSONEncoder(sort_keys=True).encode  # made once: json.dumps makes one for each row
     return hashlib.sha256("\n".join(sorted(map(encode, rows))).encode()).hexdigest()
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------
 def _noted(run: RunFolder, name: str) -> Noted:
-    """Return what is noted of the list `name`; folders of older evaluations note it in content.json."""
+    """Return the note of the list `name`, empty without one; folders of older evaluations have it in content.json."""
     of_lists = run.stage_values(_NOTE).get("lists", {})
     if name in of_lists:
         return dict(of_lists[name])
@@ -144,12 +146,12 @@ def _write(run: RunFolder, lists: Mapping[str, Noted]) -> None:
 
 
 def _merged(before: Noted, found: Noted) -> Noted:
-    """Return what is known of a list that is as it was: digests that an earlier start did not have are added."""
+    """Return the note `before` of an unchanged list with the known digests of `found` added."""
     return {**before, **{key: value for key, value in found.items() if value is not None}}
 
 
 def _require_same(run: RunFolder, name: str, before: Noted, found: Noted, data: DataSettings, way_out: str) -> None:
-    """Raise InputError where a digest of the list `name` is another one; where one is unknown, none is compared."""
+    """Raise InputError where a digest of the list `name` is known in both `before` and `found`, and differs."""
     for kind, words in _KINDS.items():
         digests = before.get(kind), found.get(kind)
         if None not in digests and digests[0] != digests[1]:
@@ -165,10 +167,10 @@ def _require_same(run: RunFolder, name: str, before: Noted, found: Noted, data: 
 def _list_again(
     data: DataSettings, split: str, seed: int, store: Path, noted: Mapping[str, str | None] | None
 ) -> Noted:
-    """Return the digests of a list as its labels are now; {} where it cannot be listed, as when the set was moved away.
+    """Return the note of a list as its labels are now; {} where they cannot be read, as when the set was moved away.
 
-    noted: the digests of its label files, if any are known. The InputError of listing it is raised where one of those
-    that are there now is another one.
+    noted: {label file: digest} of an earlier note, None if there are none. If a label file that is there now is not
+    among them, or has another digest, the InputError of reading the labels is raised instead.
     """
     files: Mapping[Path, str | None] = {}
     try:
@@ -183,11 +185,11 @@ def _list_again(
 
 
 def _digests(samples: Iterable[Sample], data: DataSettings, split: str) -> Noted:
-    """Hash what results depend on in a list, whose order does not count; None for what is not known of it.
+    """Return digests of what results depend on in a list, in any order of its pictures; None for an unknown digest.
 
-    opinions: names and opinions; attributes: those that the program reads; pictures: their bytes, where all digests are
-    known; critiques: of the file of reasoning data that is trained on. Where pictures lie does not count, nor do
-    further columns, as a list that is prepared again may have more of them.
+    opinions: names and opinions; attributes: those that the program reads; pictures: their bytes, where the SHA-256 of
+    each picture is known; critiques: those of the AesCoT file that is trained on. The paths of the pictures are left
+    out, and so are further columns, because a list that is prepared again may have more of them.
     """
     opinions, attributes, pictures, are_known = [], [], [], True
     for one in samples:
@@ -205,9 +207,9 @@ def _digests(samples: Iterable[Sample], data: DataSettings, split: str) -> Noted
 
 
 def _contents(files: Mapping[Path, str | None]) -> dict[str, str | None]:
-    """Return {path: digest} of label files and of the folders that they lie in, where others might be read instead.
+    """Return {path: digest} of label files and of their folders, in which a new file might be read instead.
 
-    The digests of files are those from before they were read: one that is edited meanwhile is then not as it was noted.
+    files: digests from before the files were read, so that a file that is edited meanwhile counts as changed.
     """
     folders = {str(path.parent): _digest_of(str(path.parent)) for path in files}
     return dict(sorted({**folders, **{str(path): digest for path, digest in files.items()}}.items()))
@@ -225,16 +227,16 @@ def _digest_of(name: str) -> str | None:
 
 
 def _is_as_noted(noted: Noted) -> bool:
-    """Return whether all label files of a list and their folders hold what they held; one has to be noted."""
+    """Return whether all label files in a list's note, and their folders, are unchanged; false if it names none."""
     files = noted.get("files", {})
     return bool(files) and all(_digest_of(name) == digest for name, digest in files.items())
 
 
 # -- folders of older versions -----------------------------------------------------------------------------------------
 def _require_same_bytes(run: RunFolder, settings: Settings) -> None:
-    """Raise InputError for a label file that is not as an older version noted it, {file's role: SHA-256}.
+    """Raise InputError for a label file that has changed since an older version noted {role of the file: SHA-256}.
 
-    One that is gone is not compared.
+    A file that is gone is not compared.
     """
     noted = run.stage_values(_NOTE)
     for role, file in _files(settings) if noted else ():
@@ -243,7 +245,7 @@ def _require_same_bytes(run: RunFolder, settings: Settings) -> None:
 
 
 def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Yield role and path of the user's own label files, manifests, AesCoT files and split lists that can be read."""
+    """Yield role and path of the user's own label files, manifests, AesCoT files and split lists that are there."""
     for number, data in enumerate((settings.data, *settings.evaluation.also)):
         for kind, file in (("labels", _labels_of(data)), ("split", _split_list_of(data))):
             if file is not None and file.is_file():
@@ -251,7 +253,7 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 
 def _labels_of(data: DataSettings) -> Path | None:
-    """Return the file that holds the opinions of `data`; None of scenes, published sets and a set that is gone."""
+    """Return the file that holds the opinions of `data`; None for scenes, a published set or a set that is gone."""
     try:
         root = root_of(data)
     except InputError:

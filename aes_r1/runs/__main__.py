@@ -1,4 +1,7 @@
-"""List runs: `aes-r1 runs [FOLDER]`, or `python -m aes_r1.runs`. `--clean` removes what false starts left."""
+"""List runs: `aes-r1 runs [FOLDER]`, or `python -m aes_r1.runs`.
+
+`--clean` removes what false starts left, which are starts that ended before they had any result.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ def show(root: Path) -> None:
 
 
 def row_of(run: RunFolder) -> dict[str, Any]:
-    """Return a run's settings, state, headline SRCC with its interval, what that was measured on, and folder."""
+    """Return a run's settings, state, headline SRCC with its interval, where that was measured, and folder."""
     state = {True: "running", False: _short(run.state), None: _unknown(run)}[is_held(run)]
     return {
         "settings": run.settings,
@@ -77,12 +80,12 @@ def row_of(run: RunFolder) -> dict[str, Any]:
 
 
 def _unknown(run: RunFolder) -> str:
-    """Return the state of a run whose lock this user cannot ask: a process may work on it, unless it is done."""
+    """Return the state of a run whose lock cannot be tested: unless it is done, a process may work on it."""
     return run.state if run.state == "done" else f"unknown ({run.lock_file.name} cannot be read)"
 
 
 def _short(state: str) -> str:
-    """Return a run's state in one short column: of a failure the start of its reason, which failure.txt holds whole."""
+    """Return a run's state, shortened to the width of a column; failure.txt holds the whole reason of a failure."""
     reason = re.sub(r"^failed: rank \d+: (\w+: )?", "failed: ", state)
     return textwrap.shorten(reason, _STATE_WIDTH, placeholder=" ..")
 
@@ -118,7 +121,7 @@ def clean(root: Path) -> None:
 
 
 def _folders(root: Path) -> Sequence[Path]:
-    """Return the folders of runs, started, failed or empty, in `root` or in its studies; none inside of a run."""
+    """Return the folders of runs and of false starts in `root` and in the studies in it, but none inside a run."""
     children = _inside(root)
     found = _of_study(children)
     for study in children:
@@ -128,7 +131,7 @@ def _folders(root: Path) -> Sequence[Path]:
 
 
 def _of_study(folders: Sequence[Path]) -> list[Path]:
-    """Return the runs among the `folders` of a study with its false starts; none where no run was ever started."""
+    """Return the runs and false starts among `folders`, or none if no run was started there: it is then no study."""
     if not any(_is_started(folder) for folder in folders):
         return []
     return [folder for folder in folders if _is_started(folder) or is_false_start(RunFolder(folder))]

@@ -1,4 +1,4 @@
-"""Define the types of the content of evaluation.json, and write its values; docs/evaluation.md explains every key."""
+"""Define the types of what evaluation.json holds, and format its values; docs/evaluation.md explains every key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 MetricName = Literal["plcc", "srcc", "krcc", "mae", "rmse"]
-METRIC = "metric"  # the protocol of a no-reference metric, whose scale is its own and which is no model of the run
+METRIC = "metric"  # the protocol of a no-reference metric, which has a scale of its own and is not a model
 
 
 class Interval(TypedDict):
@@ -62,8 +62,7 @@ class Evaluation(TypedDict, total=False):
 def last_model(measured: Iterable[tuple[str, str]], last_stage: str | None = None) -> str | None:
     """Return the last model among the stages of `measured`, (stage, protocol) in order; None where none is a model.
 
-    It is `last_stage` (RunFolder.last_stage) where that was measured. A stage that has the protocol METRIC alone is no
-    model.
+    It is `last_stage` (RunFolder.last_stage) if that was measured. A stage with no protocol but METRIC is not a model.
     """
     protocols: dict[str, set[str]] = {}
     for stage, protocol in measured:
@@ -88,10 +87,10 @@ def format_cell(
     write: Callable[[float, int], str] | None = None,
     missing: str = "–",
 ) -> str:
-    """Write the number of `cell` under `key` with its interval, 0.812 [0.790, 0.834], or alone where it has none.
+    """Format the number of `cell` under `key` with its interval, 0.812 [0.790, 0.834], or alone where it has none.
 
-    The ends have `end_digits` decimals, by default as many as the number. `signed` writes a plus before what is not
-    negative. `write`, which is given a number and its decimals, writes in another way; `missing` stands for None.
+    The ends have `end_digits` decimals, by default `digits` as the number has. `signed` writes a plus before numbers
+    that are not negative. `write(number, decimals)` formats them in another way; `missing` is returned for None.
     """
     written = write or (lambda number, decimals: f"{number:{'+' if signed else ''}.{decimals}f}")
     if cell[key] is None:

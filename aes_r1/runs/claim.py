@@ -1,4 +1,4 @@
-"""Claim a run's folder: it belongs to one recipe, and one process at a time works in it."""
+"""Claim a run's folder: it belongs to one set of settings, and one process at a time works in it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from aes_r1.runs.folder import EXAMINED, RunFolder
 from aes_r1.runs.identity import changed_on_resume, differences
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
 
-_ASKED_S = 1.0  # retry for this long, because a process that only checks whether the lock is held holds it briefly
+_ASKED_S = 1.0  # how long the lock is tried for: a process that only tests whether it is held holds it briefly
 _IN_USE = "{}: another process works on this run; wait for its end, stop it, or give another out="
 
 
 @contextmanager
 def run_lock(folder: Path, rank: int) -> Iterator[None]:
-    """Hold the lock of the run's folder for the block. Only rank 0 takes it. InputError if another process holds it.
+    """Hold the lock of the run's folder for the block. Only rank 0 takes it.
 
-    The kernel releases the lock when its holder ends, even by a kill.
+    InputError if another process holds it, or if the folder cannot be written. The kernel releases the lock when its
+    holder ends, even by a kill.
     """
     if rank > 0:
         yield
         return
     lock = FileLock(RunFolder(folder).lock_file)
     try:
-        make_folder(folder)  # where it is impossible, the lock would be waited for
+        make_folder(folder)  # where that is impossible, filelock would wait in vain
         for is_last in (False, False, True):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=_ASKED_S, poll_interval=_ASKED_S / 50)
                 break
-            # `aes-r1 runs --clean` deleted the folder after it was made, or while mkdir looked whether it is one.
+            # `aes-r1 runs --clean` deleted the folder after it was made, or while mkdir tested whether it is one.
             except (FileNotFoundError, FileExistsError):
                 if is_last:
                     raise
@@ -52,9 +53,9 @@ def run_lock(folder: Path, rank: int) -> Iterator[None]:
 
 
 def is_held(run: RunFolder) -> bool | None:
-    """Return whether a process works in the folder of `run`; None where its lock cannot be asked.
+    """Return whether a process works in the folder of `run`; None where its lock cannot be tested.
 
-    It is asked for a shared lock, which those who look do not refuse each other, and which another user may ask for.
+    The test is a shared lock, so that two tests do not disturb each other, and it only needs permission to read.
     """
     try:
         file = run.lock_file.open("rb")
@@ -66,22 +67,22 @@ def is_held(run: RunFolder) -> bool | None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
-            return True if error.errno in (errno.EAGAIN, errno.EACCES) else None  # others: no locks on this disk
+            return True if error.errno in (errno.EAGAIN, errno.EACCES) else None  # this disk has no locks
     return False
 
 
 def require_free(folder: Path, rank: int) -> None:
-    """Raise InputError where another process works on the run in `folder`. Only rank 0 looks."""
+    """Raise InputError where another process works on the run in `folder`. Only rank 0 tests it."""
     held = is_held(RunFolder(folder)) if rank == 0 else False
     if held:
         raise InputError(_IN_USE.format(folder))
-    if held is None:  # a disk without such locks, where filelock has a way of its own, or another user's folder
+    if held is None:  # a disk without locks, for which filelock has a substitute, or another user's folder
         with run_lock(folder, rank):
             pass
 
 
 def require_own(folder: Path, settings: Settings | EvaluateSettings) -> bool:
-    """Return whether `folder` holds the run of `settings`. InputError where it holds that of other settings."""
+    """Return whether `folder` holds the run of `settings`; InputError where it holds a run of other settings."""
     run = RunFolder(folder)
     if not run.exists or all(_is_left_by_false_starts(run, entry.name) for entry in folder.iterdir()):
         return False
@@ -92,10 +93,10 @@ def require_own(folder: Path, settings: Settings | EvaluateSettings) -> bool:
 
 
 def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> None:
-    """Write the settings into `folder`, or check that the settings there are the same; others are refused.
+    """Write the settings into `folder`, or check that the settings there are the same.
 
-    Settings that may change without changing the run (model.kernels, processes, ..) are recorded for each start at
-    which they do.
+    InputError where they are not, or where the folder cannot be written. Settings that change no result (model.kernels,
+    processes, ..) may differ, which is recorded for each start.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,19 +113,19 @@ def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> Non
 
 
 def _is_left_by_false_starts(run: RunFolder, name: str) -> bool:
-    """Return whether a run leaves a file `name` when it fails before its first result.
+    """Return whether `name` is a file that a run leaves when it fails before its first result.
 
-    A folder with no others may be used by a corrected command.
+    A folder that holds no other files may be used by a corrected command.
     """
     files = run.settings_file, run.log_file, run.failure_file, run.wandb, run.lock_file
     return name in {path.name for path in (*files, run.resumed_file)} or is_draft_of(run.settings_file, name)
 
 
 def is_false_start(run: RunFolder) -> bool:
-    """Return whether the folder of `run` holds nothing, or only what a run leaves that ends before it trains.
+    """Return whether the folder of `run` is empty, or holds only what a run leaves that ends before it trains.
 
-    Other programs name folders alike, for example `wandb` and `manifests`. So a folder that holds something counts only
-    if a run has claimed it, and if these folders in it hold what a run writes there.
+    Other programs use names such as `wandb` and `manifests`, too. So a folder that is not empty counts only if a run
+    has claimed it, and if the folders of these names in it hold what a run writes there.
     """
     if not run.path.is_dir() or any(run.stage_done(name) for name in ("cold_start", "rapo", "evaluation", "report")):
         return False
@@ -140,14 +141,14 @@ def is_false_start(run: RunFolder) -> bool:
 
 
 def _holds_only(folder: Path, suffixes: set[str]) -> bool:
-    """Return whether all that `folder` holds has one of these suffixes, which is so where there is no such folder."""
+    """Return whether everything in `folder` has one of these suffixes; true for a folder that is missing or empty."""
     return all(path.suffix in suffixes for path in folder.glob("*"))
 
 
 def withdraw(folder: Path) -> bool:
-    """Delete `folder` where a false start alone is in it; return whether it is gone. The caller holds its lock.
+    """Delete `folder` if it holds only a false start; return whether it is gone. The caller holds its lock.
 
-    The lock's file goes last, so that a start which waits for it finds either the file or an empty folder.
+    The lock file is deleted last, so that a start that waits for the lock finds either that file or an empty folder.
     """
     run = RunFolder(folder)
     if not is_false_start(run):
@@ -165,9 +166,9 @@ def withdraw(folder: Path) -> bool:
 
 @contextmanager
 def withdrawn_on_input_error(folder: Path, rank: int) -> Iterator[None]:
-    """Delete the folder of a run that wrong input ends before its first result. Only rank 0 deletes.
+    """Delete the folder of a run if an InputError ends the block before its first result. Only rank 0 deletes.
 
-    A folder that was there before may be another run's, which refused this one, and stays.
+    A folder that held a run before the block stays: it may be another run's, for which this one was refused.
     """
     was_there = RunFolder(folder).exists
     try:
@@ -179,7 +180,7 @@ def withdrawn_on_input_error(folder: Path, rank: int) -> Iterator[None]:
 
 
 def start_over(folder: Path) -> None:
-    """Delete all that a run left in `folder`, its lists of pictures too, except its log; only a run's folder."""
+    """Delete what a run left in `folder`, also its lists of pictures, but not its log; other folders are left alone."""
     run = RunFolder(folder)
     if not run.exists:
         return
@@ -201,7 +202,7 @@ def start_over(folder: Path) -> None:
         run.failure_file,
         run.custom_reward_file,
         run.resumed_file,
-        run.settings_file,  # last: as long as it is there, a start that is killed here knows that this is a run
+        run.settings_file,  # last: if this start is killed here, the next one still knows a run's folder by it
     ):
         delete_left_drafts(path)
         path.unlink(missing_ok=True)

@@ -20,8 +20,8 @@ log = logging.getLogger("aes_r1")
 def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Iterator[None]:
     """Write the one-line reason of a failure in the block to RUN/failure.txt; a new start deletes an old one.
 
-    Of several processes the first to fail writes its reason, or another one names the process that vanished. Before the
-    processes are connected (`watch` is None) only rank 0 writes: it alone knows whether the folder is another run's.
+    Of several processes the first to fail writes its reason; for one that vanished another one writes that it is gone.
+    Without connected processes (`watch` is None) only rank 0 writes: it alone knows whether the folder is this run's.
     """
     path = RunFolder(folder).failure_file
     if rank == 0:
@@ -45,9 +45,9 @@ def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Ite
 
 
 def _cause(error: BaseException) -> str:
-    """Return type and first line of `error`, or of the nearest one behind it that says something.
+    """Return type and first line of `error`, or of the nearest error in its chain that has a message.
 
-    SystemExit has a code where others have a message, and some errors have none; what they ended on is in their chain.
+    SystemExit may hold a code in place of a message, and some errors have none; the error that caused them says more.
     """
     link: BaseException | None = error
     while link is not None:
@@ -60,13 +60,13 @@ def _cause(error: BaseException) -> str:
 
 
 def start_heartbeat(folder: Path, rank: int, size: int) -> Heartbeat:
-    """Monitor the processes that a launcher started; a failure of any is written into the run's folder."""
+    """Monitor the processes that a launcher started; a failure of any of them is written to RUN/failure.txt."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     path = RunFolder(folder).failure_file
     return Heartbeat(rank, size, host, port, lambda reason: _write_failure(path, reason))
 
 
 def _write_failure(path: Path, reason: str) -> None:
-    """Write `reason` unless one exists: later failures are consequences of the first."""
+    """Write `reason` unless the file exists: later failures are consequences of the first."""
     with suppress(OSError), path.open("x", encoding="utf-8") as file:
         file.write(reason + "\n")

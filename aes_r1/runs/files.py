@@ -1,8 +1,8 @@
 """Read and write JSON and JSON-lines files atomically, put files and folders into their place, compute checksums.
 
-A file or folder is written under another name beside its place and then renamed, so that a reader finds the old one or
-the new one and never a part. Each writer of a file has a name of its own, so that of two at once the later one's file
-stays. Rows are appended in place; a last line that a kill cut short is left out when they are read.
+A file or folder is written under another name beside its place, as a draft, and then renamed, so that a reader finds
+the old one or the new one and never a part. Each writer of a file names its draft differently, so that of two at once
+the later one's file stays. Rows are appended in place; a last line that a kill cut short is not read.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from aes_r1.settings import InputError
 
 
 class MissingKey(InputError):
-    """A file that is read back lacks a key that this program writes; it is no KeyError, which templates pass over."""
+    """A file that is read back lacks a key that this program writes. Not a KeyError, because Jinja ignores those."""
 
 
 class Stored(dict[str, Any]):
-    """An object as it stands in a JSON file of a run; asked for a key that it lacks, it names the file and the line.
+    """An object of a JSON file of a run, which names the file and the line when it is asked for a key that it lacks.
 
-    `stored` makes one. A copy of it by {**row}, and an object within a row, are plain.
+    `stored` makes one. A copy by {**row}, and an object within a row, are plain dictionaries.
     """
 
     __slots__ = ("number", "path")
@@ -40,12 +40,12 @@ class Stored(dict[str, Any]):
     number: int | None
 
     def __missing__(self, key: str) -> Any:
-        """Raise MissingKey; `[..]` calls this, and `get` does not."""
+        """Raise MissingKey; `[..]` calls this for a missing key, and `get` does not."""
         raise MissingKey(foreign(f"no key {json.dumps(key)}", self.path, self.number))
 
 
 def stored(values: Mapping[str, Any], path: Path, number: int | None = None) -> Stored:
-    """Return the object `values` of the file `path`, or its line `number`; an own __init__ would double the time."""
+    """Return `values` as the object of `path`, or of its line `number`; an __init__ would take twice the time."""
     made = Stored(values)
     made.path = path
     made.number = number
@@ -53,7 +53,7 @@ def stored(values: Mapping[str, Any], path: Path, number: int | None = None) -> 
 
 
 def foreign(fault: str, path: Path, number: int | None = None) -> str:
-    """Return the line on a `fault` of a file, or of its line `number`, that this program does not write."""
+    """Return the message on a `fault` of `path`, or of its line `number`, that this program's own files do not have."""
     where = f"{path}{'' if number is None else f', line {number}'}"
     return f"{where}: {fault}, so it is damaged or another program's; put a whole copy back, or move it elsewhere"
 
@@ -62,10 +62,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def make_folder(path: Path, named: Path | None = None) -> None:
-    """Make the folder `path` and those above it, where files can be made.
+    """Make the folder `path` and its parents, and make sure that files can be created in it.
 
-    Before slow work, so that a place that the user `named` (None: `path`) is refused at once: with an InputError where
-    the kernel makes nothing, as in /proc, which it says with the error of a missing file. Any other OSError names it.
+    Commands call this before slow work, so that they fail at once. Errors name `named`, the path as the user gave it
+    (None: `path`): InputError where nothing can be created, as in /proc, for which the kernel reports a missing file;
+    OSError otherwise.
     """
     try:
         for is_last in (False, False, True):
@@ -73,7 +74,7 @@ def make_folder(path: Path, named: Path | None = None) -> None:
                 path.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=path):
                     return
-            except FileNotFoundError as error:  # or `aes-r1 runs --clean` has deleted the folder meanwhile
+            except FileNotFoundError as error:  # or `aes-r1 runs --clean` deleted the folder meanwhile
                 if is_last:
                     raise InputError(f"{named or path}: nothing can be made there; give another place") from error
     except OSError as error:
@@ -82,7 +83,7 @@ def make_folder(path: Path, named: Path | None = None) -> None:
 
 
 def write_text_atomically(path: Path, text: str) -> Path:
-    """Replace the file `path` with `text` atomically; return `path`."""
+    """Replace the file `path` with `text` atomically, as `replacing` does; return `path`."""
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
     return path
@@ -96,7 +97,7 @@ def write_json(path: Path, values: Mapping[str, Any], *, sort_keys: bool = False
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Replace the JSON-lines file `path` with `rows` atomically; return how many there are.
 
-    The rows are written as they come, so they may be read from the old file. A number that is not finite becomes null.
+    `rows` may be a generator that reads the old file. A number that is not finite becomes null.
     """
     count = 0
     with replacing(path) as draft, draft.open("wb") as file:
@@ -108,15 +109,15 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield an empty file of this writer's own, which replaces `path` at the end of the block; an error deletes it.
+    """Yield an empty draft, which replaces `path` at the end of the block; an error in the block deletes it.
 
-    What writers of `path` that were killed have left is deleted first. InputError where `path` is a device or a pipe,
-    which a file would take the place of for every program.
+    Drafts that killed writers of `path` left are deleted first. InputError where `path` is a device or a pipe, because
+    the file would replace it for every program, and where its folder takes no files.
     """
     _require_replaceable(path)
     delete_left_drafts(path)
     draft, file = _locked_draft(path)
-    with file:  # until the draft is in its place it stays locked, by which others know that its writer lives
+    with file:  # the draft stays locked until it is in its place, so that others know that its writer lives
         try:
             yield draft
             draft.replace(path)
@@ -125,27 +126,27 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _require_replaceable(path: Path) -> None:
-    # /dev/stdout is a link, and may lead to a file; /dev/shm is a folder of files.
+    # /dev/stdout is a link that may lead to a file, so its folder is tested; files in /dev/shm may be replaced.
     if os.path.realpath(path.parent) == "/dev" or (path.exists() and not (path.is_file() or path.is_dir())):
         raise InputError(f"{path}: a device or pipe, which a file would replace; give the name of a file")
 
 
 def delete_left_drafts(path: Path) -> None:
-    """Delete the drafts of `path` whose writers were killed: no process holds their lock."""
+    """Delete the drafts of `path` whose writers were killed, which are those that no process holds locked."""
     names = os.listdir(path.parent) if path.parent.is_dir() else []
     for left in [path.with_name(name) for name in names if is_draft_of(path, name)]:
-        with contextlib.suppress(OSError), left.open("r+b") as file:  # another user's, or in its place meanwhile
+        with contextlib.suppress(OSError), left.open("r+b") as file:  # another user's file, or renamed meanwhile
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
 
 
 def is_draft_of(path: Path, name: str) -> bool:
-    """Return whether `name` is that of a draft which a writer of the file `path` leaves when it is killed."""
+    """Return whether `name` is that of a draft of the file `path`, which a killed writer leaves."""
     return re.fullmatch(rf"\.{re.escape(path.name)}(\.[0-9a-f]{{8}})?\.partial", name) is not None
 
 
 def own_draft_of(path: Path) -> Path:
-    """Return a path beside `path` that no other writer draws."""
+    """Return a random path beside `path` for the draft of one writer."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
@@ -155,18 +156,18 @@ def _locked_draft(path: Path) -> tuple[Path, BinaryIO]:
         try:
             file = draft.open("xb")
         except FileNotFoundError as error:
-            if not path.parent.is_dir():  # which is a fault of the code, or was deleted meanwhile
+            if not path.parent.is_dir():  # the caller did not make it, or it was deleted meanwhile
                 raise
             raise InputError(f"{path}: nothing can be made there; give another place") from error
-        with contextlib.suppress(OSError):  # a file system without locks, where no draft is taken for a left one
+        with contextlib.suppress(OSError):  # on a file system without locks no draft is deleted as a left one
             fcntl.flock(file, fcntl.LOCK_EX)
         if draft.exists():
             return draft, file
-        file.close()  # before it was locked, another writer took it for one that a killed writer has left
+        file.close()  # another writer deleted it before it was locked, as one that a killed writer had left
 
 
 def write_addressed(path: Path, content: bytes) -> None:
-    """Write the file `path`, whose name its content decides: of two writers at once either one's file may stay."""
+    """Write the file `path`, whose name is a hash of its content, so that of two writers either one's may stay."""
     draft = own_draft_of(path)
     draft.write_bytes(content)
     draft.replace(path)
@@ -184,9 +185,9 @@ def row_line(row: Mapping[str, Any]) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read the object in a JSON file. InputError names it when it is missing, or holds no object."""
+    """Return the object in a JSON file. InputError names the file when it is missing or holds no object."""
     try:
-        # Objects inside of this one name the file too; rows are many and flat, so theirs do not.
+        # Objects inside this one name the file, too; those inside rows do not, because rows are many and nearly flat.
         text = path.read_text(encoding="utf-8")
         return _object(json.loads(text, object_hook=lambda values: stored(values, path)))
     except OSError as error:
@@ -196,14 +197,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSON-lines file; none when there is no file. InputError for a line that is no JSON."""
+    """Yield the rows of a JSON-lines file; none without a file. InputError for a line that is no JSON object."""
     return (row for _, row in rows_at(path))
 
 
 def rows_at(path: Path, *, start: int = 0, skip_broken: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (offset in bytes, row) of a JSON-lines file from the row at offset `start` on; none when there is no file.
 
-    A last line that a kill cut short is left out. InputError for another line that is no JSON, unless `skip_broken`.
+    A last line that a kill cut short is left out. InputError for another line that is no JSON object, unless
+    `skip_broken`; it counts lines from `start` on.
     """
     if not path.exists():
         return
@@ -223,12 +225,12 @@ def rows_at(path: Path, *, start: int = 0, skip_broken: bool = False) -> Iterato
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read all rows of a JSON-lines file; none when there is no file. InputError for a line that is no JSON."""
+    """Return the rows of a JSON-lines file; none without a file. InputError for a line that is no JSON object."""
     return list(iter_rows(path))
 
 
 def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSON-lines file from the last to the first; a row is parsed when it is asked for."""
+    """Yield the rows of a JSON-lines file from the last to the first, each parsed only when it is asked for."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number in range(len(lines), 0, -1):
         yield row_in(path, lines[number - 1], number)
@@ -237,7 +239,7 @@ def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
 def copy_folder(source: Path, target: Path) -> None:
     """Copy the folder `source` to the new folder `target`.
 
-    An OSError is that of the first file that cannot be copied; shutil.copytree goes on after it and hides its number.
+    The first file that cannot be copied ends it with its OSError; shutil.copytree would go on and lose the errno.
     """
     target.mkdir(parents=True)
     for path in sorted(source.iterdir()):
@@ -252,7 +254,7 @@ def sha256_of(path: Path) -> str:
 
 
 def draft_of(path: Path) -> Path:
-    """Return the path where `path` is written before it is renamed into its place, by the one who locked its folder."""
+    """Return the path at which `path` is written before it is renamed, for the one writer that holds a lock."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -263,7 +265,7 @@ def put_in_place(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield the name of a folder to make, which replaces the empty or missing folder `path`; an error deletes it."""
+    """Yield the path of a folder to make, which replaces the empty or missing folder `path`; an error deletes it."""
     draft = draft_of(path)
     make_folder(path.parent, path)
     shutil.rmtree(draft, ignore_errors=True)
@@ -290,7 +292,7 @@ def replace_folder(path: Path) -> None:
 
 
 def restore_folder(path: Path) -> None:
-    """Bring back the folder `path` that a kill took away within `replace_folder`."""
+    """Bring back the folder `path` where a kill within `replace_folder` left none."""
     if _before(path).exists() and not path.exists():
         _before(path).rename(path)
 
@@ -306,14 +308,14 @@ def move_folder(path: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Rename the folder `path` before its content is deleted, so that nobody ever sees a part of it."""
+    """Delete the folder `path`, renamed first, so that nobody sees a part of it under its name."""
     renamed = path.with_name(f".{path.name}.removed")
     move_folder(path, renamed)
     shutil.rmtree(renamed)
 
 
 def row_in(path: Path, line: bytes, number: int) -> dict[str, Any]:
-    """Return the row in line `number` of the JSON-lines file `path`. InputError names both when it is no JSON."""
+    """Return the row in line `number` of the JSON-lines file `path`. InputError names both if it is no JSON object."""
     try:
         return stored(_object(json.loads(line.decode("utf-8"))), path, number)
     except ValueError as error:
@@ -335,9 +337,9 @@ def _broken(path: Path, error: ValueError, where: str = "") -> InputError:
 def _as_json(values: Mapping[str, Any], **options: Any) -> str:
     try:
         text = json.dumps(values, ensure_ascii=False, allow_nan=False, **options)
-    except ValueError:  # JSON knows no number that is not finite
+    except ValueError:  # JSON has neither NaN nor infinity
         text = json.dumps(_finite(values), ensure_ascii=False, allow_nan=False, **options)
-    if _SURROGATE.search(text):  # a file's name may be any bytes, and UTF-8 cannot hold all of them
+    if _SURROGATE.search(text):  # of a file name that is not UTF-8; JSON escapes it
         return json.dumps(json.loads(text), **options)
     return text
 

@@ -1,27 +1,28 @@
-"""Define RunFolder, which alone knows the names of the files that a run leaves on disk.
+"""Define RunFolder, the only place in the code that spells the names of the files of a run.
 
 RUN/settings.json          the resolved, validated settings
-RUN/resumed.json           settings that later starts changed, which change no result (model.kernels, processes, ..)
+RUN/resumed.json           the settings without influence on results that later starts changed (model.kernels, ..)
 RUN/stages/NAME.json       the done-marker of a stage, with its results; origin.json: the commits and the base model;
-                           labels.json: what the labels of its lists said when it began
-RUN/manifests/             the lists of pictures, and of critiques that can be read; left_out-LIST: what LIST leaves out
+                           labels.json: digests of the labels from which the run made its lists of pictures
+RUN/manifests/             the lists of pictures, and of critiques that can be read; left_out-LIST: what LIST leaves
+                           out, where that is much
 RUN/metrics.jsonl          one row per logged step; completions.jsonl: completions sampled in training
 RUN/entropy.jsonl          token entropy of validation answers during the cold start
 RUN/checkpoints/step_N/    everything needed to resume; best/: the best model by validation; model/: the final model
 RUN/parts/                 predictions of unfinished stages; predictions.jsonl: those of finished stages
 RUN/pairs.jsonl            the choices between two pictures (evaluation.protocols=[.., pair])
 RUN/baselines/NAME.jsonl   scores of a baseline (aes_r1.evaluate baselines=[..])
-RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
+RUN/interventions/         scores after exchanged critiques; information/: log-probabilities given other pictures
 RUN/sensitivity/           scores of pictures as they are and after edits
-RUN/judge.jsonl            the answers of a judge that reads critiques, so that none is bought twice
-RUN/judge_rewards.jsonl    the answers of the judge that rewards completions, for the same reason
+RUN/judge.jsonl            the answers of a judge that reads critiques, kept so that none is paid for twice
+RUN/judge_rewards.jsonl    the answers of the judge that rewards completions, kept for the same reason
 RUN/custom_reward.py       the file of reward.custom as the run uses it
 RUN/evaluation.json        the measurements; report.html: the page that shows them
-RUN/traces/step_N.json.gz  the operations of step N in time, where trainer.profile asks for them
+RUN/traces/step_N.json.gz  the operations of step N over time, where trainer.profile is N
 RUN/run.log                the printed log; failure.txt: the one-line reason of a failure; wandb/: the W&B files
 RUN/tensorboard/           the event files of tracker=tensorboard
 
-A cold start in the store, and OUT of aes_r1.evaluate, hold some of these files under the same names.
+A cold start in the store, and the folder `out` of aes_r1.evaluate, hold some of these files under the same names.
 """
 
 from __future__ import annotations
@@ -62,11 +63,14 @@ _GROUPS = {
     for name, kind in get_type_hints(schema).items()
     if is_dataclass(kind)
 }
-EXAMINED = ("interventions", "information", "sensitivity")  # the tests that follow the predictions
+EXAMINED = ("interventions", "information", "sensitivity")  # the kinds of tests that follow the predictions
 
 
 class RunFolder:
-    """Represent the folder of a run at `path`; the content of a missing file is empty."""
+    """Represent the folder of a run at `path`; the content of a missing file is empty.
+
+    Reading a damaged JSON file raises InputError, which names the file and, as far as known, line and key.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -102,7 +106,7 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Return whether this is the folder of a run, which holds its settings."""
+        """Return whether this is the folder of a run: whether it holds settings."""
         return self.settings_file.exists()
 
     # -- contents ------------------------------------------------------------------------------------------------------
@@ -120,7 +124,7 @@ class RunFolder:
 
     @property
     def resumed(self) -> list[dict[str, Any]]:
-        """Return {dotted key: value} of the settings that a later start changed, for each start that changed some."""
+        """Return, for each later start that changed settings, {dotted key: value} of those that it changed."""
         values = _content(self.resumed_file)
         require_kinds(values, RESUMED, self.resumed_file)
         starts: list[dict[str, Any]] = values.get("starts", [])
@@ -140,7 +144,7 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Evaluation:
-        """Return the measurements, which docs/evaluation.md explains."""
+        """Return the measurements; docs/evaluation.md explains their keys."""
         measurements = cast("Evaluation", _content(self.evaluation_file))  # evaluation.summary writes its keys
         require_measurements(measurements, self.evaluation_file)
         for stage, sets in measurements.get("stages", {}).items():
@@ -183,7 +187,7 @@ class RunFolder:
 
     @property
     def baselines(self) -> list[str]:
-        """The names of the baselines that have answered."""
+        """Return the names of the baselines whose scores are there."""
         return sorted(path.stem for path in self.all_baselines.glob("*.jsonl"))
 
     def baseline(self, name: str) -> list[dict[str, Any]]:
@@ -197,7 +201,7 @@ class RunFolder:
 
     @property
     def entropy(self) -> list[dict[str, Any]]:
-        """Return the token entropy of validation answers, a row per step at which the cold start measured it."""
+        """Return the token entropy of validation answers, one row per step at which the cold start measured it."""
         return list(typed(iter_rows(self.entropy_file), ENTROPY))
 
     @property
@@ -207,7 +211,7 @@ class RunFolder:
 
     @property
     def cold_start_model(self) -> Path | None:
-        """Return the model that the finished cold start left in the store; None where it is not there."""
+        """Return the folder of the finished cold start's model in the store; None where it is not there."""
         model = self.stage_values("cold_start").get("model")
         return Path(model) if model and is_model(Path(model)) else None
 
@@ -269,7 +273,7 @@ class RunFolder:
         return self.manifests / f"{name}.jsonl"
 
     def parts(self, stage: str) -> Path:
-        """Return the folder of the prediction rows that each process has written of `stage` so far."""
+        """Return the folder in which each process writes its prediction rows of the unfinished `stage`."""
         return self.all_parts / stage
 
     def part(self, stage: str, name: str, rank: int, size: int) -> Path:
@@ -283,10 +287,10 @@ class RunFolder:
     # -- models --------------------------------------------------------------------------------------------------------
     @property
     def last_stage(self) -> str | None:
-        """Return the stage of the evaluation that is about /model, which may have been left out of it.
+        """Return the stage under which an evaluation lists RUN/model, even if evaluation.stages leaves it out.
 
-        In a folder of aes_r1.evaluate it is the name of the model at model.path; None without settings, and where
-        baselines and other models were asked alone (model.path=null).
+        In a folder of aes_r1.evaluate it is the name of the model at model.path. None without settings, and where only
+        baselines and other models were asked (model.path=null).
         """
         settings = self.settings
         if "trainer" in settings:
@@ -295,15 +299,16 @@ class RunFolder:
 
     @property
     def best_validation(self) -> dict[str, Any]:
-        """Return {"step", "srcc"} of the best model."""
+        """Return the step of the best model and its SRCC in validation, {"step", "srcc"}; empty without one."""
         values, path = _content(validation_file(self.best)), validation_file(self.best)
         require_kinds(values, VALIDATION, path)
         return values
 
     def models(self) -> dict[str, Path]:
-        """Return the models of the run as "best", "last" and numbers of RAPO's steps, the most exact one of each.
+        """Return the folders of the run's models under the keys "best", "last" and the numbers of RAPO's steps.
 
-        The best model and those of checkpoints have bfloat16 weights; the last one has the dtype of training.
+        The best model and those of checkpoints have bfloat16 weights, the last one has the dtype of training. So the
+        last step is the key of the last model, also where its checkpoint is kept.
         """
         checkpoints = checkpoints_in(self.checkpoints)
         numbered = {step: folder / MODEL for step, folder in checkpoints.items() if (folder / MODEL).exists()}
@@ -326,7 +331,7 @@ def run_of(model: Path) -> RunFolder | None:
 
 
 def run_folder_of(model: Path) -> Path | None:
-    """Return RUN for the places of its models; None for another folder. No file has to be there."""
+    """Return RUN for RUN/model, RUN/best/model or RUN/checkpoints/step_N/model; else None. Nothing has to exist."""
     if model.name != MODEL:
         return None
     home = model.parent
@@ -351,7 +356,7 @@ def model_file(folder: Path) -> Path:
 
 
 def checkpoints_in(folder: Path) -> dict[int, Path]:
-    """Return the folders step_N in `folder` by N; a copy under another name, as step_10.bak, is none of the run."""
+    """Return the folders step_N in `folder` by N; a copy under another name, as step_10.bak, is not the run's."""
     return {int(path.name[5:]): path for path in folder.glob("step_*") if re.fullmatch("step_[0-9]+", path.name)}
 
 
@@ -387,10 +392,10 @@ def no_final_model(run: RunFolder) -> str:
 def runs_inside(
     folder: Path, what: str = "", file: Callable[[RunFolder], Path | None] = lambda run: run.settings_file
 ) -> str:
-    """Say what to give in place of `folder`, which is not the folder of a run: the run in it with the latest `what`.
+    """Return advice for a user who gave `folder`, which is not a run: to give the run in it with the latest `what`.
 
-    file: returns the file of `what` in a run, by whose time the latest is found; None, or one that is not there, where
-    the run has none.
+    file: returns the file that holds `what` in a run, by whose modification time the latest is found. Where it returns
+    None or a missing file, the run has no `what`.
     """
     inside = [run for pattern in ("*", "*/*") for run in runs_below(folder, pattern)]
     if not inside:
@@ -413,5 +418,5 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """Read a file of words; a character that a full disk or a kill has cut is shown as one that is missing."""
+    """Read a text file; a character that a full disk or a kill cut short is replaced with U+FFFD."""
     return path.read_text(encoding="utf-8", errors="replace")

@@ -28,13 +28,13 @@ _NOT_IDENTITY = (
     *("rollout.url", "rollout.weights", "rollout.max_mismatch", "rollout.patience"),
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
     *("trainer.profile", "trainer.start_anyway"),
-    # Where the judge stands and how it is paid, but not which model it is and what it is asked.
+    # Where the judge is served and what it may cost, but not which model it is and what it is asked.
     *("reward.judge.api_base", "reward.judge.api_key_env", "reward.judge.max_concurrency", "reward.judge.max_usd"),
     *("reward.judge.requests_per_minute", "reward.judge.tokens_per_minute", "reward.judge.timeout_s"),
     *("reward.judge.input_usd_per_million", "reward.judge.output_usd_per_million", "reward.judge.retries"),
 )
 
-# Those of them that say nothing of how a run is computed.
+# Those of them that do not concern how a run is computed either.
 _NOT_HOW = ("out", "store", "run_name", "tracker", "trainer.resume", "rollout.url", "rollout.weights")
 
 # Keys that the first recorded runs did not have, each with the value at which the run computes the same as without the
@@ -87,7 +87,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "rollout": as_dict(RolloutSettings()),
 }
 
-# Likewise for settings of aes_r1.evaluate, which have no hash: a folder that was written without them can be resumed.
+# The same for aes_r1.evaluate, whose settings have no hash: a folder that was written without these can be resumed.
 _SINCE_ADDED_TO_EVALUATE: dict[str, Any] = {"baselines": [], "baseline_pictures": 6000}
 
 _NO_SUCH = object()
@@ -99,14 +99,15 @@ def run_fingerprint(settings: Settings) -> str:
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
     identity = _without(values, (*_not_identity(values), *neutral))
     identity["evaluation"]["also"] = [_as_before(data) for data in values["evaluation"]["also"]]
-    identity["cold_start"]["micro_batch_size"] = 32  # the default recipe's value stands in the hash of every run
+    identity["cold_start"]["micro_batch_size"] = 32  # in every hash at the default, so that recorded runs keep theirs
     return fingerprint(identity)
 
 
 def _not_identity(values: dict[str, Any]) -> tuple[str, ...]:
     """Return the keys that change no result of the run with the settings `values`.
 
-    With rollout.ahead=1 the steps after checkpoints are drawn by newer weights than others, so their cadence counts.
+    With rollout.ahead=1 the completions of a step after a checkpoint are drawn by newer weights than those of other
+    steps, so save_every counts.
     """
     ahead = values.get("rollout", {}).get("ahead", 0) > 0
     return tuple(key for key in _NOT_IDENTITY if not (ahead and key == "trainer.save_every"))
@@ -144,7 +145,7 @@ def changed_on_resume(before: dict[str, Any], mine: dict[str, Any]) -> dict[str,
     """Return {key: value in `mine`} of the settings that say how the same run is computed, where they differ."""
     changed = {}
     for key in _NOT_IDENTITY:
-        # A run without the key, as an older one or an evaluation, says nothing of it.
+        # The key is not compared where one side lacks it, as an older run or an evaluation does.
         with suppress(KeyError, MissingKey):
             if key not in _NOT_HOW and _value(before, key) != _value(mine, key):
                 changed[key] = _value(mine, key)

@@ -1,7 +1,7 @@
-"""Say which kind of value every key in the files of a run has, and refuse another one by file, line and key.
+"""Define which kind of value each key in the files of a run has, and refuse others by an error with file, line and key.
 
-Such a file was damaged, or edited, or is another program's. A key that is missing is refused where it is asked for
-(files.Stored), because older versions have fewer; and so a key that is not named here may be anything.
+A file with another value was damaged, or edited, or is another program's. Older versions wrote fewer keys, so a missing
+key is refused only when it is asked for (files.Stored). A key that is not named here may have any value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aes_r1.settings import InputError
 
 
 class Kind(NamedTuple):
-    """A kind of value: what it is called, and whether a value read from JSON is of it."""
+    """A kind of value: its name in messages, and a function that tells whether a value from JSON is of it."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -27,7 +27,7 @@ Kinds = Mapping[str, Kind]
 
 
 def is_number(value: Any) -> bool:
-    """Return whether `value` is a finite number; true and false are none."""
+    """Return whether `value` is a finite number; true and false are not."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # a whole number of hundreds of digits
@@ -67,7 +67,7 @@ NAMED_TEXTS = _object_of(TEXT_OR_NULL, "texts and nulls")
 VOTES = _maybe(_list_of(NUMBER, "numbers"))
 
 _COUNT_OR_NULL = _maybe(COUNT)
-# Of settings.json, by group: what commands read of a run that was made before. The rest is only shown and compared.
+# Keys of settings.json by group: those that commands read of an existing run. The others are only shown and compared.
 SETTINGS: Mapping[str, Kinds] = {
     "model": {
         **dict.fromkeys(("path", "prompt", "dtype", "answer_from", "name"), TEXT_OR_NULL),
@@ -81,7 +81,7 @@ SETTINGS: Mapping[str, Kinds] = {
     "evaluation": {"temperature": NUMBER_OR_NULL, "n_samples": _COUNT_OR_NULL, "max_new_tokens": _COUNT_OR_NULL},
     "tracker": dict.fromkeys(("name", "group", "project"), TEXT_OR_NULL),
 }
-RUN = {"seed": COUNT, "run_name": TEXT_OR_NULL, "name": TEXT_OR_NULL}  # the settings of no group
+RUN = {"seed": COUNT, "run_name": TEXT_OR_NULL, "name": TEXT_OR_NULL}  # the settings outside of groups
 
 _ASKED = {
     "stage": TEXT,
@@ -115,7 +115,7 @@ PAIR = {
 }
 _TRAINED = Kind("sft or rapo", lambda value: value in ("sft", "rapo"))
 METRICS = {"stage": _TRAINED, "step": COUNT}
-ALL = ("",)  # further keys of a row of metrics
+ALL = ("",)  # `numbers` of `typed` for rows of metrics, in which every further key is a number
 COMPLETION = {
     **_ASKED,
     "stage": _TRAINED,
@@ -127,7 +127,7 @@ COMPLETION = {
     "edit": TEXT_OR_NULL,
     "advantage": NUMBER_OR_NULL,
 }
-REWARDS = ("reward", "critique_advantage")  # how the names of further numbers of a completion begin
+REWARDS = ("reward", "critique_advantage")  # `numbers` of `typed` for rows of completions
 ENTROPY = {
     "step": COUNT,
     "n": COUNT,
@@ -167,7 +167,7 @@ PROGRESS = {
 }
 _BASELINE = {"sets": _object_of(OBJECT, "objects")}
 _ANSWERED = {"rows": COUNT, "asked": OBJECT}
-# Of the done-markers RUN/stages/NAME.json.
+# Keys of the done-markers RUN/stages/NAME.json, by NAME.
 STAGES: Mapping[str, Kinds] = {
     "base": {"model": TEXT},
     "cold_start": {
@@ -183,8 +183,8 @@ STAGES: Mapping[str, Kinds] = {
 }
 _EVERY = {"data": COUNT, "labels": Kind("a text or an object", lambda value: isinstance(value, str | Mapping))}
 
-# Of evaluation.json: how many levels below a key have names of stages, sets and protocols, and what stands under them.
-# There the names of keys are those of measures, and say what they hold at any depth.
+# Keys of evaluation.json under which so many levels of keys are names of stages, sets, protocols and the like. All keys
+# below those levels are names of measures, and _MEASURES gives the kind of a measure wherever it occurs.
 _NAMED_LEVELS = {"stages": 3, "critiques": 2, "pairs": 2, "baseline_cells": 2, "means": 3}
 _LISTS = ("comparisons", "baselines")
 _MEASURES: Kinds = {
@@ -203,7 +203,7 @@ _MEASURES: Kinds = {
         ("from", "to"),
         Kind("a name, a number or an object", lambda value: isinstance(value, str | Mapping) or is_number(value)),
     ),
-    # Measures that every cell has, or that are left out where they are not known.
+    # These are objects wherever they occur: a measure that is not known is left out, or is an object of nulls.
     **dict.fromkeys(("plcc", "srcc", "krcc", "mae", "rmse", "answered", "calibration", "plcc_logistic"), OBJECT),
     **dict.fromkeys(("bias", "slope", "intercept", "opinions", "emd", "crps", "crps_of_raters", "kl"), OBJECT),
     **dict.fromkeys(("spread", "origins", "sensitivity", "sub_scores", "whole_group", "accuracy", "gain"), OBJECT),
@@ -214,7 +214,7 @@ _MEASURE = Kind("an object, a number or null", lambda value: value is None or OB
 def require_kinds(
     values: Mapping[str, Any], kinds: Kinds, path: Path, number: int | None = None, *, before: str = ""
 ) -> None:
-    """Raise InputError for a value of another kind than that of its key; `before` is the place of `values`."""
+    """Raise InputError for a value that is not of the kind of its key; `before` precedes the key in the message."""
     for key, kind in kinds.items():
         if key in values and not kind.fits(values[key]):
             raise _wrong(before + key, values[key], kind, path, number)
@@ -227,9 +227,9 @@ def _wrong(place: str, value: Any, kind: Kind, path: Path, number: int | None = 
 
 
 def typed(rows: Iterable[dict[str, Any]], kinds: Kinds, numbers: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-    """Yield rows as they were read; InputError, with file and line, for a value of another kind.
+    """Yield `rows`, which `stored` made, unchanged; InputError with file and line for a value of another kind.
 
-    numbers: how the names of further keys begin that hold a number or null; "" for all.
+    numbers: prefixes of further keys, whose values must be a number or null; the prefix "" stands for every key.
     """
     for row in rows:
         assert isinstance(row, Stored)
@@ -266,7 +266,7 @@ def require_measurements(evaluation: Mapping[str, Any], path: Path) -> None:
 
 
 def _below(values: Mapping[str, Any], levels: int, place: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield (place, object) of every object so many levels of names below `values`."""
+    """Yield (dotted place, object) of every object that lies `levels` levels of keys below `values`."""
     require_kinds(values, dict.fromkeys(values, OBJECT), path, before=place)
     for key, inner in values.items():
         if levels == 1:
@@ -276,7 +276,7 @@ def _below(values: Mapping[str, Any], levels: int, place: str, path: Path) -> It
 
 
 def _require_measures(values: Mapping[str, Any], place: str, path: Path) -> None:
-    if is_number(values.get("difference")):  # which has an interval wherever it is known
+    if is_number(values.get("difference")):  # a known difference has an interval and a p-value
         require_kinds(values, dict.fromkeys(("low", "high", "p"), NUMBER), path, before=place)
     for key, value in values.items():
         kind = _MEASURES.get(key, _MEASURE)

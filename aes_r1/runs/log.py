@@ -29,7 +29,7 @@ def configure_logging(folder: Path, rank: int) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the log for the block; the same warnings appear when the data are loaded."""
+    """Silence warnings and lower levels for the block; the same warnings appear again when the data are loaded."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -13,9 +13,9 @@ from aes_r1.settings import InputError, user_cache
 def private_cache() -> Path:
     """Return XDG_CACHE_HOME/aes_r1 (or ~/.cache/aes_r1), else a folder of this user's in the temporary folder.
 
-    What is found in it is trusted. In the temporary folder anybody may have made something of that name, so a link,
-    another user's folder, and one that others may write to are passed over. So is a path that is not absolute, as of a
-    user without a home, which would lie wherever the command was started. InputError where none can be used.
+    The files in it are trusted. In the temporary folder anybody may have made something of that name, so a link,
+    another user's folder, and a folder that others may write to are passed over. So is a path that is not absolute,
+    because its folder would depend on where the command was started. InputError where no folder can be used.
     """
     cache = user_cache()
     own = [] if cache is None else [cache / "aes_r1"]

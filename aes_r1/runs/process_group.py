@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-TERMINATION_S = 10.0  # between SIGTERM and SIGKILL, and after SIGKILL
+TERMINATION_S = 10.0  # seconds to wait after SIGTERM, and again after SIGKILL
 
 
 class ProcessGroup:
     """Run a command in a process group of its own; leaving the block ends every process of the group.
 
-    A second, tiny process, the guard, waits for the end of this one and then ends the group, even after a SIGKILL.
+    A second small process, the guard, waits for the end of this process and then ends the group. So the group ends even
+    if this process is ended by SIGKILL.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -37,7 +38,7 @@ class ProcessGroup:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Return the command's exit code (minus the signal that ended it), None while it runs."""
+        """Return the command's exit code, or minus the number of the signal that ended it; None while it runs."""
         if self._guard.poll() is not None and self._process.poll() is None:
             self._guard = self._start_guard()
         return self._process.poll()
@@ -59,7 +60,7 @@ class ProcessGroup:
 
 
 def _is_running(group: int, leader: subprocess.Popen) -> bool:
-    """Return whether a process of the group still runs; reaps its leader, which would count while it is a zombie."""
+    """Return whether a process of the group still runs; the leader is reaped, because a zombie would count."""
     leader.poll()
     try:
         os.killpg(group, 0)

@@ -22,7 +22,8 @@ class StopWhileWaiting(Exception):
 class Processes:
     """Hold the processes of one job: this is `rank` of `size`. They wait for each other, and stop together.
 
-    stop: whether this process was asked to stop (None: nobody asks it); watch: what connects several processes.
+    stop: the stop request of this process (None: it gets none); watch: the heartbeats that connect several processes
+    (None: there is only this one).
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Processes:
     def raise_if_stopping(self) -> None:
         """Raise Stopped on every process if any was asked to stop. Collective.
 
-        Call it only where the work since the last save may be repeated.
+        Call it only where the work since the last save may be done again.
         """
         requests = [(bool(self.stop), self.stop.requeue)] * self.size
         if self.size > 1:
@@ -61,7 +62,7 @@ class Processes:
             raise Stopped(any(requeue for _, requeue in requests))
 
     def keep_waiting(self) -> None:
-        """Raise StopWhileWaiting when the job should stop; the store calls this while it waits for a lock."""
+        """Raise StopWhileWaiting if a stop was requested; the store calls this while it waits for a lock."""
         if self.stop_requested():
             raise StopWhileWaiting
 
@@ -90,7 +91,7 @@ class Processes:
     def build_collectively(self, store: Path, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
         """Build something in `store` with every process inside `make`; return whether it was built now. Collective.
 
-        Rank 0 holds the lock, decides and renames.
+        `make` gets the draft folder. Rank 0 holds the lock, decides whether to build, and renames the folder.
         """
         with contextlib.ExitStack() as stack:
             draft = missing(store, kind, digest, waiting=self.keep_waiting)

@@ -1,4 +1,4 @@
-"""Show progress: bars in a terminal, and a line now and then in a log."""
+"""Show progress: as bars in a terminal, as occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = TypeVar("Row")
 
 
 class Update(Protocol):
-    """Move one progress bar."""
+    """The type of a function that moves one progress bar."""
 
     def __call__(self, done: int, total: int, text: str) -> None:
         """Show `done` of `total`, with `text` behind the bar."""
@@ -26,10 +26,10 @@ class Update(Protocol):
 
 @contextmanager
 def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], Update]]:
-    """Show progress for the block: `bar(name)` makes one bar, which is then moved by calling it.
+    """Show progress for the block: the yielded function makes a bar of a given name, and returns its Update.
 
     Where stderr is not a terminal, as under nohup or a scheduler, each bar is a line in the log every EVERY_S seconds.
-    shown: False in all processes of a job but one, because bars of several would overwrite each other in a terminal.
+    shown: true in one process of a job alone, because bars of several would overwrite each other in a terminal.
     """
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -58,7 +58,7 @@ def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], Update]]:
 
 
 def moving(rows: Iterable[Row], update: Update, *, total: int) -> Iterator[Row]:
-    """Yield the `total` rows and move a bar by one after each."""
+    """Yield `rows`, of which there are `total`, and move a bar by one after each."""
     update(0, total, "")
     for done, row in enumerate(rows, 1):
         yield row
@@ -68,7 +68,7 @@ def moving(rows: Iterable[Row], update: Update, *, total: int) -> Iterator[Row]:
 def _lines(name: str) -> Update:
     """Return a function that logs where a task stands, and how long it will take, every EVERY_S seconds."""
     start = last = time.monotonic()
-    # What was done at the first update, and when that came: earlier seconds may be those of a validation or a resume.
+    # What was done at the first update, and its time: the rate counts from there, since a resume begins above 0.
     first: tuple[int, float] | None = None
 
     def update(done: int, total: int, text: str) -> None:

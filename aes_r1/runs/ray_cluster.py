@@ -1,4 +1,4 @@
-"""Connect to a Ray cluster or start one, with one line in place of Ray's traceback where it fails."""
+"""Connect to a Ray cluster or start one, and turn Ray's tracebacks into errors of one line."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import Any
 
 from aes_r1.settings import InputError
 
-_ANSWERS_S = 5.0  # in which a named cluster has to accept a connection; Ray itself waits two minutes for it
+_ANSWERS_S = 5.0  # seconds for a named cluster to accept a connection; Ray itself would wait two minutes
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "an object"}
 _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^/:]+|\[[^\]]+\]):(?P<port>\d+)$")
 
 
 class RayFailed(Exception):
-    """Raised where Ray does not start on this machine, or loses a worker; the same command may be started again."""
+    """Ray did not start on this machine, or lost a worker; the same command may be started again."""
 
 
 def start_ray(ray: Any, **arguments: Any) -> None:
-    """Call ray.init(**arguments); the handler of SIGTERM stays, in whose place Ray's would end the process at once.
+    """Call ray.init(**arguments), but keep this process's handler of SIGTERM; Ray's would end the process at once.
 
-    ray: the package. Raises InputError for arguments that it does not take and where the cluster that `address` or
-    RAY_ADDRESS names does not answer, and RayFailed where none can be started on this machine.
+    ray: the package. Raises InputError for arguments that ray.init does not take, and where the cluster that `address`
+    or RAY_ADDRESS names does not answer. Raises RayFailed where no cluster can be started on this machine.
     """
     _require_arguments(ray.init, arguments)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -43,7 +43,7 @@ def start_ray(ray: Any, **arguments: Any) -> None:
     except (ConnectionError, ValueError) as error:
         raise InputError(f"Ray: {line_of(error)}; {_way_out(address)}") from error
     except Exception as error:
-        # Where a node does not start in time Ray raises the class Exception itself, and others for its processes.
+        # Ray raises the class Exception itself where a node does not start in time, the others for its processes.
         if type(error) not in (Exception, RuntimeError, TimeoutError):
             raise
         if str(error).startswith("Unknown keyword argument"):
@@ -56,7 +56,7 @@ def start_ray(ray: Any, **arguments: Any) -> None:
 
 @contextmanager
 def lost_workers(ray: Any) -> Iterator[None]:
-    """Raise RayFailed where a worker is lost in the block: it was killed, had no memory, or its machine is gone.
+    """Raise RayFailed where a worker is lost in the block: killed, out of memory, or with its machine.
 
     An error that a worker's own code raised (a RayTaskError) stays as it is, with its traceback.
     """
@@ -70,15 +70,15 @@ def lost_workers(ray: Any) -> Iterator[None]:
 
 
 def _require_arguments(init: Any, arguments: Mapping[str, Any]) -> None:
-    """Raise InputError for a name that `init` does not take, or a value that is not of the kind which it states.
+    """Raise InputError for a name that `init` does not take, or a value that does not fit its annotation.
 
-    Ray would fail somewhere inside with a traceback, or after it had started processes.
+    Ray itself would fail with a traceback, or only after it had started processes.
     """
     known = inspect.signature(init).parameters
     for name, value in arguments.items():
         given = f"hydra.launcher.init.{name}={value}"
         if name not in known:
-            if name.startswith("_"):  # those that Ray keeps out of its signature
+            if name.startswith("_"):  # Ray takes further ones, whose names begin so
                 continue
             raise InputError(f"{given}: ray.init has no such argument; leave it out, or correct its name")
         kinds = _stated_kinds(known[name].annotation)
@@ -87,7 +87,7 @@ def _require_arguments(init: Any, arguments: Mapping[str, Any]) -> None:
 
 
 def _stated_kinds(annotation: Any) -> list[type]:
-    """Return those of _KINDS that `annotation` names; none where it names others alone."""
+    """Return the types of _KINDS that `annotation` accepts; none where it names only other types."""
     named = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Union else (annotation,)
     kinds = [typing.get_origin(one) or one for one in named]
     return [kind for kind in _KINDS if kind in kinds or (kind is int and float in kinds)]
@@ -114,6 +114,6 @@ def _way_out(address: str) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """Return the first sentence of an error of Ray, which may fill a page."""
+    """Return the first sentence of an error of Ray, whose message may fill a page."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return text.split(". ")[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Handle signals that ask a process to stop: at once while there is nothing to save, otherwise after a checkpoint.
+"""Stop at signals: at once while there is nothing to save, otherwise after a checkpoint.
 
 This module imports nothing slow, so that a command can handle signals before its other imports, which take seconds.
 """
@@ -69,8 +69,8 @@ def leave_when_told() -> None:
     the process may end at any moment, because files are written atomically. Ctrl-C ends it likewise, with exit code 1,
     until the command calls `raise_interrupts`.
 
-    Python calls a signal's handler only between two of its own instructions, and waiting for another process or reading
-    a large file may be one instruction that takes minutes. Therefore a thread waits for signals as well.
+    Python calls a signal's handler only between two bytecode instructions, and waiting for another process or reading a
+    large file may be one instruction that takes minutes. Therefore a thread waits for signals as well.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -84,12 +84,12 @@ def leave_when_told() -> None:
 
 def leave_when_interrupted() -> None:
     """End this process at Ctrl-C, at once, with one line and exit code 1, until `raise_interrupts` is called."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored behind nohup
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as under nohup
         signal.signal(signal.SIGINT, _leave_interrupted)
 
 
 def raise_interrupts() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt from now on, which the command handles."""
+    """Let Ctrl-C raise KeyboardInterrupt from now on, because the command handles it."""
     if signal.getsignal(signal.SIGINT) is _leave_interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -102,7 +102,7 @@ def leave_to_parent() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker with its parent: one that was killed, or ended while it started this worker, cannot do so."""
+    """End this worker when its parent ends: a parent that is killed, or ends while it starts this worker, cannot."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -139,7 +139,7 @@ def _leave_from_a_thread(reading: int) -> None:
 
 
 class _SignalMasks(threading.local):
-    """Hold the signal masks that each thread had before it blocked signals, one per registered fork hook."""
+    """Hold, for each thread, the signal masks before it blocked signals: one per registration of the fork hooks."""
 
     def __init__(self) -> None:
         self.before: list[set[int | signal.Signals]] = []

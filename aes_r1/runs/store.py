@@ -27,6 +27,7 @@ def made_once(
     `digest` is a hash of everything that decides the content. `make` fills a draft folder, which is renamed when it is
     complete. If `make` stops half way, the next call gets the same draft and can resume from checkpoints in it.
     `waiting()` is called every LOOK_S seconds while another process makes the folder; an exception of it ends the wait.
+    Raises InputError when the store cannot be written.
     """
     with missing(store, kind, digest, waiting=waiting) as draft:
         if draft is not None:
@@ -38,10 +39,10 @@ def made_once(
 def missing(
     store: Path, kind: str, digest: str, *, waiting: Callable[[], object] = lambda: None
 ) -> Iterator[Path | None]:
-    """Hold the lock of store/kind/digest: yield None when it exists, else a draft folder that is renamed when filled.
+    """Yield None if the folder store/kind/digest exists; else, under a lock, a draft that is renamed once it is filled.
 
     `waiting` is that of `made_once`. Raises InputError when the store cannot be written; an exception that is raised
-    while the folder is filled passes unchanged.
+    while the draft is filled passes unchanged, and the draft stays.
     """
     final = store / kind / digest
     draft = draft_of(final)

@@ -1,4 +1,4 @@
-"""Exchange heartbeats among the processes of one job, so that a failure of one ends all and names its rank and cause.
+"""Exchange heartbeats among the processes of a job, so that the failure of one ends all, with its rank and cause.
 
 Once a second a thread of each process increments a number in the launcher's key-value store and reads those of the
 others. All processes therefore notice when one ends, even while they wait in a collective that would never return. A
@@ -20,15 +20,15 @@ from datetime import timedelta
 import torch.distributed as dist
 
 BEAT_S = 1.0
-SILENT_S = 40.0  # a process without a heartbeat for so long counts as gone
-QUICKLY_S = 4.0  # the same after a collective has failed, which means that some process is gone
+SILENT_S = 40.0  # a process without a heartbeat for so many seconds counts as gone
+QUICKLY_S = 4.0  # the same after a collective has failed, which already suggests that a process is gone
 
 
 class Heartbeat:
-    """Exchange heartbeats among `size` processes; call `on_failure(reason)` before ending because another failed.
+    """Exchange heartbeats among `size` processes; if another one fails, call `on_failure(reason)` and end this one.
 
-    `host` and `port` are those of the launcher's store (MASTER_ADDR, MASTER_PORT). Rank 0 makes its own after it has
-    claimed the run's folder, and the others wait for it.
+    `host` and `port` are those of the launcher's store (MASTER_ADDR, MASTER_PORT). Rank 0 makes its Heartbeat after it
+    has claimed the run's folder, and the others wait for that.
     """
 
     def __init__(self, rank: int, size: int, host: str, port: int, on_failure: Callable[[str], None]) -> None:
@@ -40,7 +40,7 @@ class Heartbeat:
         )
         if rank == 0:
             self._store.set("claimed", "")
-        # Rank 0 is refused where the folder is another run's. No other process may then write a failure into it.
+        # Where the folder is another run's, rank 0 never gets here, and no other process may write a failure into it.
         self._store.wait(["claimed"], timedelta(minutes=5))
         self._waits = 0
         self._ended = threading.Event()
@@ -72,10 +72,10 @@ class Heartbeat:
             if self._store.add("failures", 1) == 1:
                 self._store.set("failed", reason)
         except RuntimeError:
-            pass  # the store ended with its process, which the others notice by themselves
+            pass  # the store is gone, which the others notice by themselves
 
     def cause(self, error: BaseException) -> str | None:
-        """Return whose failure made a collective fail here, or None when `error` is this process's own."""
+        """Return the reason of the process whose failure made a collective fail here; None for an error of its own."""
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             return None
         for _ in range(2 * int(QUICKLY_S / BEAT_S)):
@@ -115,7 +115,7 @@ class Heartbeat:
         return self._store.get("failed").decode() if self._store.check(["failed"]) else None
 
     def _silent(self, limit: float) -> str | None:
-        """Return the name of a process whose heartbeat has not changed for `limit` seconds."""
+        """Return a reason that names a process without a heartbeat for `limit` seconds; None if all are alive."""
         now = time.monotonic()
         for rank in range(self.size):
             count = self._store.add(f"beat/{rank}", 0)

@@ -7,17 +7,19 @@ from typing import NamedTuple
 from aes_r1.aescot.wording import stated_level, valence
 from aes_r1.prompts import level_of
 
-# On the 0..1 scale words and score this far apart contradict each other. A closing judgement counts as the centre of
-# its level: beside "bad" a score from .55 is a contradiction, beside "good" one up to .5, beside "fair" the ends alone.
+# Words and score contradict each other if they are at least so far apart on the 0..1 scale. A closing judgement counts
+# as the centre of its level: "bad" is contradicted by scores from .55 on, "good" by scores up to .5, and "fair" by
+# scores up to .2 and from .9 on.
 APART = 0.35
 _LEVEL_CENTRES = {"bad": 0.2, "fair": 0.55, "good": 0.85}
 
 
 class Agreement(NamedTuple):
-    """Hold the agreement between words and score of one picture.
+    """Hold the agreement between the words and the score of one picture.
 
-    words: how favourable the critique is, 0..1 (wording.valence); None where it does not judge. agreement: 1 less the
-    distance between words and score; None without either. contradiction: what each says, where they are APART.
+    words: how favourable the critique is, 0..1 (wording.valence); None where it does not judge. agreement: 1 minus the
+    distance between words and score; None if one of them is missing. contradiction: a line on what each of them says,
+    if they are at least APART; else None.
     """
 
     words: float | None
@@ -26,7 +28,7 @@ class Agreement(NamedTuple):
 
 
 def agreement_of(critique: str | None, score: float | None) -> Agreement:
-    """Compare the whole critique, and its closing judgement by itself, with the score in [0, 1]."""
+    """Compare the score in [0, 1] with the whole critique, and with its closing judgement alone."""
     words = valence(critique) if critique else None
     if score is None or critique is None:
         return Agreement(words, None, None)
@@ -38,7 +40,7 @@ def agreement_of(critique: str | None, score: float | None) -> Agreement:
     if closing is not None:
         distances[f"closing words say {closing}"] = abs(_LEVEL_CENTRES[closing] - score)
     apart = {claim: distance for claim, distance in distances.items() if distance >= APART}
-    if closing == level and len(apart) > 1:  # the closing adds nothing to what all words say
+    if closing == level and len(apart) > 1:  # both claim the same level
         del apart[f"closing words say {closing}"]
     claim = max(apart, key=lambda one: apart[one], default=None)
     contradiction = None if claim is None else f"{claim}, number says {score:.2f}"

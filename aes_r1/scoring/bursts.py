@@ -21,10 +21,11 @@ MEANING = (
 def group_takes(rows: Sequence[Row], *, within: int) -> list[Row]:
     """Return the rows group by group, the best of each first, with the keys group, keep and best instead of hash.
 
-    Pictures are in a group if their perceptual hashes are near (copies.takes_of_one_scene). keep: whether it has the
-    highest score of its group; None without a score, because a picture that was not judged should not be thrown
-    away. best: the probability behind it (uncertainty.probability_highest); None where there is nothing to compare, or
-    where no picture has two answers, as with a scorer.
+    Pictures are in one group if their perceptual hashes differ in at most `within` of 64 bits, or are joined by a chain
+    of such pairs (copies.takes_of_one_scene). keep: whether the picture has its group's highest score; None if it has
+    no score, because a picture that was not judged should not be thrown away. best: the probability that its expected
+    score is the highest (uncertainty.probability_highest); None where there is nothing to compare, or where no picture
+    of the group has two answers, as with a scorer.
     """
     chosen: list[Row] = []
     for number, places in enumerate(takes_of_one_scene([row["hash"] for row in rows], within=within), 1):
@@ -42,7 +43,7 @@ def group_takes(rows: Sequence[Row], *, within: int) -> list[Row]:
 
 
 def kept_summary(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield closing lines: how many groups there are, what to keep, and how often it is close; none without rows."""
+    """Yield closing lines: how many groups there are, how many pictures to keep, and how many of these are unsure."""
     if not rows:
         return
     sizes = Counter(row["group"] for row in rows)

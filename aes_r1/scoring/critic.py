@@ -1,7 +1,8 @@
 """Use a trained model as a critic: `Critic.load(DIR).score("photo.jpg")`.
 
-A picture's noise comes from its own pixels, and `score` asks about one picture at a time. So a verdict depends on
-model, seed and picture alone: never on a file's name, on other pictures of a call, or on the order.
+The random numbers of sampling are keyed by the seed and the picture's pixels, and `score` asks about one picture at a
+time. So a verdict depends on model, number of samples, seed and picture alone: not on the name of the file, on other
+pictures or on their order.
 """
 
 from __future__ import annotations
@@ -37,15 +38,16 @@ from aes_r1.settings import RolloutSettings, require
 
 @dataclass(frozen=True)
 class Verdict:
-    """Hold the critic's answer about one picture.
+    """Hold the critic's answer about one picture. All scores are in 0..1.
 
-    score: mean of the answered `scores`, None when no completion could be read. low, high: an interval of the kind that
-    `interval` names. "conformal" holds the mean opinion of 9 in 10 pictures like those evaluated, "samples" 9 in 10
-    further answers of the model. "too_few_answers": there is none, because the readable answers are too few to say
-    where further ones lie. "not_calibrated": there is none, because the model was measured on made scenes alone, which
-    says nothing about photographs. None: no answer could be read. critique: the one whose own score
-    lies nearest to `score`; dimensions: its parts by name. words, agreement, contradiction: whether critique and score
-    say the same (agreement.Agreement). sub_scores: {dimension: mean of the answered ones} of those that were asked for.
+    scores: one per completion, None where it could not be read. score: their mean, None when none could be read. low,
+    high: an interval of the kind that `interval` names. "conformal" holds the mean opinion of 9 in 10 pictures like
+    those evaluated, "samples" 9 in 10 further answers of the model. "too_few_answers": there is none, because the
+    readable answers are too few to say where further ones lie. "not_calibrated": there is none, because the model was
+    measured on synthetic scenes alone, which says nothing about photographs. None: no answer could be read. critique:
+    the one whose own score is nearest to `score`, or the first readable one without a score; dimensions, judgement: its
+    parts. words, agreement, contradiction: whether critique and score say the same (agreement.Agreement). sub_scores:
+    {dimension: mean of the answered ones} of those that were asked for.
     """
 
     score: float | None
@@ -67,7 +69,10 @@ class Verdict:
 
 
 class Critic:
-    """Hold a loaded model with its question and its sampling settings."""
+    """Hold a loaded model, its question and its sampling settings.
+
+    samples: completions per picture, None: facts.n_samples; sample: draws them. InputError for samples below 1.
+    """
 
     def __init__(
         self,
@@ -86,8 +91,8 @@ class Critic:
     def load(cls, path: str | Path, *, samples: int | None = None, seed: int = 0, device: str | None = None) -> Critic:
         """Load the critic from a run's folder, its model folder, an exported folder, or a hub name.
 
-        samples: completions per picture at the evaluation's temperature; None: as many as the evaluation drew; 1: once,
-        for the most likely answer. device: None takes a GPU where there is one. InputError when there is no such model.
+        samples: completions per picture at the evaluation's temperature; None: as many as the evaluation drew; 1: one
+        greedy completion. device: None takes a GPU where there is one. InputError when there is no such model.
         """
         folder, facts = find_model(path, "--model")
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -97,10 +102,10 @@ class Critic:
 
     @classmethod
     def at(cls, urls: Sequence[str], path: str | Path, *, samples: int | None = None, seed: int = 0) -> Critic:
-        """Return the critic whose completions are drawn by vLLM servers of the model at `path`.
+        """Return a critic whose completions are drawn by the vLLM servers at `urls`, which serve the model at `path`.
 
-        No weight is loaded here. The same pictures get other completions of the same distribution; with samples=1 they
-        get the same ones. InputError where a server serves another model.
+        No weights are loaded here. A picture gets other completions of the same distribution than from `load`; with
+        samples=1, which is greedy, it gets the same one. InputError where a server serves another model.
         """
         folder, facts = find_model(path, "--model")
         sample = ServedPolicy(RolloutSettings(name="vllm", url=list(urls)), name=str(path)).as_served(folder)
@@ -108,7 +113,7 @@ class Critic:
         return cls(backbone, facts, samples=samples, seed=seed, sample=sample)
 
     def score(self, picture: str | Path | Image.Image) -> Verdict:
-        """Critique and score one picture: a path, or a PIL picture. PictureError when it cannot be read or shown."""
+        """Critique and score one picture, a path or a PIL picture. PictureError when it cannot be read or shown."""
         return self.verdicts([open_picture(picture)])[0]
 
     def row(self, path: str, picture: Image.Image) -> dict[str, Any]:
@@ -117,7 +122,7 @@ class Critic:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """Return what `rows.write_rows` has to know of this critic."""
+        """Return the arguments of `rows.write_rows` that depend on this critic."""
         return {"measured_on": self.facts.measured_on, "sub_scores": self.facts.sub_scores}
 
     def verdicts(self, pictures: Sequence[Image.Image]) -> list[Verdict]:
@@ -139,9 +144,9 @@ class Critic:
         ]
 
     def _protocol(self) -> str | None:
-        """Return the protocol of an evaluation whose intervals hold for these verdicts.
+        """Return the evaluation's protocol whose conformal interval holds for these verdicts, or None.
 
-        The mean of several answers errs less than one.
+        A mean of fewer answers than in the protocol mean errs more than its interval allows.
         """
         if self.samples == 1:
             return "greedy"
@@ -168,15 +173,15 @@ class Critic:
 
 
 def load_any(path: str | Path, *, samples: int | None = None, seed: int = 0) -> Critic | Scorer:
-    """Load the scorer without language that `path` holds, which samples nothing, or else the critic."""
+    """Load the scorer without language that `path` holds, for which samples and seed do not matter, or a critic."""
     return Scorer.load(path) if is_scorer(path) else Critic.load(path, samples=samples, seed=seed)
 
 
 def identity_of(path: str | Path, *, samples: int | None = None, seed: int = 0) -> str:
     """Hash what decides a verdict besides the picture: the model's files, question, sampling; or a scorer's files.
 
-    No weights are loaded, so the hash is the same on every device; those of a hub name count as the revision that lies
-    in the cache. InputError where there is no such model.
+    No weights are loaded, so the hash is the same on every device. A hub name counts as the revision in the cache.
+    InputError where there is no such model.
     """
     require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
     if is_scorer(path):
@@ -201,7 +206,8 @@ def verdict(
 ) -> Verdict:
     """Combine several answers to one picture into a verdict; it has no interval unless `calibrated`.
 
-    sub_scores: the dimensions that were to be scored as well.
+    half_width: of the conformal interval, 0..1; None: the answers give the interval. sub_scores: the dimensions that
+    were to be scored as well.
     """
     scores = [parse_score(text, order, sub_scores) for text in texts]
     means = mean_sub_scores(texts, order, sub_scores)

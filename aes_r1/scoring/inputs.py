@@ -33,16 +33,16 @@ _GONE = (404, 410)  # the statuses by which a server says that nothing is there
 
 
 class LastingError(PictureError):
-    """A URL that another try would not get: nothing is there, or no picture, or the address can never be fetched."""
+    """A URL for which another try would not help: it leads to nothing, to no picture, or can never be fetched."""
 
 
 class _OtherProtocol(URLError):
-    """A redirect to another protocol than http and https."""
+    """A redirect to a protocol other than http and https."""
 
 
 @dataclass(frozen=True)
 class UrlLimits:
-    """Limit one download: bytes of the body, and seconds from the first connection to its end."""
+    """Limit one download: bytes of the body, and seconds of the whole download."""
 
     max_bytes: int = 20_000_000
     seconds: float = 20.0
@@ -53,9 +53,9 @@ def find_pictures(
 ) -> Iterator[str | PictureError]:
     """Yield the paths (and URLs) that `inputs` name, in their order; a PictureError for an input that names nothing.
 
-    A folder yields the files below it that have a picture's suffix, by name; a glob (with `**`) yields its matches. A
-    file that is named itself, or by a file:// address, is taken whatever its suffix. `skipped` counts what else is in
-    folders: files by suffix, and what is hidden. Nothing is opened, and only names are held in memory.
+    A folder yields the files below it that have a picture's suffix, sorted by name; a glob (with `**`) yields its
+    matches. A file that is named itself, or by a file:// address, is taken whatever its suffix. `skipped` counts what
+    else folders hold: other files by suffix, hidden pictures, hidden and linked folders. No file is opened.
     """
     skipped = Counter() if skipped is None else skipped
     for given in inputs:
@@ -74,7 +74,7 @@ def find_pictures(
 
 
 def some_readable(found: Iterable[str | PictureError]) -> Iterator[str | PictureError]:
-    """Return what `find_pictures` found; InputError, at once, where nothing of it can be read.
+    """Return all that `find_pictures` found; InputError, before anything is scored, if none of it can be read.
 
     Files are opened up to the first that can be read. URLs are not fetched here and count as readable.
     """
@@ -103,7 +103,7 @@ def _fault(name: str) -> PictureError | None:
 
 
 def named_once(pictures: Iterable[str | PictureError]) -> Iterator[str | PictureError]:
-    """Yield what `find_pictures` found without a file that was named before, also under the name of a link."""
+    """Yield what `find_pictures` found, each file once, even if it is named several times or also by a link."""
     seen = set()
     for picture in pictures:
         place = picture if isinstance(picture, PictureError) or is_url(picture) else os.path.realpath(picture)
@@ -113,7 +113,7 @@ def named_once(pictures: Iterable[str | PictureError]) -> Iterator[str | Picture
 
 
 def skipped_line(skipped: Counter[str]) -> str:
-    """Write what was passed over, counted by kind: "12 .txt, 2 hidden folders"; empty when there was nothing."""
+    """Return what was passed over, counted by kind: "12 .txt, 2 hidden folders"; empty when there was nothing."""
     return ", ".join(
         f"{count} {what}{'s' * (count != 1 and what.endswith(('folder', 'picture')))}"
         for what, count in skipped.most_common()
@@ -121,7 +121,7 @@ def skipped_line(skipped: Counter[str]) -> str:
 
 
 def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:
-    """Read the picture at a path, or at a URL where `limits` are given. PictureError when it cannot be read."""
+    """Return the picture at a path, or at a URL where `limits` are given. PictureError when it cannot be read."""
     if not is_url(name):
         return open_picture(name)
     if limits is None:
@@ -134,7 +134,7 @@ def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:
 
 
 def is_url(name: str) -> bool:
-    """Return whether `name` is an address rather than a file."""
+    """Return whether `name` is a URL rather than a path."""
     return _URL.match(name) is not None
 
 
@@ -145,7 +145,7 @@ def _below(folder: str, skipped: Counter[str]) -> Iterator[str | PictureError]:
             yield _closed(unreadable.pop())
         shown = sorted(name for name in folders if not is_hidden(name))
         skipped["hidden folder"] += len(folders) - len(shown)
-        folders[:] = shown  # os.walk goes into these alone
+        folders[:] = shown  # os.walk descends into these only
         skipped["linked folder"] += sum(os.path.islink(os.path.join(directory, name)) for name in folders)
         for name in sorted(files):
             suffix = Path(name).suffix.lower()
@@ -182,10 +182,11 @@ def _or_error(
 
 
 def _download(url: str, limits: UrlLimits) -> bytes:
-    """Return the body behind an http(s) URL, or raise PictureError after limits.seconds.
+    """Return the body behind an http(s) URL; PictureError where there is none, or after limits.seconds.
 
-    The time limit of a socket is one of silence, which a server that sends a byte now and then never exceeds, and holds
-    anew for every redirect. The fetch therefore has a thread of its own, which is left behind when its time is over.
+    A socket's timeout limits only the time without data, so a server that sends a byte now and then never exceeds it,
+    and it starts anew with every redirect. So the fetch has a thread of its own, which is abandoned when the time is
+    over.
     """
     fetched: list[bytes | PictureError] = []
     worker = threading.Thread(target=lambda: fetched.append(_fetch(url, limits)), daemon=True)
@@ -198,10 +199,10 @@ def _download(url: str, limits: UrlLimits) -> bytes:
 
 
 class _HttpAlone(HTTPRedirectHandler):
-    """Follow redirects to http and https alone; urllib would also connect to a server of ftp."""
+    """Follow redirects to http and https alone; urllib would also follow one to ftp."""
 
     def redirect_request(self, *request: Any) -> Request | None:
-        """Return the request that a redirect leads to; _OtherProtocol for one to another."""
+        """Return the request that a redirect leads to; _OtherProtocol for one to another protocol."""
         if not _is_http(request[-1]):
             raise _OtherProtocol(f"a redirect to {urlsplit(request[-1]).scheme}; {_HTTP_ALONE}")
         return super().redirect_request(*request)
@@ -212,7 +213,7 @@ def _is_http(url: str) -> bool:
 
 
 def _fetch(url: str, limits: UrlLimits) -> bytes | PictureError:
-    """Return the body behind an http(s) URL, or what is wrong with it."""
+    """Return the body behind an http(s) URL, or the PictureError that says why there is none."""
     end = time.monotonic() + limits.seconds
     try:
         if not _is_http(url):

@@ -1,4 +1,4 @@
-"""Say in words what an interval of a verdict holds, the same in the score command, the app and the model card."""
+"""Explain what the interval of a verdict holds, in the same words in the score command, the app and the model card."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from aes_r1.evaluation.uncertainty import LEVEL, answers_needed
 
 NOT_CALIBRATED = "no interval: not calibrated for photographs, because the model was measured on made scenes"
 _NEEDED = answers_needed(LEVEL)
-# The page of the app is started with the option of the score command, so one sentence holds for both.
+# The app and the score command have the same option --samples, so one sentence serves both.
 TOO_FEW_ANSWERS = (
     f"no interval: only {_NEEDED} answers or more show where 9 in 10 further answers lie; start the command with "
     f"--samples {_NEEDED}"
@@ -17,7 +17,10 @@ HELD = "the mean opinion of 9 in 10 pictures like those of"  # followed by the s
 
 
 def meaning(kind: str | None, measured_on: str | None = None) -> str:
-    """Return what an interval of Verdict.interval's `kind` holds; empty where a verdict has none and needs no word."""
+    """Return what an interval of `kind` (Verdict.interval) holds, or why there is none; empty for kind None.
+
+    measured_on: the set of the evaluation from which a conformal interval comes.
+    """
     if kind == "conformal":
         return f"holds {HELD} {measured_on or 'the evaluation'}"
     if kind == "samples":

@@ -34,14 +34,14 @@ _Values = Callable[[Row], list[Any]]  # of a row, in the order of the columns
 
 
 def row_of_score(path: str, score: float) -> dict[str, Any]:
-    """Return the row of a scorer without language: no details but the kind of interval, which says so."""
+    """Return the row of a scorer without language; its kind of interval says that there are no details."""
     return {**dict.fromkeys(COLUMNS), "path": path, "score": round(score, _PLACES), "interval": NO_LANGUAGE}
 
 
 def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
-    """Return path, score, low, high, critique, then the details behind them; numbers have four decimal places.
+    """Return path, score, low, high, critique, then their details; numbers are rounded to four decimal places.
 
-    The key sub_scores is there where the model is asked for some.
+    The row has the key sub_scores only if the model is asked for sub-scores.
     """
     said = {
         name: round(value, _PLACES) if isinstance(value, float) else value for name, value in verdict.as_dict().items()
@@ -52,14 +52,14 @@ def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def count_of(row: Row) -> dict[str, int]:
-    """Return what `row` adds to the counts of a summary: a picture, and whether it has no score."""
+    """Return what `row` adds to the counts of a summary: one picture, and one unanswered if it has no score."""
     return {"pictures": 1, "unanswered": int(row["score"] is None)}
 
 
 def sorted_rows(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[Row]:
     """Sort rows by score (highest first), agreement of words and score (lowest first) or path.
 
-    `reverse` turns the order round. Rows without the number come last either way.
+    `reverse` reverses the order. Rows without the number come last either way.
     """
     if by == "path":
         return sorted(rows, key=lambda row: row["path"], reverse=reverse)
@@ -79,11 +79,11 @@ def write_rows(
     sub_scores: Sequence[str] = (),
     words: bool = True,
 ) -> None:
-    """Write `rows` as `form` (jsonl, csv or table) to `out`: a line as soon as its row is there, a table at the end.
+    """Write `rows` as `form` (jsonl, csv or table) to `out`: each line as soon as its row comes, a table at the end.
 
-    measured_on: the set that the intervals below a table come from. chosen: whether the rows are those of
-    bursts.group_takes, with their group and which one to keep. sub_scores: the dimensions that have a sub-score, a
-    column DIMENSION_score each in csv. words: whether rows have the details of critiques; a scorer's have none.
+    measured_on: the set from which conformal intervals come, for the legend of a table. chosen: whether the rows are
+    those of bursts.group_takes, which have the keys of CHOICE. sub_scores: the dimensions that have a sub-score, each a
+    column DIMENSION_score in csv. words: whether rows have the details of critiques; a scorer's have none.
     """
     if form == "table":
         _table(rows, out, measured_on, chosen, words)
@@ -97,7 +97,7 @@ def write_rows(
 
 def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
     for row in rows:
-        out.write(row_line(row).decode())  # whole UTF-8, as in shards; a name of other bytes is escaped
+        out.write(row_line(row).decode())  # UTF-8 as in shards, in which names of other bytes are escaped
         out.flush()
 
 
@@ -110,15 +110,15 @@ def _csv(rows: Iterable[Row], out: IO[str], names: Sequence[str], values: _Value
 
 
 def _named(names: Sequence[str]) -> tuple[Sequence[str], _Values]:
-    """Return the columns `names`, and what a row has in them."""
+    """Return the columns `names`, and a function that returns a row's values in them."""
     return names, lambda row: [row[name] for name in names]
 
 
 def _in_words(further: Sequence[str], sub_scores: Sequence[str]) -> tuple[Sequence[str], _Values]:
-    """Return the contract's five columns, one for each dimension, what is behind score and interval, and `further`.
+    """Return the columns of rows with critiques, and a function that returns a row's values in them.
 
-    The last columns are those of the sub-scores. The scores of all answers stand in one column, separated by spaces; an
-    answer that cannot be read is a dash. Beside the names is what a row has in them.
+    They are COLUMNS, one for each dimension, the details of score and interval, `further`, and one for each sub-score.
+    The scores of all answers are in one column, separated by spaces; a dash stands for an unreadable answer.
     """
     scored = [f"{name}_score" for name in sub_scores]
 
@@ -153,7 +153,7 @@ def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: b
         ends = chosen and following is not None and following["group"] != row["group"]
         critique = [_critique(row)] if words else []
         table.add_row(*choice, Text(printable(row["path"])), *numbers, *critique, end_section=ends)
-    # A pipe has no width: lines there are as long as a wide terminal's.
+    # A pipe has no width, so it gets lines as long as a wide terminal's.
     console = Console(
         file=out,
         width=None if out is sys.stdout and sys.stdout.isatty() else 160,
@@ -172,9 +172,9 @@ def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: b
 
 
 def _critique(row: Row) -> Text:
-    """Write one line per dimension, the judgement, and where words and score contradict each other.
+    """Return one line per dimension, then the judgement, then a line if words and score contradict each other.
 
-    A critique without these parts is written whole.
+    A critique without these parts is returned whole.
     """
     flag = [Text(row["contradiction"], style="bold red")] if row["contradiction"] else []
     if not row["dimensions"]:

@@ -1,11 +1,11 @@
 """Score pictures without language: a model's vision tower and one linear layer, `aes-r1 score photo.jpg --model OUT`.
 
-`make_scorer` fits the layer to the opinions of a run's training pictures and says how much agreement is lost against
-the run's own answers. A picture costs one pass of the tower, where an answer costs hundreds of tokens.
+`make_scorer` fits the layer to the opinions of a run's training pictures and compares its scores with the run's own
+answers. A picture costs one pass of the tower, whereas an answer costs hundreds of tokens.
 
 OUT/tower/            the vision tower and its processor in Hugging Face form
-OUT/layer.safetensors weights [2 D] and constant [1], float64
-OUT/scorer.json       family and size of pictures, what it was fitted on, and what was measured
+OUT/layer.safetensors weights [2 D] and constant [1], float64; D: outputs of the tower
+OUT/scorer.json       model family, largest area of a picture, the training pictures, and what was measured
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PROTOCOL = "mean"  # the protocol of the run's answers that a scorer is compared
 
 @dataclass(frozen=True)
 class Scorer:
-    """Hold a tower and the linear layer on its pooled features (inference.eyes)."""
+    """Hold a vision tower, and weights [2 D] and constant of the layer on its pooled features (eyes.eyes_features)."""
 
     tower: Tower
     weights: np.ndarray
@@ -57,7 +57,7 @@ class Scorer:
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | None = None) -> Scorer:
-        """Load what `make_scorer` wrote; device None takes a GPU where there is one. InputError for another folder."""
+        """Load what `make_scorer` wrote; device None takes a GPU where there is one. InputError for other content."""
         from huggingface_hub.errors import StrictDataclassError
         from safetensors import SafetensorError
 
@@ -87,7 +87,7 @@ class Scorer:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """Return what `rows.write_rows` has to know of a scorer."""
+        """Return the arguments of `rows.write_rows` for a scorer's rows."""
         return {"words": False}
 
 
@@ -97,7 +97,7 @@ def is_scorer(path: str | Path) -> bool:
 
 
 def stated(folder: str | Path) -> list[str]:
-    """Say what the scorer in `folder` was fitted on, and how it compares. InputError where that cannot be read."""
+    """Return lines on what the scorer in `folder` was fitted on and how it compares; InputError for other content."""
     try:
         made = read_json(place(folder) / FILE)
         fitted = f"fitted to the opinions of {operator.index(made['fitted_n'])} pictures of {made['fitted_on']}"
@@ -109,7 +109,7 @@ def stated(folder: str | Path) -> list[str]:
 def scorer_identity(folder: str | Path) -> str:
     """Hash what decides a score besides the picture: tower, layer and size of pictures. InputError for other content.
 
-    No weights are loaded.
+    The tower's files are hashed without loading them.
     """
     folder = place(folder)
     family, max_pixels, weights, constant = _read(folder)
@@ -153,11 +153,12 @@ def make_scorer(
 ) -> dict[str, Any]:
     """Write a scorer of the run's `model` to the new folder `out`, and return the content of its scorer.json.
 
-    Raises InputError where the run has too few training pictures with opinions, or `out` is not empty.
+    pictures: how many training pictures the layer is fitted on at most. Raises InputError where the run has too few of
+    them with opinions, or where `out` is not empty.
     """
     from safetensors.numpy import save_file
 
-    out = out.resolve()  # . has no name that a draft could get
+    out = out.resolve()  # "." has no name from which that of a draft could be made
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty; give a new folder")
     make_folder(out.parent, out)
@@ -172,7 +173,7 @@ def make_scorer(
     opinions = np.array([sample.mos for sample in train], dtype=np.float64)
     weights, constant = ridge_weights(features_of(train, look, progress), opinions)
     measured = {}
-    # The run evaluated its last model alone, so the tower of another step has no answers to be compared with.
+    # The run evaluated only its last model, so there are no answers with which the tower of another step is compared.
     for split_name, rows in tests.items() if model == run.model else ():
         samples = [sample for sample, _ in rows]
         scores = np.clip(features_of(samples, look, progress) @ weights + constant, 0, 1)
@@ -201,14 +202,14 @@ def _train(run: RunFolder, name: str, pictures: int) -> Sequence[Sample]:
 
 
 def _tested(run: RunFolder) -> list[Sample]:
-    """Return the pictures with an opinion that the evaluation asked any model about."""
+    """Return the pictures with an opinion about which the evaluation asked any model."""
     return list({row["image"]: _sample_of(row) for row in run.predictions() if row["mos"] is not None}.values())
 
 
 def _test_rows(run: RunFolder) -> dict[str, list[tuple[Sample, float | None]]]:
-    """Return {DATASET/SPLIT: (picture, score of the run's last model)} of the test pictures with an opinion.
+    """Return {DATASET/SPLIT: [(picture, score of the run's last model)]} of the test pictures with an opinion.
 
-    It is empty where that model was not evaluated.
+    Empty where that model was not evaluated by PROTOCOL.
     """
     found: dict[str, list[tuple[Sample, float | None]]] = {}
     for row in run.predictions(run.last_stage, PROTOCOL):
@@ -223,9 +224,10 @@ def _sample_of(row: Mapping[str, Any]) -> Sample:
 
 
 def _compare(scores: np.ndarray, answers: Sequence[float | None], mos: Sequence[Any]) -> dict[str, Any]:
-    """Return the SRCC of the scorer and of the run's answers with the opinions, and their difference by picture.
+    """Return the SRCC with the opinions of the scorer and of the run's answers, and the difference of the two.
 
-    "difference" is the scorer's SRCC less the answers', with a 95% interval over resampled pictures.
+    "difference" is the scorer's SRCC minus that of the answers. All have a 95% interval, for which the same resampled
+    pictures are used (paired bootstrap).
     """
     answered, opinions = as_columns(answers, mos)
     columns = {"scorer": scores, "answers": answered}
@@ -237,7 +239,7 @@ def _compare(scores: np.ndarray, answers: Sequence[float | None], mos: Sequence[
 
 
 def comparison_lines(made: dict[str, Any]) -> list[str]:
-    """Say how a scorer compares with the run's own answers, a line for each set on which the run was tested."""
+    """Return lines that compare a scorer with the run's own answers, one for each set on which the run was tested."""
     lines = []
     for name, measured in made["srcc"].items():
         scorer, answers = measured["scorer"]["value"], measured["answers"]["value"]

@@ -1,9 +1,9 @@
 """Score millions of pictures: Ray workers score shards of a list, and each shard is written atomically.
 
-OUT/plan.json holds the list's hash, the model and the sampling. OUT/part-00000.jsonl holds the rows of a shard in the
-list's order, and OUT/part-00000.unreadable.jsonl its unreadable files. A shard with a part file is not scored again,
-except for the URLs among its unreadable files that another start, perhaps with other limits, may get: those whose row
-does not say "lasting". They are fetched after all shards without a part.
+OUT/plan.json holds the list's hash, the size of a shard, and a hash of model and sampling. OUT/part-00000.jsonl holds
+the rows of a shard in the list's order, and OUT/part-00000.unreadable.jsonl its unreadable files. A shard with a part
+file is not scored again, except for those URLs among its unreadable files that another start may get, perhaps with
+other limits: those whose row does not say "lasting". They are fetched after all shards without a part.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ShardScorer:
         self.limits = None if limits is None else UrlLimits(**limits)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Score the shards of `batch` (columns number, names, left); return counts, and why one was not written."""
+        """Score the shards of `batch` (columns number, names, left); return counts and the faults of `_fault`."""
         counts: dict[str, list] = {"number": [], "pictures": [], "process": [], "fault": []}
         for number, names, left in zip(batch["number"], batch["names"], batch["left"], strict=True):
             counts["fault"].append(self._fault(int(number), json.loads(names)))
@@ -59,10 +59,9 @@ class ShardScorer:
         return counts
 
     def _fault(self, number: int, names: list[str]) -> str:
-        """Score a shard; return "", or what keeps the disk from taking it, as JSON.
+        """Score a shard; return "", or as JSON the errno, reason and file of the OSError that ended it.
 
-        Ray hands an error of a worker on as a text with its traceback, in which the process that started it could not
-        find errno and file.
+        Ray passes on a worker's error as text with a traceback, from which these could not be restored.
         """
         try:
             self._score(number, names)
@@ -71,7 +70,7 @@ class ShardScorer:
         return ""
 
     def _score(self, number: int, names: list[str]) -> None:
-        """Score the pictures of a shard that are left."""
+        """Score those pictures of a shard that still have to be scored."""
         part = _part(self.out, number)
         is_done = part.exists()
         known, lost = _settled(self.out, number)
@@ -108,7 +107,8 @@ def score_shards(
     """Score `found` into `out` with `workers` Ray workers; return the counts of rows.count_of and the unreadable files.
 
     Ray connects to the cluster of RAY_ADDRESS, or starts one on this machine. All workers must see the same folder
-    `out`. Raises InputError when `out` holds the shards of another list, model or sampling, or of no known one.
+    `out`. Raises InputError without Ray, and when `out` holds shards of another list, model, sampling or shard size, or
+    shards without a plan.json. Raises RayFailed where Ray does not start or loses a worker.
     """
     try:
         import ray
@@ -124,7 +124,7 @@ def score_shards(
     _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
     left = [(number, names) for number, names in shards if not _is_done(out, number)]
-    left.sort(key=lambda shard: _part(out, shard[0]).exists())  # links that failed wait for new pictures
+    left.sort(key=lambda shard: _part(out, shard[0]).exists())  # shards without a part first, then URLs to fetch again
     missing = [
         {"number": number, "names": json.dumps(names), "left": _left(out, number, names)} for number, names in left
     ]
@@ -183,7 +183,7 @@ class _Cluster:
             start_ray(self.ray, log_to_driver=False, logging_level="error", **local)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = self.ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # the progress line here counts pictures
+        context.enable_progress_bars = False  # the bar of _run counts pictures instead
         context.enable_auto_log_stats = False
 
     def __exit__(self, *_: object) -> None:
@@ -213,12 +213,12 @@ def _is_done(out: Path, number: int) -> bool:
 
 
 def _may_change(row: dict[str, Any]) -> bool:
-    """Return whether another start may get what a row of unreadable files names."""
+    """Return whether another start may get the picture of this row of unreadable files: a URL that is not lasting."""
     return is_url(row["path"]) and not row.get("lasting", False)
 
 
 def _settled(out: Path, number: int) -> tuple[dict[str, dict], dict[str, dict]]:
-    """Return by path the rows and the unreadable files of a shard that stay; there are none without a part."""
+    """Return the rows and the unreadable files of a shard that are final, by path; none for a shard without a part."""
     if not _part(out, number).exists():
         return {}, {}
     known = {row["path"]: row for row in iter_rows(_part(out, number))}
@@ -227,7 +227,7 @@ def _settled(out: Path, number: int) -> tuple[dict[str, dict], dict[str, dict]]:
 
 
 def _left(out: Path, number: int, names: list[str]) -> int:
-    """Return how many pictures of a shard are to be scored."""
+    """Return how many pictures of a shard still have to be scored."""
     known, lost = _settled(out, number)
     return sum(name not in known and name not in lost for name in names)
 

@@ -1,4 +1,4 @@
-"""Read a picture that somebody has sent: base64 text of a photograph within limits, and never a path."""
+"""Read a picture that somebody has sent: the base64 text of a photograph within limits, never a path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 
 
 def read_upload(name: str, data: Any) -> Image.Image:
-    """Decode the RGB picture in base64 `data`. PictureError when it is too large, or no photograph."""
+    """Return the picture in base64 `data` as RGB. PictureError when it is too large, or not a picture of FORMATS.
+
+    name: what the error calls the picture.
+    """
     if not isinstance(data, str):
         raise PictureError(name, "is no text; send the file as base64")
     if len(data) > MAX_BYTES * 4 // 3 + 4:

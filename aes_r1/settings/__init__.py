@@ -1,6 +1,6 @@
 """Typed settings of every group; an unknown key, a wrong type or an impossible value raises an error that names it.
 
-All code below the commands takes plain values or these dataclasses.
+Only the commands handle Hydra's configuration: all other code takes plain values or these dataclasses.
 """
 
 from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings, RoleSettings

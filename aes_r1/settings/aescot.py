@@ -18,8 +18,8 @@ from aes_r1.wrong_input import InputError
 class ChatSettings:
     """A model behind an OpenAI-protocol or any other API that litellm reaches; keys come from the environment alone."""
 
-    # as litellm names it: gpt-4.1, anthropic/claude-..., or any name with api_base. The name in YAML is for recipes
-    # that ask a model; offline experts and judges have none
+    # name as litellm writes it: gpt-4.1, anthropic/claude-..., or with api_base any name. The name in YAML is not the
+    # default here, because offline experts and judges ask no model
     model: str | None = None
     api_base: str | None = IN_YAML  # URL of an OpenAI-protocol server; null: the provider's own
     api_key_env: str | None = IN_YAML  # environment variable that holds the key; null: the provider's usual one
@@ -64,9 +64,9 @@ class ChatSettings:
 
 @dataclass
 class RoleSettings(ChatSettings):
-    """A role of AesCoT: which expert or judge plays it, an offline one or a model (openai)."""
+    """The expert or the judge of AesCoT: an offline one, or a model behind an API (name=openai)."""
 
-    name: str = "none"  # each role has a name of its own in YAML
+    name: str = "none"  # the YAML of each role gives its own
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,9 +80,9 @@ class ExpertSettings(RoleSettings):
     """The writer of critiques, the limits of a critique, and how often the scenes expert errs on purpose."""
 
     name: str = IN_YAML
-    min_words: int = IN_YAML  # shorter and longer critiques are rejected
+    min_words: int = IN_YAML  # critiques of fewer words, or of more than max_words, are rejected
     max_words: int = IN_YAML
-    near_copy: float | None = IN_YAML  # a Jaccard similarity to an earlier critique that rejects; null: not checked
+    near_copy: float | None = IN_YAML  # Jaccard similarity from which a near copy is rejected; null: not checked
     leak_rate: float = IN_YAML
     align_rate: float = IN_YAML
     fact_rate: float = IN_YAML
@@ -108,7 +108,7 @@ class ExpertSettings(RoleSettings):
 @dataclass
 @defaults("judge/openai.yaml", "judge/scenes.yaml")
 class JudgeSettings(RoleSettings):
-    """The reader of critiques, and how far its score may be from the true one."""
+    """The reader of critiques, and how far the score that it reads may be from the true one."""
 
     name: str = IN_YAML
     temperature: float = IN_YAML

@@ -1,4 +1,4 @@
-"""Read conf/, and build settings from Hydra's configuration; below the commands only this file knows OmegaConf."""
+"""Read conf/, and build settings from Hydra's configuration; besides the commands only this file uses OmegaConf."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _HERE = Path(__file__).resolve().parents[1]
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # in an installed package, in a checkout
 
 _KINDS = {"Float": "a number", "Integer": "a whole number", "a valid bool": "true or false"}
-# In OmegaConf's messages: a value of another kind, no value, and a list or mapping in the place of one value.
+# OmegaConf's messages on a value of the wrong kind, on null, and on a list or mapping in the place of a text.
 _WRONG_KIND = re.compile(rf"Value '(.*?)' .*(?:to|not) ({'|'.join(_KINDS)})\b")
 _NO_VALUE = re.compile(r"Incompatible value 'None' for field of type '(\w+)'")
 _NO_TEXT = re.compile(r"Cannot convert '(?:List|Dict)Config' to string: '(.*)'")
-# A plain value, or none, in the place of a mapping.
+# Its messages on a plain value, or null, in the place of a mapping.
 _NO_KEYS = re.compile(r"Merge error: \w+ is not a subclass of \w+\. value: (.*)|Cannot assign (\w+) to \w+Settings")
 _KEYS_OF_ITS_OWN = "it has keys of its own; give {key}.KEY=VALUE, and --cfg job prints them"
 _MEND = "mend it, or put the file of this version back"
@@ -35,15 +35,15 @@ _KIND_OF_TYPE = {"float": "a number", "int": "a whole number", "bool": "true or 
 def values_of(file: Path) -> dict[str, Any]:
     """Return the values of a file of conf/ on top of those of the files that it extends; interpolations stay as text.
 
-    The files that its `defaults` name in its own group, or in another by /GROUP@PLACE, are extended; those that they
-    choose for the groups of a recipe (`reward: rapo`) are not. OmegaConf reads 1e-6 as a number, unlike
-    YAML's own loader.
+    It extends the files that its `defaults` name in its own group, or in another one by /GROUP@PLACE, but not those
+    that they choose for the groups of a recipe (`reward: rapo`). The files are read with OmegaConf, for which 1e-6 is a
+    number, unlike for YAML's own loader. InputError for a file that is missing or cannot be read.
     """
     return _values_of(file, ())
 
 
 def _values_of(file: Path, asked_by: tuple[Path, ...]) -> dict[str, Any]:
-    """Return `values_of` a file that the last of `asked_by` extends, and that one by the one before it."""
+    """Return values_of(file); asked_by: the files whose defaults led here, each of which extends the next."""
     if file in asked_by:
         raise InputError(f"{asked_by[-1]}: its defaults lead back to {file}; {_MEND}")
     if asked_by and not file.exists():
@@ -67,7 +67,7 @@ def _values_of(file: Path, asked_by: tuple[Path, ...]) -> dict[str, Any]:
 
 @cache
 def _read(file: Path) -> dict[str, Any]:
-    """Return the keys and values of a YAML file itself; InputError in one line where it holds none."""
+    """Return the keys and values of a YAML file itself; InputError where it cannot be read or holds none."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -103,13 +103,13 @@ def _parent(file: Path, parent: Any) -> tuple[Path | None, str]:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return `below` with the values of `above` in their place, mapping by mapping."""
+    """Return `below` overridden by the values of `above`; mappings in both are merged key by key."""
     both = {key for key in above if isinstance(above[key], dict) and isinstance(below.get(key), dict)}
     return {**below, **above, **{key: _merged(below[key], above[key]) for key in both}}
 
 
 def build(schema: type, config: Any) -> Any:
-    """Build an instance of the dataclass `schema` from `config` (an OmegaConf node or mapping); InputError by key."""
+    """Build the dataclass `schema` from `config`, an OmegaConf node or mapping. InputError names the wrong key."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -143,14 +143,14 @@ def build(schema: type, config: Any) -> Any:
 
 @cache
 def _structured(schema: type) -> Any:
-    """Return the dataclass `schema` as OmegaConf's node, made once: `build` merges into a copy."""
+    """Return the dataclass `schema` as an OmegaConf node, cached because `build` merges into a copy of it."""
     from omegaconf import OmegaConf
 
     return OmegaConf.structured(schema)
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """Yield (key, number) of every floating number in `value`."""
+    """Yield (dotted key, number) of every float in `value`, at any depth."""
     if isinstance(value, float):
         yield key, value
     elif isinstance(value, Mapping):
@@ -162,7 +162,10 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _group_without_keys(schema: type, config: Any, prefix: str = "") -> str:
-    """Name the first key that must hold keys of its own and holds a plain value; OmegaConf does not name it."""
+    """Return the first key that holds something other than the mapping it needs, which OmegaConf does not name.
+
+    Return "?" where there is none.
+    """
     for name, kind in typing.get_type_hints(schema).items():
         value = config.get(name) if isinstance(config, dict) else None
         if isinstance(value, list) and "dict[" in str(kind) and "list[" not in str(kind):

@@ -25,21 +25,21 @@ class DataSettings:
     root: str | None = IN_YAML  # folder, or manifest file, of a set on disk; null for scenes
     split: str = IN_YAML  # split that evaluation reads
     split_by: str = IN_YAML  # of SPLITS_BY, or a JSON file that lists the test pictures
-    # ends of the opinions, of your own labels (null: 0 and 1) and of sets without published ends
+    # lowest and highest possible opinion: of your own labels (null: 0 and 1), or of a set without published ends
     scale: list[float] | None = IN_YAML
     limit: int | None = IN_YAML  # pictures used per split; null: all
     split_seed: int | None = IN_YAML  # re-splits the set with this seed, keeping the sizes; null: the set's own split
     max_pixels: int | None = IN_YAML  # largest area of a picture as the model sees it; null: model.max_pixels
     strict: bool = IN_YAML  # true: a picture that cannot be decoded ends the run; false: it is reported and skipped
     workers: int = IN_YAML  # processes that decode and check pictures
-    # {dimension: column of people's ratings, or [column, low, high] with the ends of its scale}; a list of columns that
-    # are named like their dimensions
+    # {dimension: column of people's ratings, or [column, low, high] with the ends of its scale}, or a list of columns
+    # that are named like their dimensions; null: none
     attributes: Any = IN_YAML
     unseen: list[str] = IN_YAML  # sets never trained on, evaluated beside this one
-    # ratio of the sets of a mixed training set; only a mix, as that of aes_15k.yaml, has one
+    # ratio of the sets in a mixed training set; empty for every other set
     mix: dict[str, float] = field(default_factory=dict)
     size: int = IN_YAML  # training pictures of a mix
-    # likewise the folders of the sets of a mix; null: data.root/NAME. A data.root that is a manifest takes precedence
+    # folders of the sets of a mix; null: data.root/NAME. A data.root that is a manifest takes precedence
     roots: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class DataSettings:
 
 
 def sets_rule(key: str, tested: Sequence[DataSettings]) -> None:
-    """Raise InputError, naming `key`, where a split of sets of one name stands twice in `tested`.
+    """Raise InputError, naming `key`, where two of `tested` have the same name and split.
 
     Results are named by set and split, so the pictures of both would be counted as those of one.
     """
@@ -92,7 +92,7 @@ def _is_column(value: Any) -> bool:
     """Return whether `value` is a column's name, or [name, low, high]."""
     if not isinstance(value, list):
         return isinstance(value, str)
-    ends = value[1:]  # true is no end, although it would count as 1
+    ends = value[1:]  # a bool is an int in Python, but no end of a scale
     if len(ends) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
         return False
     return isinstance(value[0], str) and ends[0] < ends[1]

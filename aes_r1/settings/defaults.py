@@ -1,4 +1,4 @@
-"""Defaults of settings stand in conf/ alone, each with its comment: a field that is IN_YAML gets its default there."""
+"""Read the defaults of settings from conf/, the only place where they are written; IN_YAML marks the fields."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ Schema = TypeVar("Schema", bound=type)
 
 
 def defaults(*files: str, at: str = "") -> Callable[[Schema], Schema]:
-    """Replace IN_YAML, in the class below @dataclass, with the values of the same name in `files` of conf/.
+    """Replace every IN_YAML of a class with the value of that name in `files` of conf/; apply it below @dataclass.
 
-    files: those of the default recipe; of a key in several, the value of the last one counts
+    files: those of the default recipe; the last one that has a key decides its value
     at: the key that holds the keys of the class; empty: they are at the top of the file
+    Raises InputError for a key that is missing, or whose value is interpolated or left open (???).
     """
 
     def replace(schema: Schema) -> Schema:
@@ -38,7 +39,7 @@ def defaults(*files: str, at: str = "") -> Callable[[Schema], Schema]:
 
 
 def _default(values: Mapping[str, Any], name: str, kind: Any, place: str, schema: str) -> Any:
-    """Return the default of a field: its value, or for a list or mapping a field that makes a new copy each time."""
+    """Return the default of a field: its value, or for a list or mapping a field that copies it for each instance."""
     if name not in values:
         raise InputError(f"{place} is missing, but {schema} has it; give the key its default there")
     value = values[name]
@@ -50,9 +51,9 @@ def _default(values: Mapping[str, Any], name: str, kind: Any, place: str, schema
 
 
 def _floats(value: Any) -> Any:
-    """Return `value` with its whole numbers as floats, as OmegaConf reads them for a field of floats."""
+    """Return `value` with whole numbers as floats, at any depth, as OmegaConf converts them for a float field."""
     if isinstance(value, list):
         return [_floats(part) for part in value]
     if isinstance(value, dict):
         return {key: _floats(part) for key, part in value.items()}
-    return float(value) if type(value) is int else value  # a bool is no number here
+    return float(value) if type(value) is int else value  # a bool stays as it is

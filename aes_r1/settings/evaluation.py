@@ -20,19 +20,19 @@ PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens", "read_back", 
 @dataclass
 @defaults("evaluation/default.yaml")
 class EvaluationSettings:
-    """The questions to models about test pictures, and the measurements."""
+    """How models are asked about test pictures, and what is measured."""
 
-    # further sets, after data; their names stand in YAML, and a command puts their settings here
+    # further sets, after data; YAML lists their names, which a command replaces with their settings
     also: list[DataSettings] = field(default_factory=list)
     protocols: list[str] = IN_YAML
     n_samples: int | None = IN_YAML  # completions of the mean protocol; null: as in the model's run, or 4 without a run
     temperature: float | None = IN_YAML  # null: as in the model's run, or 0.6 without a run
     limit: int | None = IN_YAML  # pictures per set; null: all
-    pairs: int = IN_YAML  # most pairs per set of the protocol pair
+    pairs: int = IN_YAML  # largest number of pairs per set in the protocol pair
     batch_size: int = IN_YAML  # pictures per device and rollout
     max_new_tokens: int | None = IN_YAML  # null: the trainer's, or 1024 for a model without a run
-    batch_invariant: bool = IN_YAML  # ask about one picture at a time, so that no other picture can change a bit
-    interventions: int = IN_YAML  # critiques per stage, set and protocol in counterfactual tests; 0: none
+    batch_invariant: bool = IN_YAML  # ask about one picture at a time, so that others cannot change its last bits
+    interventions: int = IN_YAML  # critiques per stage, set and protocol in the counterfactual tests; 0: none
     sensitivity: int = IN_YAML  # pictures per stage and set that are asked about again after edits; 0: none
     edits: list[str] = IN_YAML  # edits of `sensitivity`
     n_bootstrap: int = IN_YAML
@@ -40,7 +40,7 @@ class EvaluationSettings:
 
     @property
     def of_pictures(self) -> list[str]:
-        """The protocols that ask about single pictures."""
+        """Return the protocols that ask about single pictures."""
         return [protocol for protocol in self.protocols if protocol != "pair"]
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class EvaluationSettings:
         for stage in self.stages:
             one_of("evaluation.stages", stage, ("base", "cold_start", "rapo"))
         require(bool(self.protocols), "evaluation.protocols", self.protocols, "must name at least one")
-        # What is named twice would be asked and counted twice.
+        # A protocol or stage that is named twice would be asked and counted twice.
         once_rule("evaluation.protocols", self.protocols)
         once_rule("evaluation.stages", self.stages)
         rule = "pair compares its choices with those of single scores; name a protocol that gives them, too"
@@ -97,15 +97,15 @@ class EvaluateSettings:
     data: DataSettings = field(default_factory=DataSettings)
     seen: list[str] | None = IN_YAML  # sets that the model was trained on; null: from its run, or unknown without a run
     pyiqa: list[str] = IN_YAML  # metrics of the pyiqa package to compare with
-    baselines: list[str] = IN_YAML  # of BASELINES: what needs no critique, and people themselves
+    baselines: list[str] = IN_YAML  # of BASELINES: scores without a critique, and raters against each other
     baseline_pictures: int | None = IN_YAML  # training pictures on which baselines are fitted; null: all
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(name="none"))
     judged: int = IN_YAML  # critiques per model and set that the judge reads
-    runs: list[str] = IN_YAML  # instead of asking: finished runs to summarise over splits and seeds
-    starts: list[str] = IN_YAML  # instead of asking: finished runs to show side by side
+    runs: list[str] = IN_YAML  # finished runs to summarise over splits and seeds, instead of asking a model
+    starts: list[str] = IN_YAML  # finished runs to show side by side, instead of asking a model
     pictures: int = IN_YAML  # pictures of the side-by-side page
 
     def __post_init__(self) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from aes_r1.settings.defaults import IN_YAML, defaults
 from aes_r1.settings.rules import one_of, require, seed_rule
 
-WORDLESS = ("score_only", "score_first", "filler")  # prompts without words before the score that it could be read from
+WORDLESS = ("score_only", "score_first", "filler")  # prompts without words before the score from which it could be read
 PROMPTS = ("critique", *WORDLESS)
-SUB_SCORES = ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure")  # prompts.DIMENSIONS
+SUB_SCORES = ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure")  # as prompts.DIMENSIONS
 PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 
 
@@ -20,7 +20,7 @@ PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 class PretrainSettings:
     """Pretraining of the tiny model on plain facts; it stands in for the pretraining of a real backbone."""
 
-    data: str = IN_YAML  # photographs: training photographs of the set stand beside the scenes
+    data: str = IN_YAML  # scenes; photographs: training photographs of the data set as well
     pictures: int = IN_YAML
     epochs: int = IN_YAML
     batch_size: int = IN_YAML
@@ -45,7 +45,7 @@ class LoraSettings:
     rank: int = IN_YAML  # 0: no adapter, all weights are trained
     alpha: float = IN_YAML
     dropout: float = IN_YAML
-    target: str = IN_YAML  # all: every linear layer of vision tower and projector as well
+    target: str = IN_YAML  # language: in the language model; all: also in vision tower and projector
     target_modules: list[str] = IN_YAML
 
     def __post_init__(self) -> None:
@@ -67,14 +67,14 @@ class ModelSettings:
     dtype: str = IN_YAML
     quantize: str = IN_YAML  # nf4: frozen weights of the language layers in 4 bits, by bitsandbytes
     max_pixels: int = IN_YAML  # largest area of a picture when data.max_pixels is null
-    freeze_vision: bool = IN_YAML  # vision tower and projector in RAPO; cold_start.freeze_vision for the cold start
+    freeze_vision: bool = IN_YAML  # vision tower and projector, in RAPO; cold_start.freeze_vision is for the cold start
     shared_prefix: bool = IN_YAML  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = IN_YAML
     kernels: str = IN_YAML  # liger: norms and gates as one CUDA kernel each, by liger-kernel
     # critique: think, then score; score_only: the control without a critique; score_first: score, then the critique, on
-    # which the score cannot depend; filler: words that say nothing, as many tokens as a critique, then score
+    # which the score cannot depend; filler: as many tokens of a neutral word as a critique has, then the score
     prompt: str = IN_YAML
-    sub_scores: list[str] = IN_YAML  # dimensions that are scored as well, behind the score
+    sub_scores: list[str] = IN_YAML  # dimensions that the answer also scores, after the score
     answer_from: str = IN_YAML  # words: the answer after a critique is sampled with the picture blanked
     reference: str = IN_YAML  # where RAPO's reference model is kept between its uses: device, host or sharded
     lora: LoraSettings = field(default_factory=LoraSettings)

@@ -19,8 +19,8 @@ class CostSettings:
     memory_gb: float = IN_YAML  # memory of one GPU, 10^9 bytes
     peak_tflops: float = IN_YAML  # dense 16-bit, 10^12 operations per second
     bandwidth_gb_s: float = IN_YAML  # memory bandwidth of a GPU, 10^9 bytes per second
-    interconnect_gb_s: float = IN_YAML  # received by a GPU while weights are gathered, 10^9 bytes per second
-    fused_attention: bool = IN_YAML  # flash kernels; false: the update's scores are written to memory
+    interconnect_gb_s: float = IN_YAML  # what a GPU receives while weights are gathered, 10^9 bytes per second
+    fused_attention: bool = IN_YAML  # flash kernels; false: the update stores the attention scores
     mfu: float = IN_YAML  # share of peak_tflops in prompt, reference and update passes, recomputed operations included
     decode_efficiency: float = IN_YAML  # share of the memory bandwidth that decoding reaches
     usd_per_gpu_hour: float | None = IN_YAML

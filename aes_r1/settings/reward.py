@@ -91,10 +91,10 @@ TWIN_SCORES = ("score", "sub_score")
 @dataclass
 @defaults("reward/rapo.yaml", at="twin")
 class TwinSettings:
-    """The reward for a score above that of the edited twin, where trainer.edited_pairs makes twins."""
+    """The reward for scoring a picture above its edited twin, where trainer.edited_pairs makes twins."""
 
     weight: float = IN_YAML
-    of: str = IN_YAML  # of TWIN_SCORES: what is compared
+    of: str = IN_YAML  # of TWIN_SCORES: the score, or the sub-score of the dimension that the edit harms
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.twin.weight", self.weight, "must not be negative")
@@ -126,7 +126,7 @@ class FormatSettings:
 @dataclass
 @defaults("reward/rapo.yaml", at="faithfulness")
 class FaithfulnessSettings:
-    """The reward for agreement of a critique's statements with known ratings, by dimension."""
+    """The reward for agreement between a critique's statements and known ratings of each dimension."""
 
     weight: float = IN_YAML
     form: str = IN_YAML  # rank: order of the pictures in each dimension; squared: 1 - squared error
@@ -150,10 +150,10 @@ class ReadBackSettings:
 @dataclass
 @defaults("reward/rapo.yaml", at="information")
 class InformationSettings:
-    """The reward for words that are likelier under their own picture than under others."""
+    """The reward for a critique that is likelier given its own picture than given other pictures."""
 
     weight: float = IN_YAML
-    cap: float = IN_YAML  # nats
+    cap: float = IN_YAML  # bound of each difference of log-probabilities, nats
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.information.weight", self.weight, "must not be negative")
@@ -201,7 +201,7 @@ class RewardSettings:
     faithfulness: FaithfulnessSettings = field(default_factory=FaithfulnessSettings)
     read_back: ReadBackSettings = field(default_factory=ReadBackSettings)
     information: InformationSettings = field(default_factory=InformationSettings)
-    # Of the critique with trainer.credit=parts, of the whole completion with trainer.credit=all.
+    # A reward of the critique with trainer.credit=parts, of the whole completion with trainer.credit=all.
     judge: JudgeRewardSettings = field(default_factory=JudgeRewardSettings)
     schedule: str = IN_YAML
     failed_parse: str = IN_YAML  # none: no score; random: a uniform one takes its place, as in the authors' code
@@ -232,7 +232,7 @@ class RewardSettings:
         self._check_pair()
 
     def _check_pair(self) -> None:
-        """Refuse, beside comparisons of two pictures, what pays single scores."""
+        """Refuse rewards of single pictures beside reward.pair, with which prompts show two."""
         if self.pair.weight == 0:
             return
         of_scores = ("rank", "error", "binary", "distribution", "faithfulness", "read_back", "information")
@@ -249,21 +249,21 @@ class RewardSettings:
 
     @property
     def critique_weights(self) -> dict[str, float]:
-        """The positive weights of the rewards that trainer.credit=parts pays to the critique; empty without one."""
+        """Return the positive weights of the rewards that trainer.credit=parts pays to the critique."""
         weights = {name: getattr(self, name).weight for name in ("faithfulness", "read_back", "information", "judge")}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property
     def fewest_samples(self) -> int:
-        """The fewest completions of an image for which the rewards differ: a distribution of scores needs three."""
+        """Return the least number of completions per image: the distribution reward is undefined below three."""
         return 3 if self.distribution.weight > 0 else 2
 
     @property
     def needs_reference(self) -> bool:
-        """Whether a critique reward needs the reference model."""
+        """Return whether a reward of the critique needs the reference model."""
         return not {"read_back", "information"}.isdisjoint(self.critique_weights)
 
 
 def reward_file(named: str) -> Path:
-    """Return the file of a reward.custom=FILE.py:FUNCTION."""
+    """Return the file that reward.custom=FILE.py:FUNCTION names. InputError for the ~ of an unknown user."""
     return place(named.rpartition(":")[0], "reward.custom")

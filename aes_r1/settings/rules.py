@@ -1,4 +1,4 @@
-"""The rules with which settings check themselves."""
+"""Check values of settings: each rule raises an InputError that names the key."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from aes_r1.wrong_input import InputError
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
-    """Raise InputError naming `key` unless `condition` holds."""
+    """Raise InputError KEY=VALUE: RULE unless `condition` holds."""
     if not condition:
         raise InputError(f"{key}={value}: {rule}")
 
 
-_HAS_HOST = re.compile(r"\w+://|[\w.-]+:\d{1,5}(?:/|$)")  # an address that lacks a part
+_HAS_HOST = re.compile(r"\w+://|[\w.-]+:\d{1,5}(?:/|$)")  # a text that is meant as an address
 
 
 def address_rule(key: str, url: str, rule: str, *, key_setting: str | None = None) -> None:
     """Raise InputError naming `key` unless `url` is a bare http(s)://HOST[:PORT][/PATH].
 
-    What else it holds may be a secret, and settings are written to files. So no message repeats it, nor a text that is
-    no address, which may be a key in the wrong place. key_setting: where the name of a key's environment variable is
-    given.
+    Any other part may hold a secret, and settings are written to files. So no message repeats such a part, nor a text
+    that does not look like an address, which may be a key in the wrong place. rule: what to give instead. key_setting:
+    the setting that names the environment variable of the key, for the message.
     """
     try:
         address = urlsplit(url)
@@ -46,7 +46,7 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def once_rule(key: str, names: list[str]) -> None:
-    """Raise InputError naming `key` where a name stands twice in `names`."""
+    """Raise InputError naming `key` where `names` holds a name twice."""
     require(len(set(names)) == len(names), key, names, "name each once")
 
 
@@ -56,6 +56,6 @@ def seed_rule(key: str, seed: int | None) -> None:
 
 
 def folder_rule(**folders: str) -> None:
-    """Raise InputError where a key that names a folder is empty, which would mean the current one."""
+    """Raise InputError naming the first of `folders` {key: name} that is empty, which would mean the current folder."""
     for key, folder in folders.items():
         require(bool(folder.strip()), key, folder, "must name a folder; . is the current one")

@@ -33,7 +33,7 @@ class DashboardSettings:
 def models_of(trainer: Mapping[str, Any], cold_start: Mapping[str, Any]) -> tuple[str, ...]:
     """Name the models of a run with these settings, in order: base, then what its cold start and RAPO make.
 
-    There is a cold start where RAPO starts from one or where it is all of the run.
+    There is a cold start where RAPO starts from one, or where the run is a cold start alone.
     """
     is_wanted = trainer["init_from"] == "cold_start" or trainer["name"] == "sft"
     made = {"cold_start": is_wanted and cold_start["epochs"] > 0, "rapo": trainer["name"] == "rapo"}
@@ -43,10 +43,10 @@ def models_of(trainer: Mapping[str, Any], cold_start: Mapping[str, Any]) -> tupl
 @dataclass
 @defaults("config.yaml")
 class Settings:
-    """A whole run. `out` is its folder, `store` the folder in which runs share base models and cold starts."""
+    """A whole run. `out` is its folder; in `store` runs share scenes, base models and cold starts."""
 
     seed: int = IN_YAML
-    # In YAML these are interpolated from the whole recipe or the environment, and a run is named after its recipe.
+    # In YAML out and store are interpolated from the whole recipe or the environment, and recipes set run_name.
     out: str = "runs/run"
     store: str = "store"
     run_name: str = "run"
@@ -119,11 +119,11 @@ class Settings:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names of the run's models, in order."""
+        """Return the names of the run's models, in order."""
         return models_of(vars(self.trainer), vars(self.cold_start))
 
     def _check_twins_of_sub_scores(self) -> None:
-        """Refuse a comparison of sub-scores where there are no twins, or an edit harms a dimension without one."""
+        """Refuse a comparison of sub-scores without twins, or where an edit harms a dimension without one."""
         key, of = "reward.twin.of", self.reward.twin.of
         no_twins = "compares edited twins, of which there are none; give trainer.edited_pairs above 0, or"
         require(self.trainer.edited_pairs > 0, key, of, f"{no_twins} reward.twin.of=score")
@@ -133,18 +133,18 @@ class Settings:
         require(not lacking, key, of, f"{no_sub_score} trainer.edits")
 
     def _check_sets(self) -> None:
-        """Refuse sets of the evaluation whose lists of pictures would bear the name of another list of the run."""
+        """Refuse sets of the evaluation whose lists of pictures would have the name of another list of the run."""
         data, also = self.data, self.evaluation.also
         sets_rule("evaluation.also", [data, *also])
         for one in also:
-            # What is left out here decides no list.
+            # The replaced settings do not decide which pictures a list holds.
             like = replace(one, split=data.split, unseen=data.unseen, max_pixels=data.max_pixels, workers=data.workers)
             is_other = one.name == data.name and one.split in ("train", "validation") and like != data
             rule = f"the run's own {one.split} split of that name has other settings than this one; {MEASURE_APART}"
             require(not is_other, "evaluation.also", one.name, rule)
 
     def _check_words(self) -> None:
-        """Refuse what reads a score from the words before it where the prompt asks for no such words."""
+        """Refuse settings that read a score from the words before it where the prompt asks for no such words."""
         prompt, blank = self.model.prompt, self.cold_start.blank_pictures
         rule = f"model.prompt={prompt} has no words before the score to read it from; give"
         if prompt in WORDLESS:
@@ -175,7 +175,7 @@ class Settings:
         credit, weights = self.trainer.credit, self.reward.critique_weights
         for name, weight in weights.items() if credit != "parts" else ():
             rule = f"pays the critique's own tokens, which trainer.credit={credit} does not; give trainer.credit=parts"
-            whole = name == "judge"  # rates a completion as a whole, too
+            whole = name == "judge"  # which can also rate a completion as a whole
             require(whole and credit == "all", f"reward.{name}.weight", weight, rule + " or all" * whole)
         rule = f"the judge is shown a critique, and model.prompt={self.model.prompt} asks for none; give critique, or 0"
         is_shown = self.model.prompt in ("critique", "score_first") or self.reward.judge.weight == 0

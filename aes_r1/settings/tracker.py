@@ -11,7 +11,7 @@ from aes_r1.settings.rules import one_of, require
 @dataclass
 @defaults("tracker/offline.yaml")
 class TrackerSettings:
-    """Logging to W&B or TensorBoard, beside the run's own files."""
+    """Logging to W&B or TensorBoard, in addition to the run's own files."""
 
     name: str = IN_YAML
     project: str = IN_YAML

@@ -19,7 +19,7 @@ class ColdStartSettings:
     expert: str | None = IN_YAML  # null: that of the group expert
     pictures: int | None = IN_YAML  # training pictures that the expert is asked about when data is null
     epochs: int = IN_YAML  # 0 skips the cold start
-    min_steps: int | None = IN_YAML  # a small set is passed over more often, until as many optimizer steps are taken
+    min_steps: int | None = IN_YAML  # a small set is repeated up to so many optimizer steps; null: by model and data
     lr: float = IN_YAML
     batch_size: int = IN_YAML  # global
     micro_batch_size: int = IN_YAML  # per device
@@ -27,8 +27,8 @@ class ColdStartSettings:
     weight_decay: float = IN_YAML
     max_grad_norm: float = IN_YAML
     freeze_vision: bool = IN_YAML
-    blank_pictures: float = IN_YAML  # share of records that are trained with the picture blanked, to score from words
-    pairs: float = IN_YAML  # comparisons of two pictures for every record, taught beside the records
+    blank_pictures: float = IN_YAML  # share of records trained with a gray square as picture, to score from words
+    pairs: float = IN_YAML  # comparisons of two pictures per record, taught in addition to the records
     save_every: int = IN_YAML
     probe_every: int | None = IN_YAML  # optimizer steps between measurements of token entropy; null: never
     probe_pictures: int = IN_YAML  # validation pictures per measurement
@@ -60,7 +60,7 @@ class TrainerSettings:
     init_from: str = IN_YAML  # base | cold_start | a folder with a model
     num_samples: int = IN_YAML  # K completions per image
     images_per_step: int = IN_YAML  # N
-    edited_pairs: int = IN_YAML  # images of a step beside which an edited twin is shown; 0: none
+    edited_pairs: int = IN_YAML  # images of a step that also get an edited twin; 0: none
     edits: list[str] = IN_YAML  # edits of the twins
     max_steps: int | None = IN_YAML  # null: epochs decide
     epochs: float = IN_YAML
@@ -72,23 +72,23 @@ class TrainerSettings:
     eps: float = IN_YAML  # of AdamW
     max_grad_norm: float = IN_YAML
     surrogate: str = IN_YAML  # clip (the paper), cispo or sapo
-    ratio: str = IN_YAML  # the probability ratio of a token, or of its whole sequence (GSPO)
+    ratio: str = IN_YAML  # token: the probability ratio of each token; sequence: of its sequence (GSPO)
     clip_low: float = IN_YAML
     clip_high: float = IN_YAML
-    ratio_cap: float | None = IN_YAML  # largest ratio with a negative advantage (two-sided clip); null: none
-    sapo_temperatures: list[float] = IN_YAML  # positive advantages, all others
+    ratio_cap: float | None = IN_YAML  # dual clip: largest ratio where the advantage is negative; null: none
+    sapo_temperatures: list[float] = IN_YAML  # for positive advantages, and for all others
     kl_coef: float = IN_YAML
-    kl_reward_coef: float = IN_YAML  # weight of the divergence that is subtracted from the reward
+    kl_reward_coef: float = IN_YAML  # weight of the KL divergence that is subtracted from the reward
     entropy_coef: float = IN_YAML  # weight of the entropy bonus
     # all: one advantage for all tokens (the paper); answer: critique tokens get 0; parts: they get the critique's own
     credit: str = IN_YAML
-    critique_kl_coef: float | None = IN_YAML  # weight of the divergence on critique tokens; null: kl_coef
+    critique_kl_coef: float | None = IN_YAML  # weight of the KL divergence on critique tokens; null: kl_coef
     aggregation: str = IN_YAML
     # sum_then_normalize: the advantage of the summed rewards (the paper); normalize_then_sum: of each reward (GDPO)
     advantage: str = IN_YAML
     scale_advantage: bool = IN_YAML  # divide by the group's standard deviation
-    curriculum: bool = IN_YAML  # show images on which raters agree first, in the first pass over the images
-    refill_rounds: int = IN_YAML  # most further drawings of a step for images whose completions all earn the same
+    curriculum: bool = IN_YAML  # in the first pass over the images, show those on which raters agree first
+    refill_rounds: int = IN_YAML  # how often at most a step replaces images whose completions all earn the same
     drop_zero_spread: bool = IN_YAML  # leave groups without spread out of the loss and its divisor
     mask_truncated: bool = IN_YAML
     overlong_penalty: float = IN_YAML  # largest penalty for the length of a completion; 0: none (the paper)
@@ -101,7 +101,7 @@ class TrainerSettings:
     micro_batch_tokens: int | None = IN_YAML  # tokens per device and forward, prompts included, in place of the size
     save_every: int = IN_YAML
     keep_checkpoints: int = IN_YAML  # checkpoints that a run keeps to resume from
-    keep_optimizer: bool = IN_YAML  # keep all of them when the run is done; false: only their models stay
+    keep_optimizer: bool = IN_YAML  # keep whole checkpoints when the run is done; false: only their models stay
     eval_every: int = IN_YAML
     eval_pictures: int = IN_YAML
     completions_every: int = IN_YAML
@@ -192,12 +192,12 @@ class TrainerSettings:
 
     @property
     def groups_per_step(self) -> int:
-        """The images of a step, their edited twins included, for each of which num_samples completions are drawn."""
+        """Return how many images, edited twins included, a step draws num_samples completions for."""
         return self.images_per_step + self.edited_pairs
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss or the reward has a divergence from the reference model."""
+        """Return whether the loss or the reward has a KL divergence from the reference model."""
         return self.kl_coef > 0 or bool(self.critique_kl_coef) or self.kl_reward_coef > 0
 
 
@@ -213,7 +213,7 @@ class RolloutSettings:
     """Who draws completions: this process, or vLLM servers (python -m aes_r1.serve)."""
 
     name: str = IN_YAML
-    url: list[str] = IN_YAML  # of the servers, http://127.0.0.1:8100 say
+    url: list[str] = IN_YAML  # addresses of the servers, such as http://127.0.0.1:8100
     weights: str | None = IN_YAML  # folder that trainer and servers share; null: /dev/shm, or the temporary folder
     cap: float = IN_YAML  # largest importance weight of a token between sampler and trainer
     max_mismatch: float | None = IN_YAML  # mean difference of log-probabilities, nats; null: .001 in float32, else .05

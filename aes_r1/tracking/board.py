@@ -1,4 +1,4 @@
-"""Write event files for TensorBoard: a view of metrics.jsonl, written anew whenever a run resumes."""
+"""Write event files for TensorBoard: a view of metrics.jsonl and completions.jsonl, written anew at every resume."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Any
 from aes_r1.settings import InputError
 from aes_r1.tracking.glossary import GLOSSARY, on_axis
 
-_MARKDOWN = re.compile(r"[\\`*_{}\[\]()#!|]")  # what TensorBoard's Markdown gives a meaning within a line
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]()#!|]")  # characters with a meaning in Markdown within a line
 
 
 class Board:
-    """The event files of one run in `folder`, which replace earlier ones. metrics: the rows of metrics.jsonl so far."""
+    """Write the event files of one run into `folder`, in place of earlier ones.
+
+    metrics: the rows of metrics.jsonl so far. InputError where TensorBoard cannot be imported.
+    """
 
     def __init__(self, folder: Path, metrics: Iterable[Mapping[str, Any]]) -> None:
         try:
@@ -35,20 +38,20 @@ class Board:
             self.log(row["stage"], row["step"], values)
 
     def log(self, stage: str, step: int, values: Mapping[str, float | None]) -> None:
-        """Write one row at `step`, under the names that W&B has too; values that are not finite are left out."""
+        """Write one row at `step` under the names of `on_axis`, as in W&B; values that are not finite are left out."""
         known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         for name, value in on_axis(stage, known).items():
             self._writer.add_scalar(name, value, step)
 
     def completions(self, stage: str, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write completions as a table of text: score, opinion and words."""
+        """Write completions as a table: score, MOS and text."""
         lines = [f"| {row.get('score')} | {row.get('mos')} | {_cell(str(row.get('text')))} |" for row in rows]
         self._writer.add_text(
             f"{stage}/completions", "\n".join(["| score | mos | text |", "|---|---|---|", *lines]), step
         )
 
     def summary(self, values: Mapping[str, float]) -> None:
-        """Write single numbers of the whole run, at step 0."""
+        """Write numbers that describe the whole run, at step 0."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, 0)
 
@@ -58,5 +61,5 @@ class Board:
 
 
 def _cell(text: str) -> str:
-    """Return text that neither ends a table's cell nor is read as Markdown or HTML, which could load a picture."""
+    """Return `text` escaped: else it could end its cell, or be read as Markdown or HTML, which could load a picture."""
     return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""Explain every metric in one line; a name without a line is refused, so any curve can be looked up."""
+"""Explain every metric in one line; metrics without a line are refused, so every curve can be looked up."""
 
 from __future__ import annotations
 
@@ -87,9 +87,8 @@ GLOSSARY = {
 def definition(name: str) -> str:
     """Return the glossary line of a metric name ("eval/para/srcc" has that of "eval/<dataset>/srcc").
 
-    Columns of an evaluation, STAGE/DATASET/SPLIT/PROTOCOL/opinions/emd, have that of opinions/emd.
-
-    Raises KeyError where there is none.
+    Columns of an evaluation, such as STAGE/DATASET/SPLIT/PROTOCOL/opinions/emd, have that of opinions/emd. KeyError for
+    a name without a line.
     """
     name = re.sub(r"^reward/sub_.+", "reward/sub_<dimension>", name)
     name = re.sub(r"^.+/opinions/", "opinions/", name)
@@ -97,7 +96,7 @@ def definition(name: str) -> str:
 
 
 def on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Rename metrics for a tracker: RAPO's keep their names, the cold start's go under sft/, so each has one axis."""
+    """Rename metrics for a tracker: RAPO's keep their names, the cold start's go under sft/, with their own steps."""
     if stage == "rapo":
         return dict(metrics)
     return {name if name.startswith(f"{stage}/") else f"{stage}/{name}": value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Choose the numbers by which tables of runs are sorted."""
+"""Choose the numbers of an evaluation that tables of runs show and are sorted by."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def headline_key(stages: Stages, last_stage: str | None = None) -> tuple[str, st
     """Return (last model, its first set, its first protocol there), whose cell holds a run's headline numbers.
 
     The last model is that of cells.last_model, or the last stage where no stage is a model. evaluation.json holds the
-    protocols of a set in their fixed order, the one sampled answer first.
+    protocols of a set in a fixed order, in which sample, a single sampled answer, is first.
     """
     stage = last_model(measured_in(stages), last_stage) or next(reversed(stages))
     dataset, cells = next(iter(stages[stage].items()))
@@ -26,8 +26,8 @@ def headline_key(stages: Stages, last_stage: str | None = None) -> tuple[str, st
 def headline(evaluation: Evaluation, last_stage: str | None = None) -> dict[str, float]:
     """Return srcc, plcc and mae with _low and _high, and parse_failure_rate, of the headline cell.
 
-    Empty where `last_stage` (RunFolder.last_stage) was not evaluated: the numbers of an earlier model are not the
-    run's. None stands for the last model that was evaluated; a metric is none.
+    Empty where `last_stage` (RunFolder.last_stage) was not evaluated, because the numbers of an earlier model are not
+    the run's. With `last_stage` None the last model that was evaluated counts; a no-reference metric is not a model.
     """
     stages = evaluation.get("stages")
     if not stages or not _is_headed(stages, last_stage):
@@ -49,9 +49,9 @@ def _is_headed(stages: Stages, last_stage: str | None) -> bool:
 
 
 def headline_set(evaluation: Evaluation, last_stage: str | None = None) -> str:
-    """Say on which set and how the headline numbers were measured, "scenes/test, sample"; empty without a headline.
+    """Return set and protocol of the headline numbers, "scenes/test, sample"; empty without a headline.
 
-    Numbers of other sets, or of other protocols, do not compare.
+    Only headline numbers of the same set and protocol can be compared.
     """
     stages = evaluation.get("stages")
     if not stages or not _is_headed(stages, last_stage):
@@ -61,9 +61,9 @@ def headline_set(evaluation: Evaluation, last_stage: str | None = None) -> str:
 
 
 def headline_origin(evaluation: Evaluation, last_stage: str | None = None) -> str:
-    """Say what the headline numbers were measured on: "sample, scenes/test, n 600"; empty without an evaluation.
+    """Return protocol, set and size of the headline numbers, "sample, scenes/test, n 600"; empty without an evaluation.
 
-    Where `last_stage` was not evaluated, it says what was: "base alone".
+    Where `last_stage` was not evaluated, return the stages that were: "base alone".
     """
     stages = evaluation.get("stages")
     if not stages:

@@ -13,7 +13,7 @@ _USERINFO = re.compile(r"(?<=://)[^/\s]+@")
 
 
 def without_secrets(value: Any) -> Any:
-    """Return `value` without keys that name a secret and with user:password@ cut from addresses, at any depth."""
+    """Return `value` without the keys that name a secret, and with user:password@ cut from URLs, at any depth."""
     if isinstance(value, Mapping):
         return {key: without_secrets(item) for key, item in value.items() if not SECRET_NAME.search(str(key))}
     if isinstance(value, list | tuple):

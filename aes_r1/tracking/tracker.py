@@ -1,7 +1,7 @@
-"""Record metrics and completions while a run trains: in its two files always, and in a tracker as the settings say.
+"""Record metrics and completions while a run trains: always in two files, and in a tracker as the settings say.
 
-The two files are the record, and W&B or TensorBoard is a view of it. Resuming cuts the files back to the checkpoint, so
-no step appears twice.
+The record is metrics.jsonl and completions.jsonl; W&B or TensorBoard is a view of it. Resuming cuts the two files back
+to the checkpoint, so that no step appears twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from aes_r1.tracking.worst import completions_table, worst_first
 
 
 class Tracker:
-    """Writes one run's metrics and completions into its folder and, as the settings say, to W&B or for TensorBoard.
+    """Write one run's metrics and completions into its folder and, as the settings say, to W&B or for TensorBoard.
 
     With `folder` None the tracker writes nothing, as on every rank but 0. `config` holds the run's settings as plain
     values; `run_id` is the W&B run of a checkpoint, which is resumed when the folder has lost its own; `job_type` says
@@ -94,7 +94,10 @@ class Tracker:
             self._board = self._new_board()
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one row: stage, step, metrics by glossary name (numbers or 0-d tensors; not finite becomes null)."""
+        """Append one row: stage, step, metrics by name (numbers or 0-d tensors; not finite becomes null).
+
+        KeyError for a name that the glossary lacks.
+        """
         if self._run is None:
             return
         for name in metrics:
@@ -103,16 +106,16 @@ class Tracker:
         append_rows(self._run.metrics_file, [{"stage": stage, "step": step, **values}])
         if self._wandb is not None:
             known = {name: value for name, value in values.items() if math.isfinite(value)}
-            # W&B's step is the row number: rows that are repeated after a resume have known numbers and are dropped.
+            # The row number is W&B's step, so that W&B drops rows that are repeated after a resume.
             self._wandb.log({**on_axis(stage, known), f"{stage}/step": step}, step=self._rows)
         if self._board is not None:
             self._board.log(stage, step, values)
         self._rows, self._last = self._rows + 1, (stage, step)
 
     def completions(self, stage: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append sampled critiques {id, image, k, text, score|null, rewards.., advantage, truncated}.
+        """Append sampled completions {id, image, k, text, score|null, rewards.., advantage, truncated}.
 
-        The tracker gets a table of the `tracker.completions` rows that err most, in W&B with the picture `image`.
+        The tracker gets a table of `tracker.completions` of them (`worst_first`), in W&B with the picture `image`.
         """
         if self._run is None or not rows:
             return
@@ -126,7 +129,7 @@ class Tracker:
             self._board.completions(stage, step, worst_first(rows, self._completions_per_table))
 
     def checkpoint(self, stage: str, step: int, folder: Path, **metadata: float) -> None:
-        """Record a checkpoint as an artifact that refers to its folder: nothing is copied or uploaded."""
+        """Record a checkpoint as a W&B artifact that refers to its folder: nothing is copied or uploaded."""
         if self._wandb is None:
             return
         import wandb
@@ -139,7 +142,7 @@ class Tracker:
         self._wandb.log_artifact(artifact, aliases=["latest", f"step_{step}"])
 
     def manifest(self, dataset: str, split: str, path: Path, sha256: str) -> None:
-        """Record the list of pictures of a set and split as an artifact."""
+        """Record the list of pictures of a set and split as a W&B artifact."""
         if self._wandb is None:
             return
         import wandb
@@ -159,7 +162,7 @@ class Tracker:
             self.summary(summary_of(evaluation, self._run.last_stage))
 
     def summary(self, values: Mapping[str, float]) -> None:
-        """Write single numbers of the whole run, beside its curves."""
+        """Write numbers that describe the whole run to the tracker."""
         if self._run is None:
             return
         if self._wandb is not None:
@@ -174,7 +177,7 @@ class Tracker:
             self._wandb.alert(title=title, text=text)
 
     def finish(self, *, failed: bool = False, stopped: bool = False) -> None:
-        """Close the tracker; the two files need no closing. `stopped`: the run was asked to stop, to resume later."""
+        """Close the tracker. `stopped`: the run was asked to stop and will be resumed, which W&B shows."""
         if self._wandb is not None:
             if stopped:
                 self._wandb.mark_preempting()
@@ -186,5 +189,5 @@ class Tracker:
 
 
 def _mended(path: Path) -> int:
-    """Write a JSON-lines file again without a last line that a kill cut short; return how many rows it has."""
+    """Rewrite a JSON-lines file without a last line that a kill cut short; return how many rows it has."""
     return write_rows(path, read_rows(path)) if path.exists() else 0

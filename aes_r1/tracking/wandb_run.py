@@ -1,4 +1,4 @@
-"""Start W&B runs: the environment they see, how they resume, and their refusals in one line."""
+"""Start W&B runs: set their environment, resume them, and turn W&B's refusals into errors of one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aes_r1.tracking.glossary import GLOSSARY
 from aes_r1.tracking.secrets import SECRET_NAME
 
 STAGES = ("sft", "rapo")
-_WITHOUT_STEPS = {"sft/*", "distill/*", "opinions/*"}  # of RAPO: metrics of another stage, and those of a whole run
+_WITHOUT_STEPS = {"sft/*", "distill/*", "opinions/*"}  # metrics that have no step of RAPO
 
 
 def group_of(config: Mapping[str, Any]) -> str | None:
@@ -28,7 +28,7 @@ def group_of(config: Mapping[str, Any]) -> str | None:
 def refusals(key: str, way_out: str, *, requests: bool = False) -> Iterator[None]:
     """Turn refusals of W&B's client in the block (no login, no connection) into a one-line InputError.
 
-    requests: also refusals of single requests by the server, for example for another team's project.
+    requests: also refusals of single requests by the server, for example about another team's project.
     """
     import wandb
 
@@ -63,9 +63,10 @@ def switched_off() -> bool:
 
 @contextmanager
 def _environment(folder: Path, in_sweep: bool) -> Iterator[None]:
-    """Set W&B's variables for its start: those that the run decides are removed, and folders are writable.
+    """Set W&B's environment variables for the block: remove those that the run decides, and name writable folders.
 
-    Pictures of tables are kept in `folder` until they are sent, so that the run can be synced from elsewhere.
+    WANDB_DATA_DIR is `folder`, in which W&B keeps the pictures of tables until they are sent, so that another process
+    can sync the run. InputError names a variable whose value W&B refuses.
     """
     import wandb
 
@@ -89,7 +90,7 @@ def _environment(folder: Path, in_sweep: bool) -> Iterator[None]:
     finally:
         kept = {
             name: os.environ[name] for name in _FOLDER_VARIABLES if name in os.environ
-        }  # W&B reads these again later
+        }  # W&B reads these later, too
         os.environ.clear()
         os.environ.update({**before, **kept})
 
@@ -109,9 +110,9 @@ def start_wandb(
     run_id: str | None,
     job_type: str | None = None,
 ) -> Any:
-    """Return the started W&B run of a run folder: the one that it had before, or a new one.
+    """Start the W&B run of a run folder, the one that it had before or a new one, and return it.
 
-    Raises InputError, one line, where W&B refuses to start.
+    run_id: the id in a checkpoint, used where the folder has lost its own. InputError where W&B refuses to start.
     """
     import wandb
 

@@ -10,9 +10,9 @@ from typing import Any
 def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
     """Return at most `most` rows, those with the largest |score - MOS|, added as `error` where the MOS is known.
 
-    An edited twin is left out: it has no MOS, and its file holds the picture before the edit. Each picture has one row,
-    its worst answer. Unreadable answers (error null) come first but take at most half of the
-    places, so that a run that fails often still shows its worst scores. Free places go to further answers.
+    An edited twin is left out: it has no MOS, and its file holds the picture before the edit. Each picture first gets
+    one row, its worst answer; places that stay free go to further answers. Unreadable answers (error null) come first
+    but take at most half of the places, so that a run that fails often still shows its worst scores.
     """
     judged = [
         row
@@ -37,9 +37,9 @@ def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[st
 
 
 def completions_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return `rows` as a W&B table, with thumbnails of the file `image` and of the file `second` of a pair.
+    """Return `rows` as a W&B table, with thumbnails of the file `image` and, for pairs, of the file `second`.
 
-    A file that Pillow cannot read has none.
+    A file that Pillow cannot read has no thumbnail.
     """
     import wandb
 
@@ -54,9 +54,9 @@ def completions_table(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _thumbnail(path: str | None) -> Any:
-    """Return the picture in the file as W&B shows it; None where Pillow cannot read it.
+    """Return the picture in the file as a W&B image; None where Pillow cannot read it.
 
-    Plain Pillow reads almost everything that training reads; for example a raw file has no thumbnail.
+    Pillow alone reads almost everything that training reads, but no camera's raw files, for example.
     """
     import wandb
     from PIL import Image
