@@ -111,12 +111,12 @@ PHASES = {
 
 
 def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_batch: int) -> dict[str, int]:
-    """Count the bytes on one GPU by part, of an update whose passes hold `micro_batch` completions.
+    """Count the bytes on one GPU by part, with `micro_batch` completions in a pass of the update.
 
     ZeRO divides the optimizer from stage 1 on, gradients from 2 and weights from 3 among the GPUs. Every answer counts
-    with trainer.max_new_tokens. All parts are listed here, although some never exist together;
-    `phase_memory` adds up each phase. Only one stage's engine exists at a time, so RAPO's alone is counted. The
-    rollout's prompt pass ends before its cache is full; counting both leaves room for the pass of the vision tower.
+    with trainer.max_new_tokens. All parts are listed here, although some never exist together; `phase_memory` adds up
+    each phase. Only one stage's engine exists at a time, so RAPO's alone is counted. The rollout's prompt pass ends
+    before its cache is full; counting both leaves room for the pass of the vision tower.
     """
     parts = {
         **_state_memory(settings, shape, trained),

@@ -1,4 +1,4 @@
-"""Choose and render pictures with the model's answers: the best, the worst, the least sure, some at random."""
+"""Choose and render pictures with the model's answers: closest, furthest, least sure, unanswered, at random."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def _header(name: str, settings: Mapping[str, Any], cells: Cells, recorded: str 
 
 
 def _in_force(settings: Mapping[str, Any], made: Made) -> Mapping[str, Any]:
-    """Return the settings, with the number of steps that the run used where cold_start.min_steps is null."""
+    """Return the settings, with the value that the run used for cold_start.min_steps where that is null."""
     least, cold_start = made.cold_start.get("min_steps"), settings["cold_start"]
     if not least or cold_start.get("min_steps") is not None:
         return settings
