@@ -43,7 +43,7 @@ def main() -> None:
     require_conf()
     from aes_r1.starting import require_current_folder
 
-    require_current_folder()  # before the libraries, one of which ends the process itself
+    require_current_folder()  # before the imports of libraries, one of which would end the process by itself
     module = f"aes_r1.{names[0].replace('-', '_')}"
     sys.argv = [module, *sys.argv[2:]]
     runpy.run_module(module, run_name="__main__")

@@ -1,7 +1,7 @@
-"""Print what a multirun does, alike under every launcher: each point's start and end, and a table at the close.
+"""Print what a multirun does: the start and the end of each point (job), and a table of all points at its end.
 
-A launcher's workers may print into files or not at all. So they record events in the sweep's folder
-(aes_r1/points.py), and the process that the user started prints them.
+Workers of a launcher may print into files or not at all. So that the output is the same under every launcher, workers
+record events in the sweep's folder (aes_r1/points.py), and the process that the user started prints them.
 """
 
 from __future__ import annotations
@@ -98,9 +98,10 @@ def started(sweep: Sweep, number: int, name: str, out: Path) -> None:
 
 
 def ended(sweep: Sweep, number: int, name: str, out: Path, *, end: str, since: float, **values: Any) -> None:
-    """Announce the end of a point: "done", "done before", "stopped" or "failed".
+    """Announce the end of a point.
 
-    values: its `srcc` and what that was `measured_on`, or the `reason`.
+    end: "done", "done before", "stopped" or "failed"; since: time.time() at its start; values: its `srcc` and what that
+    was `measured_on`, or the `reason` of a failure.
     """
     duration = "" if end == "done before" else f" after {clock(time.time() - since)}"
     srcc = f", SRCC {values['srcc']:.3f} ({values['measured_on']})" if "srcc" in values else ""
@@ -134,7 +135,7 @@ def _print_or_record(sweep: Sweep, number: int, event: str, values: dict[str, An
 
 
 def _print_new(sweep: Sweep, printed: set[Path], since: float) -> None:
-    """Print what is new since the last look: jobs that submitit has handed over, and events that workers recorded."""
+    """Print what is not in `printed` yet: jobs that submitit has handed over, and events that workers recorded."""
     for path in sorted(_submitted(sweep, since) - printed):
         printed.add(path)
         job = path.name.removesuffix("_submitted.pkl")
@@ -173,7 +174,7 @@ def stops(sweep: Sweep) -> list[str]:
 
 
 def close(sweep: Sweep, study: str | None) -> None:
-    """Print the table of the points, and the next command; `study` is the file of sweeps/ that was run."""
+    """Print the table of the points, and the next command; study: NAME of sweeps/NAME.yaml if one was run."""
     ends = sweep.records("end")
     if not ends and not sweep.records("start"):
         return

@@ -1,4 +1,4 @@
-"""Parse the arguments of a command without Hydra, and run it: a wrong command line is one line and exit code 2."""
+"""Parse the arguments of a command without Hydra, and run it; a wrong command line ends in one line, exit code 2."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, remember what was typed for the message of an error, and say what was given twice."""
+        """Parse as argparse does, remember what was typed for error messages, and print which options were repeated."""
         self._typed = list(sys.argv[1:] if args is None else args)
         parsed = super().parse_known_args(args, namespace)
         for line in self._repeated():
@@ -66,7 +66,7 @@ class OneLineParser(argparse.ArgumentParser):
         return action is not None and action.nargs != 0
 
     def _misspelled(self) -> list[str]:
-        """Say which typed arguments are no options: one of them is likely to be the one that is missed."""
+        """Return a line for each misspelled option, which is likely to be the required one that argparse misses."""
         options, faults = self._option_string_actions, []
         before = ""
         for argument in self._typed:

@@ -1,6 +1,6 @@
 """Say what a folder's model supports: `python -m aes_r1.check_model DIR`, where DIR may be a run.
 
-It loads the model as training does and checks prompt, sampling, training, adapter and saving with made pictures.
+It loads the model as training does and checks prompt, sampling, training, adapter and saving with generated pictures.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _say_repeated(arguments: Sequence[str]) -> None:
 
 
 def _set_environment() -> None:
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors, which it would print otherwise
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors in place of printing them
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # submitit's own USR2 would kill a job
 
@@ -164,8 +164,9 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
 def _is_plain_run(hydra_config: Any, processes: int) -> bool:
     """Return whether a multirun has a single point that is the same as an ordinary run, which may not be meant.
 
-    A script whose list of seeds holds one may mean it, so it is no error. It is another run where a launcher or several
-    `processes` are asked for, or where a recipe or a sweep has axes, each of which may have been replaced by one value.
+    It is no error, because a script's list of seeds may hold a single one. A multirun is not like an ordinary run where
+    a launcher or several `processes` are asked for, or where a recipe or a sweep has axes, which may have been replaced
+    by single values.
     """
     is_here = hydra_config.launcher._target_.endswith("BasicLauncher") and processes == 1
     has_axes = bool(hydra_config.sweeper.get("params")) or _study(sys.argv) is not None
@@ -173,7 +174,7 @@ def _is_plain_run(hydra_config: Any, processes: int) -> bool:
 
 
 def _settings(config: Any, schema: type, arguments: Sequence[str]) -> Any:
-    """Return the settings of a config that was composed with the overrides in `arguments`, all of which have effect."""
+    """Return the validated settings of `config`; InputError where an override in `arguments` would have no effect."""
     settings = to_settings(config, schema)
     overrides.check_used(arguments, settings)
     return settings

@@ -47,7 +47,8 @@ PARSED = {
     "serve": "aes_r1.serve",
 }
 
-# Bash splits words at =, so the part before the last = is cut from what is offered. Where no word fits, files are.
+# Bash splits words at =, so the part before the last = is cut from the words that are offered. Where no word fits, file
+# names are offered.
 _FUNCTION = """\
 _aes_r1() {
     local word="${COMP_LINE:0:COMP_POINT}" words="COMMANDS"

@@ -8,7 +8,7 @@ import yaml
 
 
 def fault_in_config_file(error: BaseException) -> str | None:
-    """Return the line on an error that Hydra raised while it read a YAML file; None: it was raised elsewhere.
+    """Return the line on an error that Hydra raised while it read a YAML file; None for an error raised elsewhere.
 
     Hydra's exceptions do not say which file it is, so the name comes from the frame that opened it.
     """
@@ -19,7 +19,7 @@ def fault_in_config_file(error: BaseException) -> str | None:
     if path is None:
         return None
     fault = fault_in_yaml(error, path)
-    if fault is None and isinstance(error, ValueError):  # the lines before its first key, as # @package _global_
+    if fault is None and isinstance(error, ValueError):  # in the lines before its first key, as # @package _global_
         return f"{path}: {error}; mend its first lines"
     return fault
 

@@ -14,7 +14,7 @@ from aes_r1.settings import InputError
 
 _NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that are no groups of a recipe
 ONLY_EXTENDED = ("base", "on_disk")  # files that others of their group extend, and that nobody chooses
-_UNITS = ("_gb", "_tflops", "_gb_s", "_s")  # ends of keys
+_UNITS = ("_gb", "_tflops", "_gb_s", "_s")  # ends of keys that name a unit
 ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, which are added with a +
 
 
@@ -119,7 +119,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _in_the_same_unit(name: str, siblings: Iterable[str]) -> list[str]:
-    """Return the one sibling that is in the same unit, as memory_gb and `name` gpu_gb; empty with none or several.
+    """Return the one sibling in the unit of `name`, as memory_gb for gpu_gb; empty with none or several.
 
     Spelling alone finds gpus for gpu_gb, although a number of gigabytes is no number of GPUs.
     """

@@ -64,7 +64,7 @@ def _lines(names: Sequence[str]) -> list[Any]:
 
 
 def _bars() -> list[Any]:
-    """Build bars of the last stage's evaluation results, means over the runs of a condition."""
+    """Build bar charts of the headline results, as means over the runs of a condition."""
     import wandb_workspaces.reports.v2 as wr
 
     bars = {

@@ -103,7 +103,7 @@ def _build(samples: Sequence[Sample], settings: DistillSettings, max_pixels: int
 
 
 def summary_of(report: dict[str, Any]) -> dict[str, float]:
-    """Return distill/*, the numbers of distill_report.json that a tracker shows."""
+    """Return the metrics distill/*, the numbers of distill_report.json that a tracker shows."""
     kept, rejected = report["kept"], report["rejected"]
     prices = [row["usd"] for row in report["calls"].values()]
     numbers = {"distill/kept": kept, "distill/rejected": rejected}

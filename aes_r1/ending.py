@@ -25,7 +25,7 @@ from aes_r1.settings import CONF, InputError, Settings, printable
 from aes_r1.trainer.skipped import NeverFinite
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What a place that the user named for an output may be, and the way out.
+# {errno: the way out} of the errors that come from the place which the user named for an output.
 CANNOT_WRITE = {
     **dict.fromkeys(_NO_ROOM, "give another place or make room"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "give another place, or the right to write there"),
@@ -39,9 +39,9 @@ CANNOT_WRITE = {
 
 
 def of_error(error: BaseException, schema: type | None = None) -> tuple[int, str] | None:
-    """Return the exit code and the one line that an error ends a command with; None: it is an error of the code.
+    """Return the exit code and the line with which an error ends a command; None for an error of the code itself.
 
-    schema: that of a command which Hydra composes.
+    schema: the settings class of a command that Hydra composes; None for other commands.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -56,7 +56,7 @@ def of_error(error: BaseException, schema: type | None = None) -> tuple[int, str
         case NeverFinite() | RayFailed() | ServerGone() | ServersGone():
             return 1, str(error)
         case OSError() if error.errno in CANNOT_WRITE:
-            place = error.filename2 or error.filename or "disk"  # the second is what a draft was to replace
+            place = error.filename2 or error.filename or "disk"  # filename2 is the file to replace
             return 2, f"{place}: {error.strerror}; {CANNOT_WRITE[error.errno]}"
         case KeyboardInterrupt():
             return interrupted(schema)
@@ -98,12 +98,12 @@ def interrupted(schema: type | None = None) -> tuple[int, str]:
 
 
 def ignore_interrupts() -> None:
-    """Ignore further Ctrl-C, because what is left of a command is to say how it ended."""
+    """Ignore further Ctrl-C, because all that the command still does is to say how it ended."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def quiet_end() -> int:
-    """Return the exit code of a command whose reader, say `head`, has closed stdout."""
+    """Discard what is still printed, because the reader of stdout (say `head`) has closed it; return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1

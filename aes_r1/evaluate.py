@@ -1,8 +1,8 @@
 """Evaluate models: `python -m aes_r1.evaluate model.path=DIR data=para data.root=PARA '+also=[aadb]' out=OUT`.
 
 Under torchrun every process asks its own copy of a model about its share of the pictures, and rank 0 does the rest.
-`baselines=[..]` measures what needs no critique, beside the models or alone. `runs=[..]` summarises finished runs over
-splits and seeds, `starts=[..]` shows their critiques side by side.
+`baselines=[..]` measures baselines that write no critique, beside the models or alone. `runs=[..]` summarises finished
+runs over splits and seeds; `starts=[..]` shows the critiques of finished runs side by side.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def run(settings: EvaluateSettings) -> None:
             store=Path(settings.store),
         )
         _check_models(RunFolder(out), settings)
-    with run_lock(out, rank), withdrawn_on_input_error(out, rank):  # before the claim, after which the folder is ours
+    with run_lock(out, rank), withdrawn_on_input_error(out, rank):  # before the claim creates the run
         if rank == 0:
             claim_run_folder(out, settings)
         _run(settings, rank, size)
@@ -245,7 +245,7 @@ def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tu
 def asking_for(facts: Asking, settings: EvaluateSettings) -> Asking:
     """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise.
 
-    Another prompt asks for the same sub-scores.
+    With another model.prompt it is asked for the same sub-scores.
     """
     evaluation, prompt = settings.evaluation, settings.model.prompt
     return facts.given(

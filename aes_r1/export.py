@@ -71,11 +71,11 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
 
     step: "last" (the final model), "best" (by validation SRCC) or a number of steps of RAPO. Beside weights,
     tokenizer and processor: README.md (the card), prompt.txt (the question in its chat template), aes_r1.json
-    (sampling, intervals), evaluation.json (only for the last step, which alone is evaluated), and a
-    generation_config.json for greedy, complete answers without a repetition penalty. Raises InputError when RUN has no
-    such model, or `out` is not empty.
+    (sampling, intervals), evaluation.json (only of the final model, which alone was evaluated), and a
+    generation_config.json for greedy, complete answers without a repetition penalty. Raises InputError if the run lacks
+    that model, or `out` is not empty.
     """
-    model, out = _model(run := require_run(folder), step), out.resolve()  # . has no name that a draft could get
+    model, out = _model(run := require_run(folder), step), out.resolve()  # `.` has no name to derive a draft's from
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty; give a new folder")
     evaluation = run.evaluation if model == run.model else Evaluation()

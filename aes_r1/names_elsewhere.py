@@ -1,11 +1,11 @@
-"""Names that other frameworks and papers give to the settings, so that whoever types one is told ours."""
+"""List the names of settings in other frameworks and papers, so that whoever types one is told its name here."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-# {name elsewhere: our keys}. A name may begin with its group, where the last part alone says too little. A name that
-# is a setting of two stages, or of which we have the parts, has several keys.
+# {name elsewhere: our keys}. A name includes its group where its last part alone is ambiguous. A name has several keys
+# where two stages have such a setting, or where several settings here together do what it does.
 NAMES: dict[str, tuple[str, ...]] = {
     # TRL (GRPOConfig and what it inherits from transformers) and peft
     "learning_rate": ("trainer.lr", "cold_start.lr"),

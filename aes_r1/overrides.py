@@ -15,7 +15,7 @@ from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, mea
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
 COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
-# Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
+# Keys that hold one path or address; a comma in them is part of the name rather than a request for two runs.
 _PATH_KEYS = (
     *("out", "store", "runs", "analyses", "audit", "data.root", "data.split_by", "model.path", "cold_start.data"),
     *("expert.api_base", "judge.api_base"),
@@ -23,14 +23,15 @@ _PATH_KEYS = (
 _SOURCES = ("config_path", "config_name", "config_dir")  # options that say which recipe the overrides change
 # Keys of Hydra's own configuration that decide what a job reads and logs; the others decide where jobs run.
 _OF_JOBS = ("hydra.searchpath", "hydra.verbose", "hydra.job_logging", "hydra/job_logging")
-# What Hydra does in place of a run, or how it runs: one of these options at a time.
+# Options that decide whether and how Hydra runs, of which it takes one at a time.
 _MODES = ("run", "multirun", "cfg", "info", "shell_completion")
-# What may bring the axes of a sweep: a sweep that is chosen, and whatever says where the user's own recipes are.
+# Beginnings of arguments that may bring the axes of a sweep: one that chooses a sweep, and those that say where the
+# user's own recipes are.
 _WITH_AXES = ("sweeps=", "hydra/sweeper=", "hydra.searchpath", "--config", "-cp", "-cn", "-cd")
 
 
 def ordered(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with its options in front, because Hydra reads no KEY=VALUE on both sides of one."""
+    """Return the command line with its options in front, because Hydra refuses KEY=VALUE both before and after one."""
     options: list[str] = []
     others: list[str] = []
     for argument, following in _with_values(arguments):
@@ -224,7 +225,7 @@ def _check_plan(argument: str, schema: type) -> None:
 
 
 def check_used(arguments: Collection[str], settings: Any) -> None:
-    """Raise InputError for an override without the effect that is meant, because of the settings composed with it."""
+    """Raise InputError for an override that lacks the effect it is meant to have beside the other `settings`."""
     steps = settings.trainer.max_steps if hasattr(settings, "trainer") else None
     for argument in arguments:
         if steps is not None and argument.lstrip("+").startswith("trainer.epochs="):
@@ -235,7 +236,7 @@ def check_used(arguments: Collection[str], settings: Any) -> None:
 
 
 def _absent_of_a_card(arguments: Collection[str], plan: Any) -> list[str]:
-    """Return the keys of the speed of plan.card that `arguments` leave to a recipe of another card."""
+    """Return the keys of a card's speed that `arguments` do not give, so that plan.card would have another card's."""
     for file in (CONF / "plan.yaml", *(CONF / "experiment").glob("*.yaml")):
         of_recipe = values_of(file).get("plan", {})
         if all(of_recipe.get(name) == getattr(plan, name) for name in ("card", "peak_tflops", "bandwidth_gb_s")):
@@ -256,7 +257,7 @@ def _alternatives(value: str, override: Any) -> list[tuple[str, Any]]:
 
 
 def _check_run_folder(argument: str, key: str, value: Any) -> None:
-    """Raise InputError for Hydra's keys of the folder of a run, which is given by out=."""
+    """Raise InputError for hydra.run.dir, because the folder of a run is given by out=."""
     plain_key = key.lstrip("+~")
     if plain_key == "hydra.run.dir":
         suggestion = f"out={value}"
@@ -278,7 +279,7 @@ def _check_sweep_folder(argument: str) -> None:
 
 
 def _check_axis(argument: str, *, has_axes: bool) -> None:
-    """Raise InputError for an axis of a multirun where nothing that was chosen `has_axes`: Hydra could not add it."""
+    """Raise InputError for hydra.sweeper.params.KEY= where no chosen sweep has axes: Hydra could not add this one."""
     key, _, value = argument.partition("=")
     axis = key.lstrip("+").removeprefix("hydra.sweeper.params.")
     if axis != key.lstrip("+") and not has_axes:
@@ -299,7 +300,7 @@ def _check_group(argument: str, key: str, value: Any) -> None:
 
 
 def _check_option(argument: str, key: str, value: Any, options: Sequence[str]) -> None:
-    """Raise InputError where `value` is no name of a file of the group `key`; options: such names."""
+    """Raise InputError where `value` is no name of a file of the group `key`; options: the names of its files."""
     there_are = f"there are {', '.join(options)}" if options else f"leave {key}= out, or give a name"
     if isinstance(value, dict) and value:
         overrides = " ".join(shlex.quote(f"{key}.{name}={item}") for name, item in value.items())

@@ -51,12 +51,13 @@ from aes_r1.trainer.step_images import rapo_steps, require_a_step
 
 @dataclass(frozen=True)
 class Plan:
-    """Hold the estimated cost of a run.
+    """Hold the estimated cost of a run. A step is one of RAPO: rollout, reference and all its updates.
 
-    memory: bytes per GPU by part; flops: operations of one optimizer step by phase, all GPUs; seconds: of one step by
-    phase and for ZeRO's communication; runaway_seconds: of decoding when one answer of the step reaches
-    trainer.max_new_tokens; stage_hours: of each stage of the run; host, disk: bytes of the node by part.
-    largest_micro_batch: completions per GPU and forward that fit beside the rest; 0 when the rest alone does not fit.
+    trained: parameters that RAPO trains; memory: bytes per GPU by part; flops: operations of one step by phase, all
+    GPUs; seconds: of one step by phase and for ZeRO's communication; runaway_seconds: of decoding when one answer of
+    the step reaches trainer.max_new_tokens; steps: of RAPO; stage_hours: of each stage of the run; usd: price of all
+    stages, None if plan.usd_per_gpu_hour is; host, disk: bytes of the node by part. largest_micro_batch: completions
+    per GPU and forward pass that fit beside the rest; 0 when not even one fits.
     """
 
     shape: Shape
@@ -106,7 +107,7 @@ def plan(settings: PlanSettings, shape: Shape) -> Plan:
 def cheapest(settings: PlanSettings, shape: Shape) -> str:
     """Name the recipe that fits with the fewest hours: all weights, an adapter, or an adapter on 4-bit weights.
 
-    Model, sizes of a step and card stay as they are. Evaluation, which asks 16-bit models, is not part of the memory.
+    Model, sizes of a step and card stay as they are. The memory leaves out the evaluation, which quantises nothing.
     """
     limit, model = settings.plan.memory_gb, settings.model
     lora = model.lora if model.lora.rank > 0 else LoraSettings(rank=64, alpha=128.0)
@@ -203,7 +204,7 @@ def _usd(amount: float) -> str:
 
 
 def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
-    """Write the setting, as it is typed, with which a pass holds `outputs` of the longest completions."""
+    """Return the setting, as it is typed, with which a pass holds `outputs` of the longest completions."""
     if settings.trainer.micro_batch_tokens is None:
         return f"trainer.micro_batch_size={outputs}"
     return f"trainer.micro_batch_tokens={pass_tokens(settings, outputs, settings.trainer.max_new_tokens)}"

@@ -1,4 +1,4 @@
-"""Estimate the memory of a run: bytes per GPU by phase, in host memory and on disk, and settings that would lower them.
+"""Estimate the bytes of a run: on a GPU by phase, in host memory and on disk; and settings that lower those on a GPU.
 
 The formulas are in aes_r1/model/cost.py; here they are applied to a run's settings.
 """
@@ -35,7 +35,7 @@ def trains_vision(settings: PlanSettings) -> bool:
 def reference_place(settings: PlanSettings) -> str:
     """Return where the reference is kept, as cost.reference_bytes takes it.
 
-    Without KL there is no reference, and with an adapter the frozen base serves as one.
+    There is none where neither a KL term nor a reward needs it; with an adapter the frozen base serves as one.
     """
     needed = settings.trainer.needs_reference or settings.reward.needs_reference
     if not needed or settings.model.lora.rank > 0:
@@ -44,7 +44,7 @@ def reference_place(settings: PlanSettings) -> str:
 
 
 def own_images(settings: PlanSettings) -> int:
-    """Return the number of pictures of one GPU in one step, edited twins included."""
+    """Return the number of prompts (groups of completions) of one GPU in one step, edited twins included."""
     return math.ceil(settings.trainer.groups_per_step / settings.plan.gpus)
 
 
@@ -111,11 +111,12 @@ PHASES = {
 
 
 def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_batch: int) -> dict[str, int]:
-    """Count the bytes on one GPU by part. ZeRO divides optimizer (1), gradients (2) and weights (3) among the GPUs.
+    """Count the bytes on one GPU by part, with `micro_batch` completions in a pass of the update.
 
-    Every answer counts with trainer.max_new_tokens. All parts are listed here, although some never exist together;
-    `phase_memory` adds up each phase. Only one stage's engine exists at a time, so RAPO's alone is counted. The
-    rollout's prompt pass ends before its cache is full; counting both leaves room for the pass of the vision tower.
+    ZeRO divides the optimizer from stage 1 on, gradients from 2 and weights from 3 among the GPUs. Every answer counts
+    with trainer.max_new_tokens. All parts are listed here, although some never exist together; `phase_memory` adds up
+    each phase. Only one stage's engine exists at a time, so RAPO's alone is counted. The rollout's prompt pass ends
+    before its cache is full; counting both leaves room for the pass of the vision tower.
     """
     parts = {
         **_state_memory(settings, shape, trained),
@@ -153,7 +154,7 @@ def _state_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[st
         "gradients": trained * _gradient_element(settings) // _shards(settings, "gradients"),
         "optimizer": trained * per_parameter // _shards(settings, "optimizer"),
         "reduce bucket": bucket if stage > 0 else 0,
-        # 4-bit layers turn their matrix into numbers in every pass, one at a time.
+        # In every pass the 4-bit layers unpack their matrices, one at a time.
         "one matrix in 16 bits": shape.hidden * shape.width * element if settings.model.quantize == "nf4" else 0,
     }
 
@@ -188,14 +189,15 @@ def _update_memory(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     }
 
 
-_LOGIT_COPIES = 3  # logits, in 32 bits at the temperature, their exponentials; a gradient takes the place of the last
+# Logits, the same in 32 bits at the temperature, and their exponentials, whose place the gradient takes.
+_LOGIT_COPIES = 3
 
 
 def _rollout_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
     """Count the bytes of a rollout: cache, gathered and copied weights, and the pass over the prompts.
 
-    With rollout=vllm the weights are gathered to be pushed, and all else is the servers'. 4-bit weights are not copied,
-    and are decoded with a cache in which every completion has its own prompt.
+    With rollout=vllm the weights are gathered to be sent to the servers, which hold all else. 4-bit weights are not
+    copied, and are decoded with a cache in which every completion has its own prompt.
     """
     trainer, model, element = settings.trainer, settings.model, ELEMENT[settings.model.dtype]
     own, prompt = own_images(settings), prompt_tokens(settings, shown_in_rapo(settings))
@@ -251,9 +253,9 @@ def peak(memory: dict[str, int]) -> int:
 
 
 def largest_micro_batch(settings: PlanSettings, shape: Shape, trained: int) -> int:
-    """Return the most completions per GPU and forward, up to all of its own, whose peak fits the memory.
+    """Return the most completions per GPU and forward pass, up to all of its own, whose peak fits the memory.
 
-    It is 0 when none fits.
+    It is 0 if not even one fits.
     """
     own = own_images(settings) * settings.trainer.num_samples
     limit = settings.plan.memory_gb * 1e9
@@ -263,7 +265,7 @@ def largest_micro_batch(settings: PlanSettings, shape: Shape, trained: int) -> i
 
 
 def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
-    """Count the host memory of one node's processes: each loads the whole model before anything is divided.
+    """Count the bytes of host memory as if all GPUs were in one node: each process loads the whole model at first.
 
     RAPO copies its reference from the loaded policy, so each process briefly holds two models.
     """
@@ -362,7 +364,7 @@ def _cures(settings: PlanSettings, shape: Shape) -> list[Cure]:
 
 
 def _halved(settings: PlanSettings, shape: Shape, key: str, floor: int) -> Cure:
-    """Return the trainer's `key` halved until a pass fits the memory, or cannot be halved again above `floor`."""
+    """Return the cure that halves the trainer's `key` until one completion fits the memory, but not below `floor`."""
     size = getattr(settings.trainer, key) // 2
     while size // 2 >= floor:
         if _needed(_with(settings, {"trainer": {key: size}}), shape) <= settings.plan.memory_gb * 1e9:

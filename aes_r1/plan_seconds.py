@@ -33,9 +33,9 @@ from aes_r1.trainer.sft import sft_steps
 
 
 def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
-    """Count the operations of one optimizer step on all GPUs.
+    """Count the operations of one step of RAPO on all GPUs, by phase; "update" holds all its optimizer steps.
 
-    A backward pass costs two forwards, checkpointing one more.
+    A backward pass costs as much as two forward passes, and gradient checkpointing adds one.
     """
     trainer, model, assumed = settings.trainer, settings.model, settings.plan
     images, rows = trainer.groups_per_step, trainer.groups_per_step * trainer.num_samples
@@ -78,7 +78,7 @@ def step_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float]) 
 
 
 def step_traffic(settings: PlanSettings, shape: Shape) -> float:
-    """Count the bytes that one GPU receives in one step: for the rollout, a sharded reference, the update's passes."""
+    """Count the bytes that one GPU receives in one step: for the rollout, the passes without gradient, the update."""
     trainer, trained = settings.trainer, trained_parameters(settings, shape)
     rows = own_images(settings) * trainer.num_samples
     minibatch = math.ceil(rows / trainer.minibatches)
@@ -96,7 +96,7 @@ def step_traffic(settings: PlanSettings, shape: Shape) -> float:
 
 
 def speed(settings: PlanSettings) -> float:
-    """Return operations per second of all GPUs in the passes."""
+    """Return the operations per second of all GPUs together in forward and backward passes, at plan.mfu."""
     assumed = settings.plan
     return assumed.gpus * assumed.peak_tflops * 1e12 * assumed.mfu
 
@@ -118,10 +118,9 @@ def decode_seconds(
 ) -> float:
     """Estimate the seconds in which one GPU decodes `longest` tokens for `samples` completions of `images` prompts.
 
-    A prompt shows `shown` pictures.
-
-    Every token reads the weights and the cache once; the cache is half full on average. 4-bit weights are read, written
-    in 16 bits and read again, and each completion has a prompt of its own in the cache.
+    A prompt shows `shown` pictures. Every token reads the weights and the cache once; on average the cache holds half
+    of each completion. 4-bit weights are read, written unpacked and read again, and each completion has a prompt of its
+    own in the cache.
     """
     assumed, element = settings.plan, ELEMENT[settings.model.dtype]
     prompt = prompt_tokens(settings, shown)
@@ -136,7 +135,7 @@ def decode_seconds(
 def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
     """Estimate the seconds of the cold start: forward and backward passes over prompts, critiques and comparisons.
 
-    They are 0 for a run without one.
+    Returns 0 for a run without a cold start.
     """
     if "cold_start" not in settings.models:
         return 0.0
@@ -179,7 +178,7 @@ def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
     assumed, evaluation = settings.plan, settings.evaluation
     protocols, pictures = set(evaluation.of_pictures), assumed.test_pictures
     drawn = (evaluation.n_samples or Asking.n_samples) if "mean" in protocols else int("sample" in protocols)
-    once = asking_seconds(settings, shape, pictures, drawn) if drawn else 0.0  # of which sample takes the first
+    once = asking_seconds(settings, shape, pictures, drawn) if drawn else 0.0  # protocol sample takes the first of them
     if protocols & {"greedy", "read_back"}:
         once += asking_seconds(settings, shape, pictures, 1)
     if "read_back" in protocols:
@@ -197,9 +196,10 @@ def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
 
 
 def exchange_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Estimate the seconds in which one GPU exchanges a model's critiques, and passes over them beside other pictures.
+    """Estimate the seconds of the tests of a model's critiques, which one GPU does (inference.exchange).
 
-    That is what inference.exchange does with evaluation.interventions critiques per set and protocol.
+    Of evaluation.interventions critiques per set and protocol, it computes the likelihood beside other pictures, and
+    the scores after critiques and pictures are exchanged.
     """
     evaluation, model = settings.evaluation, settings.model
     if model.prompt not in ("critique", "score_first"):

@@ -31,7 +31,7 @@ from aes_r1.tracking.headline import headline, headline_origin
 
 PLAN = "plan.json"
 REASON = "AES_R1_REASON"  # the environment variable that names a point's reason_file
-NOT_PASSED_ON = ("WANDB_RUN_ID",)  # by which all points would write into one W&B run
+NOT_PASSED_ON = ("WANDB_RUN_ID",)  # variables with which all points would write into one W&B run
 _POLL_S = 0.5  # interval at which a job checks whether the sweep was asked to stop
 _PR_SET_PDEATHSIG = 1
 

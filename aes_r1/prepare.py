@@ -96,11 +96,11 @@ def run(settings: PrepareSettings) -> None:
 def _refuse_another_set(out: Path, roots: dict[str, str]) -> None:
     """Raise InputError where `out` holds the manifest of other sets, or of sets in other folders than `roots`."""
     manifest = out / "manifest.jsonl"
-    if not os.path.exists(manifest):  # also where OUT can be no folder, which is refused where it is made
+    if not os.path.exists(manifest):  # also if OUT cannot be a folder, which is refused later
         return
     report = out / "prepare_report.json"
     said = read_json(report) if report.exists() else {}
-    # A report without folders names the sets all the same; the rows lack a set of which every row was left out.
+    # A report without roots still names the sets. The manifest is asked last, because a set may have no row in it.
     theirs: dict[str, str | None] = said.get("roots") or dict.fromkeys(said.get("split_by", ()))
     if not theirs:
         theirs = dict.fromkeys(str(row.get("dataset")) for row in iter_rows(manifest))
@@ -241,7 +241,7 @@ def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
 
 
 def _portable(sample: Sample, out: Path) -> Sample:
-    """Write paths below the manifest's folder relative to it, so that the folder can be moved."""
+    """Return the sample with its path relative to `out` if it is below, so that the folder can be moved."""
     return replace(sample, image=_portable_path(Path(sample.image), out))
 
 

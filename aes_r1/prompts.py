@@ -2,9 +2,9 @@
 
 An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the
 prompt asks for the score first. Where it asks for sub-scores, scores of single dimensions follow the score:
-`<answer>0.63; composition 0.50; color 0.71</answer>`. Of two pictures it names the better one in place of the score. It
-is parsed strictly, in the form that was asked for: any other form counts as no answer, or as no sub-score, and no
-number is guessed.
+`<answer>0.63; composition 0.50; color 0.71</answer>`. An answer about two pictures names the better one in place of the
+score. Answers are parsed strictly, in the form that was asked for: any other form counts as no answer, or as no
+sub-score, and no number is guessed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ PAIR_PROMPT = (
     "composition, color and exposure of the first, then of the second. Then name the one of the higher aesthetic "
     "quality, 1 or 2, in <answer> </answer>."
 )
-FILLER = " and"  # says nothing of a picture, and is one token of the tokenizers that we know
+FILLER = " and"  # says nothing about a picture, and is a single token in common tokenizers
 
 _ASKED_SUB_SCORES = re.compile(
     r"(?P<question>.*) Score single dimensions in the same way: <answer>X(?P<items>(?:; [a-z ]+ X)+)</answer>\.",
@@ -271,7 +271,7 @@ def critique_tokens(pieces: Sequence[str], order: Order = "critique_first") -> r
 
 
 def expert_prompt(mos: float) -> str:
-    """Return the prompt for an expert, who is told the score in private (method, stage 0)."""
+    """Return the prompt for an expert of AesCoT, who is told the score and must not mention it."""
     return Template(_prompt_file("expert")).substitute(score=_score_of_level(mos), level=level_of(mos))
 
 
@@ -287,13 +287,13 @@ def judge_prompt(check: str, critique: str) -> str:
 
 
 def rating_prompt(critique: str, score: float, rubric: str | None = None) -> str:
-    """Return the prompt for a judge that rates a critique and its score beside the picture; rubric None: the file's."""
+    """Return the prompt for a judge that rates a critique and its score; rubric None: conf/prompts/rubric.txt."""
     said = (rubric or _prompt_file("rubric")).strip()
     return Template(_prompt_file("judge_reward")).substitute(critique=critique, score=f"{score:.2f}", rubric=said)
 
 
 def prompt_sha256(name: str) -> str:
-    """Hash the file conf/prompts/NAME.txt, which versions the prompt."""
+    """Return the SHA-256 of conf/prompts/NAME.txt, by which versions of the prompt are told apart."""
     return hashlib.sha256(_prompt_file(name).encode()).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Score pictures with a trained model: `python -m aes_r1.score photo.jpg folder/ --model DIR --format table`.
 
-Results go to stdout, progress to stderr, and at its end the files that could not be read (exit code 1) and a summary.
+Results go to stdout. Progress goes to stderr, and at the end so do the files that could not be read (exit code 1) and a
+summary.
 In Python:
 
     from aes_r1.score import Critic
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _notes(model: str) -> list[str]:
-    """Return what belongs above the scores: a scorer's agreement against that of answers, or a model's warning."""
+    """Return the notes to print first: how a scorer compares with its model's answers, or a model's warning."""
     if is_scorer(model):
         return stated(model)
     warning = find_model(model, "--model")[1].warning()
@@ -134,7 +135,8 @@ def _score_shards(options: argparse.Namespace, found: Iterable[str | PictureErro
 
 def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
     """Score `found` in this process, or with the servers --url, and write the rows to stdout."""
-    # A picture is no other take of itself. The pictures are listed before the model is loaded, which is slow.
+    # With --best-of a picture that is named twice counts once, because it is no second take of itself. The pictures are
+    # listed before the model is loaded, which is slow.
     listed = list(named_once(found) if options.best_of else found)
     sampling = {"samples": options.samples, "seed": options.seed}
     critic = Critic.at(options.url, options.model, **sampling) if options.url else load_any(options.model, **sampling)
@@ -189,7 +191,7 @@ def _counted(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:
 def summary(
     counts: Mapping[str, int], unreadable: Sequence[PictureError], skipped: Counter[str], seconds: float
 ) -> Iterator[str]:
-    """Yield the closing lines: what was scored, in how long, what could not be read and why, what was passed over."""
+    """Yield the closing lines: what was scored, in how long, what could not be read and why, what was skipped."""
     pictures, unanswered = counts["pictures"], counts["unanswered"]
     without_answer = f", {unanswered} of them without an answer that can be read" if unanswered else ""
     yield f"scored: {pictures} picture{'s' * (pictures != 1)} in {seconds:.0f} s{without_answer}"

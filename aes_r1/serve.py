@@ -38,7 +38,7 @@ from aes_r1.settings import InputError, require
 
 PACKAGE = Path(__file__).resolve().parent
 POLL_S = 0.5  # between two checks of the server
-UNHEALTHY_S = 20.0  # a server that is not healthy for so long is restarted
+UNHEALTHY_S = 20.0  # a ready server that is not healthy for so long is restarted
 TRIES = 3  # consecutive starts that may fail before the server is ready
 ADAPTER_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM accepts
 
@@ -60,7 +60,7 @@ def launch(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
 
 
 def find_vllm(environment: str | None) -> Path:
-    """Return the command vllm of `environment`; if that is None, of this environment or of the one from `make vllm`."""
+    """Return the program vllm of `environment`; if that is None, of this environment or of the one from `make vllm`."""
     default_folders = [Path(sys.executable).parent, PACKAGE.parent / ".venv-vllm" / "bin"]
     for folder in default_folders if environment is None else [Path(environment) / "bin"]:
         if (folder / "vllm").exists():

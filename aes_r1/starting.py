@@ -41,7 +41,7 @@ def speak_anywhere() -> None:
 
 
 def require_current_folder() -> None:
-    """End the command where the folder that it was started in is gone: no relative path means anything there."""
+    """End the command if the folder that it was started in is gone, because relative paths mean nothing there."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -49,6 +49,6 @@ def require_current_folder() -> None:
 
 
 def end_at_once() -> None:
-    """Keep the interpreter from a last search for garbage among the libraries' objects, which takes two seconds."""
+    """Keep the interpreter from a last garbage collection of the libraries' objects, which takes two seconds."""
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)

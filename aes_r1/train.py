@@ -1,4 +1,4 @@
-"""Cold start -> RAPO -> evaluation -> report: `python -m aes_r1.train +experiment=rapo`."""
+"""Train a model, from cold start and RAPO to evaluation and report: `python -m aes_r1.train +experiment=rapo`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The error of wrong input, which settings raise as well, so this module imports none of them."""
+"""Define the error of wrong input. This module imports no settings, because they raise it as well."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060\ufeff\u
 
 
 class InputError(Exception):
-    """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2).
+    """Raised for wrong input; its one line names the file, key or value and the way out (exit code 2).
 
     The message may quote any file, so control characters are written as escapes, which a terminal does not obey.
     """

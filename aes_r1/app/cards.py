@@ -26,7 +26,10 @@ ORDERS = (NEWEST, HIGHEST, LOWEST, DISAGREEING)
 
 @dataclass(frozen=True)
 class Judged:
-    """A photograph that was shown to the critic; `thumbnail` is a data URI. Without a verdict `problem` says why."""
+    """A photograph that was shown to the critic; `thumbnail` is a data URI.
+
+    Without a verdict it is `waiting` for one, or `problem` says why it gets none.
+    """
 
     name: str
     thumbnail: str = ""
@@ -67,7 +70,10 @@ def fill(template: str, **values: object) -> str:
 
 
 def cards(judged: Sequence[Judged], measured_on: str | None, order: str = NEWEST) -> str:
-    """Render a card per photograph in one of ORDERS, below links to all verdicts where there are several."""
+    """Render a card per photograph in one of ORDERS, below links to files of all verdicts where there are several.
+
+    measured_on: the set (DATASET/SPLIT) on which the model's intervals were measured; None where they were not.
+    """
     verdicts = [photograph for photograph in judged if photograph.verdict is not None]
     files = {"CSV": all_as_csv(verdicts), "JSON": all_as_json(verdicts)} if len(verdicts) > 1 else {}
     shown = ordered(judged, order)
@@ -95,7 +101,7 @@ def ordered(judged: Sequence[Judged], order: str) -> list[Judged]:
 
 
 def all_as_json(judged: Sequence[Judged]) -> str:
-    """Return all verdicts as a data URI of JSON, a list of what the cards' own files hold."""
+    """Return all verdicts as a data URI of JSON: a list of the objects in the cards' own files."""
     rows = [
         {"name": photograph.name, **photograph.verdict.as_dict()}
         for photograph in judged
@@ -135,9 +141,9 @@ def comparison(first: Judged, second: Judged) -> str:
 
 
 def preference(first: Verdict, second: Verdict) -> tuple[float, int]:
-    """Return the share of pairs of sampled scores in which that of `first` is higher, and their number; ties are half.
+    """Return the share of pairs of sampled scores in which that of `first` is higher, and the number of pairs.
 
-    A single pair, of one answer each, says nothing of how surely `first` is preferred.
+    A tie counts half. Both need a score. A single pair, of one answer each, does not say how surely `first` is ahead.
     """
     first_scores = [score for score in first.scores if score is not None]
     second_scores = [score for score in second.scores if score is not None]

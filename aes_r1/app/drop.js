@@ -6,7 +6,7 @@ const base64 = (file) => new Promise((done, failed) => {
   reader.onerror = () => failed(reader.error);
   reader.readAsDataURL(file);
 });
-// The element's content is rendered anew with every verdict, so what screen readers follow stands outside of it.
+// The element is rendered anew with every verdict, so the lines that screen readers follow stand outside of it.
 const insertedLine = (insert, attributes) => {
   const line = document.createElement("p");
   for (const [name, value] of Object.entries(attributes)) line.setAttribute(name, value);

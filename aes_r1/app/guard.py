@@ -1,7 +1,7 @@
-"""Restrict a server to the addresses that it needs, for this machine alone.
+"""Restrict a server to the addresses that it needs.
 
-On the page pictures are sent inside the event that asks about them and returned inside the page, so the server accepts
-and returns no file by its path: Gradio's upload, file, proxy, stream and component addresses are closed.
+The page sends pictures inside the event that asks about them and gets them back inside HTML, so the server accepts and
+returns no file by its path: Gradio's upload, file, proxy, stream and component addresses are closed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 HOSTS = ["127.0.0.1", "localhost"]
-PAGE = {  # by method the addresses that the page needs
+PAGE = {  # the addresses that the page needs, by method
     "GET": re.compile(
         r"/(config/?|theme\.css|manifest\.json|favicon\.ico|robots\.txt|pwa_icon(/\d+)?|(assets|static|svelte)/.+)?"
         r"|/gradio_api/(info/?|app_id/?|startup-events|queue/data|heartbeat/[\w-]+)"
@@ -38,11 +38,12 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware: 404 for every address that is not in `routes`, 413 for a body over `max_body` bytes.
+    """ASGI middleware that refuses a request with a status and one line of JSON, {"error": why}.
 
-    403 for a request that a browser sends for a page of another address: Gradio would answer those of every other
-    server on this machine. 415 for a POST that is no JSON, which a page may send without such an address. A refusal is
-    one line of JSON, {"error": why}. hint: what a refused POST that is no JSON is told beside to send JSON.
+    404: an address that is not in `routes`. 403: a browser sends it for a page of another origin; Gradio alone would
+    answer the pages of every other server on this machine. 413: a body over `max_body` bytes. 411: a body without
+    Content-Length. 415: a POST that is not JSON, which a page can send without naming its origin; `hint` is added to
+    its message.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class Guard:
         if not length.isdigit() or int(length) > self.max_body:
             await _refuse(send, 413, f"the body may have {self.max_body:,} bytes; send less at a time")
             return
-        # A body without a stated length could grow without bound. Where Transfer-Encoding is given as well, the parser
-        # of HTTP believes that and not the length.
+        # A body without a stated length could grow without bound. Where Transfer-Encoding is given as well, the
+        # server's parser of HTTP ignores the length.
         if b"transfer-encoding" in headers or (scope["method"] == "POST" and b"content-length" not in headers):
             await _refuse(send, 411, "the body has no Content-Length; send it whole")
             return

@@ -21,7 +21,7 @@ from aes_r1.settings import InputError
 
 PER_DROP = 12  # photographs per drop
 ON_PAGE = 24  # photographs on a page
-_FORGET_S = 60  # seconds between two looks for what is over
+_FORGET_S = 60  # seconds between two searches for visits that are over
 _HERE = Path(__file__).parent
 
 
@@ -34,12 +34,12 @@ def _announcement(photograph: Judged) -> str:
 
 
 def shown_name(given: Any) -> str:
-    """Return the name of a file that the page sent as it is shown: its last part, and ? for what is no character."""
+    """Return the last part of a file name that the page sent, at most 120 characters, with ? for a lone surrogate."""
     return Path(str(given)).name[:120].encode(errors="replace").decode()
 
 
 class _Handlers:
-    """The handlers of the page's events; `event` is the gradio.EventData that the page sent."""
+    """The handlers of the page's events. `event` is the gradio.EventData that the page sent, `order` one of ORDERS."""
 
     def __init__(self, critic: Critic, visits: Visits) -> None:
         self.critic, self.visits = critic, visits
@@ -183,7 +183,7 @@ def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
 
 
 def forget(page: Any, visits: Visits) -> None:
-    """Delete the visits that are over, and what Gradio keeps of the tabs that nobody has used for as long.
+    """Delete the visits that are over, and what Gradio keeps of tabs that have been unused for as long.
 
     Gradio ends the state of a tab by itself, but keeps the last value of every component, the cards among them.
     """

@@ -15,11 +15,12 @@ _SECRET = re.compile(r"[\w-]{20,64}")
 
 
 class Visits:
-    """The last `most` visits, each for `seconds` after its tab was last used, in this process's memory alone."""
+    """The last `most` visits, each for `seconds` after its last verdict or reload, in this process's memory alone."""
 
     def __init__(self, most: int = 200, seconds: float = 3600, now: Callable[[], float] = time.monotonic) -> None:
         self.most, self.seconds, self.now = most, seconds, now
-        self._kept: OrderedDict[str, tuple[float, list[Judged]]] = OrderedDict()  # the longest without one comes first
+        # The visit that was used the longest ago comes first.
+        self._kept: OrderedDict[str, tuple[float, list[Judged]]] = OrderedDict()
         self._lock = Lock()  # handlers of the page and the thread that forgets use it at once
 
     def keep(self, secret: Any, shown: list[Judged]) -> None:

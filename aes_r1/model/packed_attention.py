@@ -1,9 +1,9 @@
 """Compute attention among segments that follow one another in one packed row without padding.
 
 Attention over two sets of keys is the mean of the attention over each set, weighted by the sum of its exponentiated
-scores. So one kernel call can cover a segment's own keys and another the prompt's, and their log-sum-exps join the two
-outputs. In the backward pass both kernels receive the joined output and log-sum-exp, from which each recomputes the
-probabilities of its own keys (as in ring attention: Liu et al., 2023, arXiv:2310.01889).
+scores. So one kernel call can cover a segment's own keys and another the prompt's; the log-sum-exps of their scores
+weight the two outputs. In the backward pass both kernels receive the joined output and log-sum-exp, from which each
+recomputes the probabilities of its own keys (as in ring attention: Liu et al., 2023, arXiv:2310.01889).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from aes_r1.model.transfer import to_device
 
-_WIDEST = 256  # largest head width of the flash kernels, which take multiples of 8
+_WIDEST = 256  # largest head width that the flash kernels take; it must also be a multiple of 8
 
 
 class Batch(NamedTuple):
@@ -92,7 +92,7 @@ def attention(
 
     query: [S, heads, width]; key, value: [S, kv heads, width], where several query heads may share a key head. own: the
     segments of all S rows. across: segments whose queries are the last of the S rows and which attend, in addition, to
-    keys among the first of the S rows. Returns [S, heads, width].
+    keys that are the first of the S rows. Returns [S, heads, width].
     """
     return _Attention.apply(query, key, value, own, across, scaling)
 
@@ -161,7 +161,7 @@ def _backward(
     segments: Segments,
     scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of query, key and value.
+    """Return the gradients of query, key and value that come from the keys of `segments`.
 
     output, lse: output and log-sum-exp over all keys that the queries attend to, those of other calls included.
     """

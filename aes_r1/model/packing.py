@@ -14,10 +14,10 @@ from aes_r1.model.transfer import to_device
 class PackedIndices(NamedTuple):
     """Hold the indices between padded tables and the packed row of B prompt tokens, then C completion tokens.
 
-    prompts [B], completions [C]: indices of the packed tokens in the flattened tables; image, step [C]: the image of
-    each completion token, and its position in the completion; pictures [V]: positions of picture tokens in the packed
-    row; states [M]: positions in the packed row of the states that predict the tokens in the mask, row by row of the
-    mask.
+    prompts [B], completions [C]: indices of the packed tokens in the flattened tables of prompts [N, P] and completions
+    [R, T]; image, step [C]: the prompt (0..N-1) of each completion token, and its position in the completion; pictures
+    [V]: positions of picture tokens in the packed row; states [M]: positions in the packed row of the states that
+    predict the M tokens in the mask, row by row of the mask.
     """
 
     prompts: Tensor
@@ -33,9 +33,9 @@ class PackedIndices(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Hold the lengths of the packed row's prompts (N) and completions (image by image), and the indices into it.
+    """Hold the token counts of the packed row's prompts (N) and completions (image by image), and the indices into it.
 
-    per_image: [N], the number of completion tokens of each image; they follow one another in the row.
+    per_image: N numbers of completion tokens of each image, which follow one another in the row.
     """
 
     prompts: list[int]
@@ -64,7 +64,7 @@ def pack(prompts: PromptBatch, mask: Tensor, image_of: Tensor) -> Packing:
     starts_in_order = int(prompt_lengths.sum()) + lengths.cumsum(0) - lengths
     starts = torch.zeros(rows, dtype=torch.long).index_copy(0, order, starts_in_order)
     row, step = mask.nonzero(as_tuple=True)
-    padding = torch.arange(1, len(prompt_lengths) + 1) * width - prompt_ends  # in the table, before each prompt's end
+    padding = torch.arange(1, len(prompt_lengths) + 1) * width - prompt_ends  # in the table, up to each prompt's end
     begins = (prompt_ends - prompt_lengths).tolist()
     indices = PackedIndices(
         prompts=torch.arange(int(prompt_lengths.sum())) + padding.repeat_interleave(prompt_lengths),

@@ -39,7 +39,7 @@ class PromptBatch:
     These are on the host, so that reading them needs no synchronisation: image_grid_thw: [pictures of all prompts, 3],
     time, rows and columns of patches of each picture; prompt_tokens: N numbers of tokens without padding; pictures: N
     tensors with the indices of the tokens of the prompt's pictures in the unpadded prompt; picture_counts: N numbers of
-    pictures; pixel_rows: N numbers of rows in pixel_values.
+    pictures; pixel_rows: N numbers of rows in pixel_values; tokens_per_row: tokens that the model makes of such a row.
 
     features: the vision tower's output ([V, D] per layer that is used) if the tower is frozen; it then runs once per
     batch.
@@ -62,12 +62,12 @@ class PromptBatch:
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str) -> PromptBatch:
-        """Return the same batch with its tensors on `device`."""
+        """Return the batch with its tensors on `device`, except those that stay on the host, and `features`."""
         moved: dict[str, Any] = {name: to_device(getattr(self, name), device) for name in _TENSORS}
         return dataclasses.replace(self, **moved)
 
     def select(self, images: Tensor) -> PromptBatch:
-        """Return the prompts of `images` ([n] indices, on the host) without the padding that none of them needs."""
+        """Return the prompts at `images` ([n] indices, on the host) without the padding that none of them needs."""
         chosen = images.tolist()
         index = to_device(torch.tensor(chosen), self.input_ids.device)
         prompt_tokens = tuple(self.prompt_tokens[image] for image in chosen)
@@ -106,7 +106,7 @@ class PromptBatch:
 
 
 def _ranges(counts: Sequence[int], chosen: Sequence[int]) -> Tensor:
-    """Return the indices of the elements of the `chosen` runs, of runs of `counts` elements that follow one another."""
+    """Return the indices of the elements of the `chosen` runs; run i has counts[i] elements and follows run i-1."""
     starts = [sum(counts[:run]) for run in chosen]
     return torch.cat([torch.arange(start, start + counts[run]) for start, run in zip(starts, chosen, strict=True)])
 

@@ -2,8 +2,8 @@
 
 The format is NF4 with quantised scales (Dettmers et al., 2023: QLoRA), computed by bitsandbytes: blocks of 64 weights
 share a scale, so a weight takes about 4.13 bits. Embeddings, head, norms, biases, vision tower and projector keep their
-dtype. The policy is the 4-bit weights with the adapter, and it is what is saved: every model that is written holds
-16-bit weights, the 4-bit values plus the adapter's product.
+dtype. The policy is the 4-bit weights with the adapter, and that is what is saved: a model that is written holds
+ordinary weights, the values of the 4-bit ones plus the adapter's product.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def require_nf4() -> None:
 def quantise(model: nn.Module) -> None:
     """Replace the linear layers of the language layers by 4-bit ones, which keep their names, biases and dtype.
 
-    A weight becomes 4 bits when it is moved to its device, a CPU included, so the device never holds all of it in 16.
+    A weight is packed when it is moved to its device, a CPU included, so the device never holds the unpacked model.
     """
     from bitsandbytes.nn import Linear4bit, Params4bit
 
@@ -87,14 +87,14 @@ def load_without_quantised(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def merged(core: nn.Module) -> nn.Module:
-    """Replace every 4-bit layer, and every layer with an adapter, by a linear layer of 16 bits; return `core`."""
+    """Replace every 4-bit layer, and every layer with an adapter, by an ordinary linear layer; return `core`."""
     for name, layer in list(layers_to_merge(core)):
         base = getattr(layer, "base_layer", layer)
         weight = merged_weight(layer)
         plain = nn.Linear(weight.shape[1], weight.shape[0], base.bias is not None, device="meta")
         plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), cast("nn.Parameter", base.bias)
         core.set_submodule(name, plain)
-    core.is_loaded_in_4bit = False  # type: ignore[assignment]  # no parameter, although a module's attributes may be
+    core.is_loaded_in_4bit = False  # type: ignore[assignment]  # mypy expects a tensor or a module
     return core
 
 
@@ -108,7 +108,7 @@ def layers_to_merge(core: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 @torch.no_grad()
 def merged_weight(layer: Any) -> Tensor:
-    """Return the weight of a linear layer with its active adapters' products added, 4-bit values as numbers."""
+    """Return the weight of a linear layer, unpacked from 4 bits, plus the products of its active adapters."""
     base = getattr(layer, "base_layer", layer)
     weight = weight_of(base)
     return weight if base is layer else weight + sum(map(layer.get_delta_weight, layer.active_adapters))

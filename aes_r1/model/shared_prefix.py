@@ -77,7 +77,7 @@ def scaled_dot_product(
 
 
 def causal_mask(prompts: PromptBatch) -> Tensor | None:
-    """Return [N, 1, P, P] bool for a PromptBatch, True where a query may attend; None if nothing is padded.
+    """Return [N, 1, P, P] bool for a PromptBatch, True where a query (dim 2) may attend; None if nothing is padded.
 
     A padding token attends to itself alone, so that no row of the softmax is empty.
     """
@@ -94,7 +94,7 @@ def causal_mask(prompts: PromptBatch) -> Tensor | None:
 class PromptAttention:
     """Compute attention over N prompts of P tokens in one flat row; with `keep`, keep each layer's keys and values.
 
-    mask: [N, 1, P, P] bool, or None for plain causal attention without padding.
+    images: N; mask: [N, 1, P, P] bool, or None for plain causal attention without padding.
     """
 
     images: int
@@ -164,11 +164,11 @@ def picture_features(core: Any, prompts: PromptBatch) -> tuple[Tensor, ...]:
 def grouped_hidden_states(
     core: Any, prompts: PromptBatch, completions: Tensor, mask: Tensor, image_of: Tensor
 ) -> Tensor:
-    """Return the hidden states that predict the tokens in `mask`, computing prompts and pictures once and no padding.
+    """Return the hidden states that predict the tokens in `mask`; computes each prompt once, and no padding.
 
-    prompts: a PromptBatch of N; completions: [R, T] tokens; mask: [R, T] bool; image_of: [R] in 0..N-1; keep the last
-    two on the host. Returns [M, D], row by row of the mask: the state before each token; before the first token it is
-    the prompt's last state.
+    prompts: a PromptBatch of N; completions: [R, T] tokens; mask: [R, T] bool; image_of: [R] in 0..N-1. Keep the last
+    two on the host, because they are read there. Returns [M, D], row by row of the mask: the state before each token;
+    before a completion's first token it is the prompt's last state.
     """
     used, image_of = torch.unique(image_of.cpu(), return_inverse=True)
     if len(used) < len(prompts):

@@ -12,8 +12,8 @@ def shown_picture(image_processor: Any, pixel_values: np.ndarray, grid: np.ndarr
     """Return the resized RGB picture whose patches are `pixel_values`, exact in every pixel.
 
     image_processor: the family's, which made pixel_values [rows, ...] with a grid [3] (time, rows and columns of
-    patches); from a processor that cuts square tiles it takes one tile. The processor does not resize the returned
-    picture and makes the same pixel_values of it.
+    patches); of a processor that cuts square tiles, pixel_values must be a single tile. The processor does not resize
+    the returned picture and makes the same pixel_values of it.
     """
     channels = len(image_processor.image_mean)
     if pixel_values.ndim == 4:

@@ -1,4 +1,4 @@
-"""Apply a model's chat template: how a question about pictures is put, and how the template begins the answer."""
+"""Apply a model's chat template to a question about pictures, and find how the template begins the answer."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def prompt_text(tokenizer: Any, question: str, *, pictures: int = 1) -> str:
 
 
 def opening(tokenizer: Any) -> str:
-    """Return what every prompt already contains of the answer: `<think>` and white space, or an empty string."""
+    """Return the part of the answer with which the template ends a prompt: `<think>` and white space, or nothing."""
     match = _OPENED.search(prompt_text(tokenizer, ""))
     return match.group() if match else ""
 

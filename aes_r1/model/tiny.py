@@ -36,7 +36,7 @@ CHAT_TEMPLATE = (
 )
 VOCABULARY = 768
 PATCH = 12
-INITIAL_STD = 0.08  # about 1/sqrt(width); the usual .02 suits far wider models and learns slowly here
+INITIAL_STD = 0.08  # about 1/sqrt(128), its width; the usual 0.02 suits far wider models and learns slowly here
 
 
 def build_tokenizer(corpus: Iterable[str]) -> Any:

@@ -1,4 +1,4 @@
-"""Hold the vision tower of a model alone: no language model, no tokenizer, a fraction of the weights."""
+"""Save and load the vision tower of a model without its language model and tokenizer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tower:
 
     @property
     def width(self) -> int:
-        """Return D, the number of outputs for a token."""
+        """Return D, the number of features of a picture token."""
         config: Any = families.vision_tower(self.core).config
         return int(config.out_hidden_size)
 
@@ -56,7 +56,7 @@ def save(backbone: Backbone, folder: Path) -> None:
 def load(folder: Path, *, family: str, max_pixels: int, device: torch.device) -> Tower:
     """Load what `save` wrote of a model of `family`, for pictures of at most `max_pixels`, in float32.
 
-    InputError where the weights are not whole.
+    InputError where weights are missing or do not fit.
     """
     from transformers.utils.logging import disable_progress_bar
 

@@ -1,4 +1,4 @@
-"""Load weights, and refuse those that are not the whole of a model."""
+"""Load weights, and refuse those that do not fill their model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aes_r1.settings import InputError
 def whole(load: Callable[..., Any], path: str | Path, *, values: bool = True) -> Any:
     """Return what `load`, a from_pretrained, reads at `path`; InputError unless its weights fill its architecture.
 
-    values: also that they are finite.
+    values: whether the weights must also be finite.
     """
     from transformers.utils import logging as transformers_logging
 

@@ -12,7 +12,7 @@ from aes_r1.report.results_section import cells_by_stage, datasets
 
 _BINS = 8
 _MIN_PICTURES = 5  # per bin
-_MIN_BINS = 3  # of two points every curve is a line
+_MIN_BINS = 3  # two points show only a straight line
 
 
 def calibration_section(
@@ -74,14 +74,17 @@ def _answered(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
 
 
 def opinion_by_score(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return (mean score, mean opinion) of equal groups of `pairs`, (score, opinion) in the order of the scores."""
+    """Return (mean score, mean opinion) of each of up to 8 equal groups of `pairs`, (score, opinion) sorted by score.
+
+    A group has at least 5 pairs; the list is empty with fewer pairs.
+    """
     count = min(_BINS, len(pairs) // _MIN_PICTURES)
     groups = [pairs[len(pairs) * i // count : len(pairs) * (i + 1) // count] for i in range(count)]
     return [(sum(s for s, _ in group) / len(group), sum(m for _, m in group) / len(group)) for group in groups]
 
 
 def _spread_charts(cells: Sequence[tuple[str, str, Mapping]], dataset: str) -> Iterator[Figure]:
-    """Draw how often the interval of a picture's own answers holds its opinion, at several nominal levels."""
+    """Draw how often the interval from the spread of a picture's answers holds its MOS, at several nominal levels."""
     lines, last = [], None
     for stage, _, cell in cells:
         if spread := cell.get("spread"):

@@ -79,8 +79,8 @@ def line_chart(
     y_low = min(values) if low is None else min(low, *values)
     y_high = max(values) if high is None else max(high, *values)
     if y_high - y_low < 1e-9:
-        # A share that stays the same is drawn from 0 to 1, the ends that it can have, and so is 0. A loss or a KL may
-        # be far smaller or larger than 1.
+        # Curves that never change need a chosen scale: 0 to 1 for shares and for 0. Others, such as a loss or a KL, may
+        # be far from 1, so theirs reaches half the value to both sides.
         pad = max(abs(y_low), abs(y_high)) / 2
         y_low, y_high = (0.0, 1.0) if pad < 1e-9 or (share and 0 <= y_low <= 1) else (y_low - pad, y_high + pad)
     marks = ticks(y_low, y_high)
@@ -212,7 +212,7 @@ def points_chart(label: str, points: Sequence[tuple[float, float, str]], names: 
 
 
 def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: str, *, bins: int = 20) -> str:
-    """Draw shares of predicted scores as bars, of mean opinion scores as an outline, both over 0..1."""
+    """Draw the shares of predicted scores per bin as bars and those of opinions as an outline, both over 0..1."""
     left, right, top, bottom = 34, 276, 6, 92
     bars, outline = _shares(scores, bins), _shares(mos, bins)
     tallest = max([*bars, *outline]) or 1.0
@@ -236,7 +236,7 @@ def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: 
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """Format +0.120 or −0.120, with a true minus sign."""
+    """Format a number with its sign, as +0.120 or −0.120, with a true minus sign."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
@@ -247,12 +247,12 @@ def tick_text(value: float) -> str:
 
 
 def text_width(text: str) -> float:
-    """Return how wide `text` is at most at the size of a chart's words, in a wide font, as DejaVu Sans is."""
+    """Return the width of `text` in a chart, in units of its viewBox, with letters as wide as DejaVu Sans's digits."""
     return sum({".": 3.7, "−": 9.7}.get(letter, 7.4) for letter in text)
 
 
 def _beside(marks: Sequence[float], least: float) -> float:
-    """Return where an axis stands whose ticks are written to its left: at `least`, further where they need more."""
+    """Return the x of an axis whose ticks are written to its left: `least`, or more where they need more room."""
     return max(least, *(math.ceil(text_width(tick_text(mark))) + 6 for mark in marks)) if marks else least
 
 

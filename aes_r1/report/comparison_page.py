@@ -145,7 +145,7 @@ def _numbered_label(number: int) -> str:
 
 
 def _unshared(runs: Mapping[ComparedRun, str]) -> str:
-    """Say which of `runs`, {run: how it is called}, have no set of another; empty where all share one."""
+    """Say which of `runs`, {run: its name}, share no test set with any other run; empty where each shares one."""
     sets = {run: {dataset for dataset in _sets([run]) if run.cells(dataset)} for run in runs}
     alone = [run for run in runs if not any(sets[run] & sets[other] for other in runs if other is not run)]
     if not alone:

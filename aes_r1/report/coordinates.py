@@ -17,7 +17,7 @@ TOP, BOTTOM, SPACING, MARGIN = 34, 214, 190, 80
 
 @dataclass(frozen=True)
 class Axis:
-    """One setting or score, with a value for every run; numbers are placed by size, words in their order."""
+    """One setting or score, with a value for every run; numbers are placed by size, words by the alphabet."""
 
     name: str
     values: Sequence[Any]
@@ -26,7 +26,7 @@ class Axis:
 def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]) -> str:
     """Draw the runs over parallel axes. Empty without runs.
 
-    colors: the page variable of each run, or "" for a run in the background.
+    colors: the page variable ("rapo") that colours each run, or "" for a run in the background.
     """
     if not colors:
         return ""
@@ -45,7 +45,7 @@ def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]
             f'<line x1="{x}" y1="{TOP}" x2="{x}" y2="{BOTTOM}" class="chart-rule" style="stroke:var(--muted)"/>'
         )
         parts.append(_text(x, TOP - 16, axis.name, "middle", "ink"))
-        side, anchor = (7, "start") if x == across[-1] else (-7, "end")  # lines come in from the left
+        side, anchor = (7, "start") if x == across[-1] else (-7, "end")  # the last axis has free room on its right
         parts += [_text(x + side, y + 4, mark, anchor, "muted") for y, mark in _marks(axis.values, height)]
     width = across[-1] + MARGIN
     return Markup(
@@ -76,7 +76,7 @@ def _heights(values: Sequence[Any]) -> list[float]:
 
 
 def _marks(values: Sequence[Any], heights: Sequence[float]) -> list[tuple[float, str]]:
-    """Return (height, value) of every value where there are few, else of the lowest and the highest."""
+    """Return (height, text) of every value; of more than 6 numbers, of the lowest and the highest alone."""
     mark_of_height = {
         height: f"{value:.3g}" if isinstance(value, float) else str(value)
         for value, height in zip(values, heights, strict=True)

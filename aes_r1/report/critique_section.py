@@ -7,7 +7,8 @@ from typing import Any
 
 from aes_r1.aescot.record import DIMENSION_NAMES
 
-# {group: {line: path of its cell in evaluation.json}}. The numbers of _SHARES are shown in per cent.
+# {group: {line: path of its cell in evaluation.json, below critiques/STAGE/SET}}. Paths that begin with one of _SHARES
+# are shares, shown in per cent.
 _GROUPS = {
     "": {"Length in words": "words", "Give the score away": "leak_rate"},
     "Speak of": {name: f"coverage/{key}" for key, name in DIMENSION_NAMES.items()} | {"All five": "coverage/all_five"},

@@ -1,4 +1,4 @@
-"""Choose and render pictures with the model's answers: the closest, the furthest off, and a random choice."""
+"""Choose and render pictures with the model's answers: closest, furthest, least sure, unanswered, at random."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ Row = Mapping[str, Any]
 def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, list[Row]]:
     """Choose rows of one stage, set and protocol: closest, furthest, uncertain, unanswered and random.
 
-    closest: over the whole range of MOS. uncertain: the largest standard deviation of a row's `scores`; none where no
+    Each kind has at most `each` rows, unanswered half as many. closest: the smallest |score - MOS| in each of `each`
+    equal parts of the rows sorted by MOS; uncertain: the largest standard deviation of a row's `scores`, none where no
     row has two scores.
     """
     rows = sorted((row for row in rows if row["mos"] is not None), key=lambda row: row["id"])
     answered = [row for row in rows if row["score"] is not None]
     nearest = sorted(answered, key=_error)
-    # The overall closest answers would all be about middling pictures, so equal parts of the MOS range are used.
+    # The closest answers overall are mostly about pictures of middling MOS, so each part of the order by MOS has one.
     by_mos = sorted(answered, key=lambda row: row["mos"])
     parts = [by_mos[len(by_mos) * i // each : len(by_mos) * (i + 1) // each] for i in range(each)]
     closest = [min(part, key=_error) for part in parts if part]

@@ -31,7 +31,7 @@ _CAPTION = (
 def grounding_section(
     evaluation: Mapping[str, Any], metrics: Sequence[Mapping], predictions: Sequence[Mapping], names: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """Return the content of grounding.html: tables, curves over RAPO's steps, critiques of first and last stage.
+    """Return the content of grounding.html: tables, curves over RAPO's steps, critiques of the first and last stage.
 
     It is None where neither evaluation nor metrics cover critiques.
     """

@@ -60,15 +60,15 @@ def made_from(cell: Mapping[str, Any]) -> str:
 
 
 def reached(cell: Mapping[str, Any], metric: str) -> Interval:
-    """Return what a baseline reaches in `metric`: of halves of the raters, what two whole groups of them would.
+    """Return a baseline's interval in `metric`, {"value", "low", "high"}: all None where it is not known.
 
-    Its values are None where that is not known.
+    Where halves of the raters were compared, it is the agreement expected of two groups of full size.
     """
     return cell.get("whole_group", cell).get(metric, {"value": None, "low": None, "high": None})
 
 
 def two_groups(people: Mapping[str, Any]) -> str:
-    """Say whose agreement is that of `people`, the cell of this baseline, and over how many pictures."""
+    """Describe `people`, the cell of the baseline of that name: which raters it compares, and on how many pictures."""
     if people["how"] == "other_group":
         return f"{made_from(people)}, {people['n']} pictures"
     return f"{_by_halves(people)}, {people['n']} pictures"
@@ -85,7 +85,7 @@ def inside(name: str) -> str:
 
 
 def templates(*folders: Path) -> Environment:
-    """Load the report's templates, and those of `folders`. Values are escaped; a missing value is an error."""
+    """Load the templates of `folders`, then the report's. Values are escaped; a missing value is an error."""
     environment = Environment(
         loader=FileSystemLoader([*folders, HERE / "templates", HERE]),  # the last holds the style sheets
         autoescape=True,

@@ -119,7 +119,7 @@ def model_card(
 
 
 def _use(folder: str, family: str, facts: Facts) -> str:
-    """Say how the model is asked: by TEN_LINES too, where a Qwen model answers beside the picture alone."""
+    """Say how to ask the model; for a Qwen model whose answer sees the picture, also with transformers (TEN_LINES)."""
     score = f"`python -m aes_r1.score photo.jpg --model {folder}`"
     if family in SQUARE or facts.answer_from == "words":
         return f"With Aes-R1: {score}, or `Critic` of `aes_r1.scoring.critic` in Python."
@@ -162,7 +162,7 @@ def _header(name: str, settings: Mapping[str, Any], cells: Cells, recorded: str 
 
 
 def _in_force(settings: Mapping[str, Any], made: Made) -> Mapping[str, Any]:
-    """Return the settings with what cold_start.min_steps stood for, where it is null."""
+    """Return the settings, with the value that the run used for cold_start.min_steps where that is null."""
     least, cold_start = made.cold_start.get("min_steps"), settings["cold_start"]
     if not least or cold_start.get("min_steps") is not None:
         return settings
@@ -170,7 +170,7 @@ def _in_force(settings: Mapping[str, Any], made: Made) -> Mapping[str, Any]:
 
 
 def _taken(done: Mapping[str, Any], cold_start: Mapping[str, Any]) -> Iterator[str]:
-    """Say what was `done` in the cold start, which its settings only bound: it passes over few critiques more often."""
+    """Say how long the cold start took: for min_steps it may have made more passes than its settings' epochs."""
     if {"records", "epochs", "steps"} <= set(done):
         passes, steps = done["epochs"], done["steps"]
         taught = "critiques and comparisons" if cold_start.get("pairs") else "critiques"
@@ -352,7 +352,7 @@ def _between(cell: Mapping[str, Any]) -> str:
 
 
 def _is_hub_name(path: str, recorded: str | None = None) -> bool:
-    """Return whether `path` is a model of the hub; recorded: the content name that the run noted of it, if any.
+    """Return whether `path` is a model of the hub; recorded: the content name that the run recorded for it, if any.
 
     The path of a folder that was moved away, or seen from another folder, can look like a name of the hub. Only the
     content name of a hub name ends in its commit.

@@ -26,8 +26,8 @@ def meanings() -> Iterator[str]:
 def opinions_section(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, Mapping[str, Any], int]]:
     """Return (stage, set, protocol, measures, completions of a picture) of every cell whose raters' opinions are known.
 
-    Of a baseline, which gives one score as a greedy model does, these are its name and how it was made. A no-reference
-    metric is left out: its scale is its own, so that a distance from opinions says nothing of it.
+    A baseline has its name and how it was made in place of stage and protocol, and counts as one completion. A
+    no-reference metric is left out, because its scale is not that of the opinions.
     """
     stages, baselines = evaluation.get("stages", {}), evaluation.get("baseline_cells", {})
     found = []
@@ -48,9 +48,10 @@ def opinions_section(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str,
 
 
 def opinions_table(dataset: str, evaluation: Mapping[str, Any]) -> Table | None:
-    """Return a table of `dataset` under the protocol of most completions, 80 columns wide; None without opinions.
+    """Return a table of `dataset`, within 80 columns; None without opinions.
 
-    Few completions estimate a distribution badly; the report page and evaluation.json have the other protocols.
+    It shows the protocol with the most completions of a picture, because few estimate a distribution badly; the report
+    page and evaluation.json have the others.
     """
     found = [row for row in opinions_section(evaluation) if row[1] == dataset]
     if not found:

@@ -1,4 +1,4 @@
-"""Show the comparisons of two pictures: right answers beside those of single scores, and bias towards a place."""
+"""Show how well models compare two pictures: right choices, asked and by single scores, and bias towards a place."""
 
 from __future__ import annotations
 

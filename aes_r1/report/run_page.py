@@ -94,9 +94,9 @@ def _facts(settings: Mapping) -> list[str]:
 
 
 def _headline(evaluation: Mapping, names: Mapping[str, str], last_stage: str | None) -> dict[str, Any] | None:
-    """Return the headline: all stages where the last model has its headline numbers, and the last change there.
+    """Return the headline: the cells of all stages under the last model's headline key, and the last change there.
 
-    models: their names; that of the last one says where it is not the run's final model.
+    `models` has the names of the stages; that of the last model says if it is not the run's final model.
     """
     stages = evaluation.get("stages", {})
     if not stages:

@@ -91,7 +91,7 @@ def label(settings: Mapping[str, Any], keys: Sequence[str], differing: Sequence[
 
 
 def short_name(key: str, keys: Sequence[str]) -> str:
-    """Return the last part of a dotted key where that says enough."""
+    """Return the last part of a dotted key where that is clear among `keys`; of group.name, the group."""
     last = key.rsplit(".", 1)[-1]
     if last == "name" and "." in key:
         return key.rsplit(".", 2)[-2]

@@ -88,7 +88,8 @@ def _study(study: str, runs: Runs, table: str) -> dict[str, Any]:
 def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
     """Return {condition: its runs by seed}.
 
-    Conditions stand by set, on each the highest mean SRCC first; those without one are last.
+    They are grouped by the set that they were measured on, with the highest mean SRCC first; those without one are
+    last.
     """
     named = _named(runs, keys)
     members: dict[str, list[Mapping[str, Any]]] = {}
@@ -105,7 +106,7 @@ def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, 
 
 
 def _named(runs: Runs, keys: Sequence[str]) -> list[str]:
-    """Name the condition of every run as `aes-r1 runs` does; of one setting, which heads the table, by its value."""
+    """Name the condition of every run as `aes-r1 runs` does; by its value alone if only one setting differs."""
     if len(keys) == 1:
         names = [value_text(setting(run["settings"], keys[0])) for run in runs]
     else:
@@ -124,7 +125,7 @@ def _sets(runs: Runs) -> list[str]:
 
 
 def _measured_on(runs: Runs) -> str:
-    """Return what the headline SRCC of a condition was measured on: what most of its runs were; "" without any."""
+    """Return what the headline SRCC of most runs of a condition was measured on; "" without any."""
     sets = [run["set"] for run in runs if "srcc" in run["headline"]]
     return max(sets, key=sets.count, default="")
 
@@ -177,7 +178,7 @@ def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, str]]) -> dict
 def _results(
     study: str, keys: Sequence[str], conditions: Mapping[str, Runs], colors: Mapping[str, str]
 ) -> dict[str, Figure]:
-    """Draw settings beside SRCC where any differ, and PLCC by SRCC, of the runs that have results."""
+    """Draw the runs with results: settings beside SRCC, if any differ, and PLCC by SRCC."""
     drawn = [(run, colors.get(name, "")) for name, members in conditions.items() for run in members]
     drawn = [(run, color) for run, color in drawn if "srcc" in run["headline"]]
     names = list(colors.items()) if len(conditions) <= len(COLORS) else []
@@ -199,7 +200,7 @@ def _results(
 
 
 def _drawable(value: Any) -> float | str:
-    """Return a setting as an axis has it: a number by its size, all else in words."""
+    """Return a setting as an Axis takes it: a number as it is, all else as text."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else value_text(value)
 
 
@@ -265,5 +266,5 @@ def _worst(runs: Sequence[tuple[str, RunFolder]]) -> list[Plate]:
 
 
 def _last_answers(run: RunFolder) -> list[dict[str, Any]]:
-    """Return rows of the last step that was logged, of single pictures with a MOS: a plate cannot show a pair."""
+    """Return the rows of the last logged step that are about one picture with a MOS: a plate cannot show a pair."""
     return [row for row in run.last_completions() if row.get("mos") is not None and "second" not in row]

@@ -121,9 +121,9 @@ def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
 
 
 def sensitivity_table(name: str, stages: Stages) -> Table | None:
-    """Return the shares and mean differences of scores before and after each edit on the set `name`; None without any.
+    """Return a table of the scores before and after each edit on the set `name`: share higher before, mean difference.
 
-    Every stage has a column, under its first protocol; evaluation.json holds the others.
+    Every stage has a column, under its first protocol; evaluation.json holds the others. None without any.
     """
     measured: dict[str, Mapping[str, Any]] = {}
     for stage, sets in stages.items():

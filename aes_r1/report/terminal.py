@@ -50,14 +50,14 @@ def print_headline(evaluation: Evaluation, console: Console | None = None) -> No
 
 
 def critiques_line(evaluation: Evaluation) -> str | None:
-    """Say how the greedy critiques of the first set changed, from the stage with the most different ones to the last.
+    """Say how the greedy critiques of the first set changed from their start to the last stage.
 
-    A start whose words judge comes before one whose words do not. The verdict applies the thresholds of the warning
-    signs: critiques have become alike where fewer than ALIKE of the start's different ones are left, or one alone, and
-    lost the picture where they tell less than LOST of what they told at the start. Where they tell pictures apart but
-    the interval of their agreement with the opinions reaches 0, it says that, too. Where most answers of the last stage
-    cannot be read it gives no verdict, because its words are lost with the format. None where no stage before the last
-    wrote critiques.
+    The start is the earlier stage with the most different critiques, if possible one whose words have a correlation
+    with the opinions. The verdict applies the thresholds of the warning signs: critiques are alike where fewer than
+    ALIKE of the start's different ones are left, or only one, and have lost the picture where their information about
+    it is below LOST of the start's. Where they tell pictures apart but the interval of their correlation with the
+    opinions reaches 0, it says that, too. Where most answers of the last stage cannot be read there is no verdict,
+    because the words are lost with the format. None where no stage before the last wrote critiques.
     """
     stages: Mapping[str, Any] = evaluation["stages"]
     dataset = next((name for sets in stages.values() for name in sets), "")
@@ -67,7 +67,7 @@ def critiques_line(evaluation: Evaluation) -> str | None:
         (stage, {**(cell.get("critiques") or {**wordless, "n": cell["n"]}), "unread": cell.get("parse_failure_rate")})
         for stage, cell in answered
     ]
-    # The first of equal starts; a base model that writes one critique for every picture is no start to lose.
+    # A base model that writes one critique for every picture has nothing to lose. Of equal stages max takes the first.
     first_stage, first = max(
         cells[:-1],
         key=lambda line: (_agreement(line[1])["value"] is not None, line[1]["distinct"]["value"]),
@@ -98,7 +98,7 @@ def critiques_line(evaluation: Evaluation) -> str | None:
 
 
 def _agreement(critiques: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the interval of the words' rank correlation with the opinions, of None where the words judge nothing."""
+    """Return the interval of the words' SRCC with the opinions; its values are None where all words judge alike."""
     return critiques["words_srcc"] or {"value": None, "low": None}
 
 
@@ -123,7 +123,7 @@ def _table(dataset: str, stages: Stages, people: Mapping[str, Any] | None) -> Ta
 def _sub_scores(dataset: str, stages: Stages) -> Table:
     """Return the sub-scores against the ratings of their dimensions, under the first protocol that has them.
 
-    Their errors are left out, because the long names take the room.
+    The MAE is left out to stay within 80 columns.
     """
     by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
     found = [protocol for cells in by_stage.values() for protocol, cell in cells.items() if "sub_scores" in cell]

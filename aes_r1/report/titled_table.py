@@ -12,7 +12,7 @@ from rich.text import Text
 
 
 class _PlainTable(Table):
-    """A table that shows texts as they are on every console: a bracket in the name of a set is no style."""
+    """A table that shows texts as they are on every console: a bracket in the name of a set is no markup of rich."""
 
     def add_column(self, header: RenderableType = "", *more: Any, **how: Any) -> None:
         super().add_column(_plain(header), *more, **how)

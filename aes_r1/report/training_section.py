@@ -10,7 +10,7 @@ from aes_r1.report.charts import Figure, Line, line_chart
 from aes_r1.settings.model import SUB_SCORES
 from aes_r1.tracking.glossary import GLOSSARY, definition
 
-_FAMILIES = ("eval/", "reward/sub_")  # metrics of which the glossary explains many by one line
+_FAMILIES = ("eval/", "reward/sub_")  # starts of metrics that share a line of the glossary
 _STAGES = {"sft": "cold start", "rapo": "RAPO"}
 _REWARDS = {"rank": "cold", "error": "rapo", "binary": "fourth", "format": "third"}
 # (stage, title, {metric: page colour}): charts that start at 0 where no value is below it.

@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket bound to an address of this machine, which does not listen yet."""
+    """Return a socket bound to an address of this machine, which does not listen yet; InputError if it cannot be."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError as error:
@@ -66,7 +66,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(critic: Critic, listener: socket.socket, given: argparse.Namespace) -> int:
-    """Answer at the bound socket `listener` until a stop signal arrives or scoring fails; return the exit code."""
+    """Answer at the bound socket `listener` until a stop signal arrives; return the exit code.
+
+    An error that ends the scoring ends the server, and is raised again.
+    """
     import uvicorn
 
     from aes_r1.app.guard import HOSTS

@@ -19,7 +19,7 @@ class Closed(Exception):
 
 
 class Full(Exception):
-    """Raised for pictures that would be more than may wait."""
+    """Raised for pictures with which more would wait than may."""
 
 
 @dataclass(eq=False)
