@@ -47,8 +47,7 @@ PARSED = {
     "serve": "aes_r1.serve",
 }
 
-# Bash splits words at =, so the part before the last = is cut from the words that are offered. Where no word fits, file
-# names are offered.
+# Bash splits words at =, so the part before the last = is cut from what is offered. If no word fits, files are offered.
 _FUNCTION = """\
 _aes_r1() {
     local word="${COMP_LINE:0:COMP_POINT}" words="COMMANDS"
@@ -75,7 +74,7 @@ complete -F _aes_r1 aes-r1
 
 
 def words(name: str) -> list[str]:
-    """Return what may follow `aes-r1 NAME`: keys and choices of a command of Hydra, or the options of another."""
+    """Return what may follow `aes-r1 NAME`: keys and choices of a Hydra command, else the options; [] without any."""
     if name in COMPOSED:
         all_keys = keys(COMPOSED[name])
         choices = [

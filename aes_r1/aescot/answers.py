@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer.
+    """Hold a model's answer.
 
     text: empty when the model refused. cut: whether it ran out of tokens.
     """
@@ -20,13 +20,13 @@ class Answer:
     cut: bool
 
 
-# A function that returns how an answer had to be mended to be read, or None where it cannot be read.
+# A function that returns the repairs by which an answer could be read, as names, or None where it cannot be read.
 ReadAnswer = Callable[[Answer], tuple[str, ...] | None]
 
 
 @dataclass(frozen=True)
 class AnswerText:
-    """The text of a server's answer, and the field that held it (source: content, tool_call or reasoning)."""
+    """Hold the text of a server's answer, and the field that held it (source: content, tool_call or reasoning)."""
 
     text: str
     refused: bool = False
@@ -35,7 +35,7 @@ class AnswerText:
 
 
 def answer_text(choice: Any) -> AnswerText:
-    """Return the text of an answer's first choice, wherever the server put it.
+    """Return the text of `choice`, the first one of a server's response, wherever the server put it.
 
     The server of a reasoning model may leave `content` empty and answer inside its reasoning; another may call a tool
     whose arguments are the requested object.

@@ -25,8 +25,8 @@ Ranges = Mapping[str, tuple[float, float]]
 def usual_ranges(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
     """Return {dimension: (5th, 95th percentile)} of the known ratings of `samples`; without unrated dimensions.
 
-    Mean ratings use the middle of their scale (half of PARA's means for light lie between .45 and .61), so steps as
-    wide as a sixth of the scale would say the same of most pictures.
+    The phrases of a dimension have six steps. Mean ratings lie in the middle of their scale (half of PARA's means for
+    light lie between .45 and .61), so steps as wide as a sixth of the scale would say the same of most pictures.
     """
     values: dict[str, list[float]] = {}
     for sample in samples:

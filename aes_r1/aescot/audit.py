@@ -37,7 +37,7 @@ _PAGE = Path(__file__).with_name("audit_page.html")
 def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
     """Write `out`/audit.html: a seeded sample of at most `items` decided pictures, half kept and half rejected.
 
-    Rejected ones are drawn evenly over the first reason. `judged`: a judge ran, so align and fact have decisions.
+    Rejected ones are drawn evenly over their first reasons. `judged`: whether a judge ran, to decide align and fact.
     """
     rng = np.random.default_rng(seed)
     kept = _sample_lines(out / "aescot.jsonl", items // 2, rng)
@@ -53,9 +53,10 @@ def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
 def agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Measure per filter how far the marks that audit.html exported agree with the filter.
 
-    kappa is Cohen's, between the filter's decision and the person's (the decision, or its opposite where the person
-    disagrees), null when neither ever varies, as where only rejections are shown. Intervals are 95%: Wilson's for
-    agreement, which stays valid when nobody ever disagrees, and for kappa a bootstrap over pictures.
+    kappa is Cohen's, between the filter's decision and the person's (the same one, or its opposite where the person
+    disagrees). It is null if all decisions of both are equal, as where only rejections are shown and all are agreed to.
+    Intervals are 95%: Wilson's for agreement, which stays valid when nobody ever disagrees, and for kappa a bootstrap
+    over pictures. Raises InputError for a file that is not such an export.
     """
     rows = _read_marks(path)
     return {
@@ -124,7 +125,7 @@ def _read_marks(path: Path) -> list[dict[str, Any]]:
 
 
 def _originals(path: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return {id: critique} of the earlier critiques that the near copies among `rows` repeat."""
+    """Return {id: critique} of the earlier critiques that `rows` rejected as near copies resemble."""
     ids = {_copied_id(row) for row in rows if "near_copy" in row.get("reasons", ())}
     return {row["id"]: row["critique"] for row in iter_rows(path) if row["id"] in ids} if ids else {}
 

@@ -30,8 +30,8 @@ class Budget:
 
     A call is made only if its highest possible price still fits under the ceiling, added to everything spent and held
     back. Until a first answer has shown what the prompts of a role really cost, its calls are made one at a time.
-    `spent` and `longest` (prompt tokens by role) come from an earlier start of the same distillation. Without a ceiling
-    no call waits.
+    `spent`, and `longest` (the most tokens of a prompt, by role), come from an earlier start of the same distillation.
+    Without a ceiling no call waits.
     """
 
     SAFETY = 1.25  # factor for prompts longer than any before: they differ in length and picture size
@@ -92,7 +92,7 @@ class Budget:
 
 
 class TokenBucket:
-    """Limit a rate to `per_minute` units, of which at most those of one second are given at once; None: no limit."""
+    """Limit a rate to `per_minute` units; at most one second's units, or one, are given at once. None: no limit."""
 
     def __init__(self, per_minute: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = None if per_minute is None else per_minute / 60

@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]  # takes the numbers of pictures decided a
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of examining a picture.
+    """Hold the result of examining a picture.
 
     reasons: {code: what was found} of every filter that rejects it. passed: the filters that ran and found nothing.
     text: the model's answer, where no reply could be read from it. planted: the error that the scenes expert made on
@@ -70,10 +70,10 @@ def build_aescot(
     """Write `out`/aescot.jsonl, rejected.jsonl and distill_report.json; returns the first.
 
     samples: pictures with mos, asked about once each, or until `quotas` ({level: n} or {data set: {level: n}}) are
-    full. max_pixels: area of a picture as an API model sees it. listed: `samples` with those that were left out because
-    they cannot be read; a later start that can read them goes on in the same folder. Raises InputError for impossible
-    settings or the folder of another distillation, ServerGone when a server stops answering. The report says when a
-    price ceiling was reached.
+    full. max_pixels: area of a picture as an API model sees it. listed: `samples` and the pictures that were left out
+    because they cannot be read; a later start that can read them continues in the same folder. Raises InputError for
+    impossible settings or the folder of another distillation, ServerGone when a server stops answering. The report says
+    when a price ceiling was reached.
     """
     cells = read_quotas(quotas or {})
     check_roles(samples, expert, judge)
@@ -142,7 +142,7 @@ class _Distillation:
     stopped: str | None = None
     failure: ServerGone | None = None
     examined: set[tuple[str, str]] = field(default_factory=set)  # (data set, id) of the pictures in flight
-    unread: set[tuple[str, str]] = field(init=False)  # those with answers of an earlier start, before they are examined
+    unread: set[tuple[str, str]] = field(init=False)  # pictures with answers of an earlier start, not yet examined
     first_reasons: dict[str, str] = field(default_factory=dict)  # for each code, what was found the first time
 
     def __post_init__(self) -> None:
@@ -163,9 +163,9 @@ class _Distillation:
         return next((one for one in remaining if self.stopped is None or (one.dataset, one.id) in self.unread), None)
 
     def _stop(self, error: CeilingReached | ServerGone) -> None:
-        """Make no paid calls for further pictures. At a price ceiling the pictures in flight are finished first.
+        """Make no paid calls for further pictures; at a price ceiling the judge may still finish those in flight.
 
-        For these, too, an expert at its ceiling makes no calls, but a judge does.
+        The expert begins no calls for those either.
         """
         if isinstance(error, ServerGone):
             self.failure = self.failure or error
@@ -304,7 +304,7 @@ def _report_before(
     """Return the report on the files that stay in `out`.
 
     The earlier report may be missing after a kill, or may lack entries that its program version did not write. Missing
-    entries are counted in the files or, where the files do not tell them, taken from the `report` of this start.
+    entries are counted from the files or, if the files do not hold them, taken from the `report` of this start.
     """
     path = out / "distill_report.json"
     before = read_json(path) if path.exists() else {}

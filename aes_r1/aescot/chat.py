@@ -30,7 +30,7 @@ from aes_r1.settings import ChatSettings
 
 FAILURES_IN_A_ROW = 20  # after this many failed calls in a row the server counts as gone
 UNREADABLE_IN_A_ROW = 20  # after this many unreadable answers in a row, no question is repeated
-# Notes that stand in the journal instead of a further answer, when none will be asked for.
+# The row that the journal gets in place of a further answer, when the question is given up.
 GIVEN_UP = {"given_up": True, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0, "seconds": 0.0}
 
 
@@ -88,17 +88,17 @@ class ChatModel:
     ) -> Answer:
         """Return the model's answer to `prompt` about a sample.
 
-        The model is asked again, up to `retries` times, for an answer that `read` cannot use, until UNREADABLE_IN_A_ROW
-        such answers show that it cannot do better; the last answer is returned. The journal notes that the question was
-        given up, so that a later start does not go on buying. The journal's key holds everything that decides the
-        answer, so that nothing is bought twice. What the picture's file holds decides, and where it lies does not;
-        an answer in the journal of an older version counts whatever the file holds now.
+        If `read` cannot use an answer, the model is asked again, up to `retries` times, and no longer after
+        UNREADABLE_IN_A_ROW such answers of any questions; the last answer is returned. The journal notes that the
+        question was given up, so that a later start does not ask it again. The journal's key holds everything that
+        decides the answer, so that nothing is bought twice: also the content of the picture's file, not its path. In
+        journals of older versions the key has no content, so their answers are used whatever the file holds now.
         Raises NoAnswer, PictureError, CeilingReached, ServerGone or InputError.
         """
         settings = self.settings
         asked = (role, sample.dataset, sample.id, self.model, settings.api_base)
         limits = (max_pixels, settings.temperature, settings.max_tokens)
-        # In place of the picture's contents the keys of journals that older versions wrote have one of these.
+        # Older versions put one of these into the journal's key in place of the picture's contents.
         older, contents = (True, sample.image) if picture else (None,), None
 
         def key_of_try(number: int, picture_named: object) -> str:
@@ -286,7 +286,7 @@ class ChatModel:
         return Refused(f"{settings.group}.model={settings.model}: {where} {reason} ({self._error_line(error)})")
 
     def _error_line(self, error: Exception) -> str:
-        """Return the first line of an error, without keys and without litellm's own names for it."""
+        """Return the first line of an error, without keys and without the prefix litellm."""
         text = without_keys(str(error), self.settings).split("Traceback (most")[0].strip()
         return (text.splitlines() or [""])[0].replace("litellm.", "")[:200]
 

@@ -1,4 +1,4 @@
-"""Write the files of decided pictures of a distillation, which each start replaces whole at its end."""
+"""Write a distillation's files of decided pictures; each start of it replaces them as a whole at its end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DECIDED = ("aescot.jsonl", "rejected.jsonl")  # every decided picture is in one 
 
 
 class DecidedFiles:
-    """Write the files of decided pictures in `out`, each next to that of an earlier start until it replaces it.
+    """Write the files of decided pictures in `out`, each as a draft until it replaces the file of an earlier start.
 
-    They and the report on them are replaced together: `replacing.json` holds that report from before the first of the
-    renames until after the last, and a start that finds it finishes what a kill interrupted.
+    The files and the report on them are replaced together: `replacing.json` holds that report from before the first
+    rename until after the last, and a start that finds it finishes a replacement that was killed.
     """
 
     def __init__(self, out: Path, names: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ _TOKEN = re.compile(r"[\w']+|[^\w\s]")
 
 
 def diversity(critiques: Sequence[str]) -> dict[str, Any]:
-    """Measure the variety of critiques: distinct-n (share of different n-grams), self-BLEU (0 varied, 1 all alike)."""
+    """Measure the variety of critiques: distinct-n (different n-grams / all n-grams), self-BLEU (0 varied, 1 alike)."""
     tokens = [_TOKEN.findall(critique.lower()) for critique in critiques]
     return {
         "n": len(critiques),
@@ -28,7 +28,8 @@ def diversity(critiques: Sequence[str]) -> dict[str, Any]:
 def self_bleu(texts: Sequence[Sequence[str]]) -> float | None:
     """Return the mean BLEU-4 of each text against all others as references (Zhu et al., 2018); None for one text.
 
-    Clipped counts use, per n-gram, the highest count in any other text, so the cost is linear in the number of texts.
+    The count of an n-gram is clipped at its highest count in any other text. Only the two highest counts are kept, so
+    counting is linear in the number of texts.
     """
     if len(texts) < 2:
         return None

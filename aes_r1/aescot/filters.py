@@ -2,8 +2,8 @@
 
 The reason codes of rejected.jsonl: `leak` here and in leak.py; `align` and `fact` from a judge; `length`, `language`,
 `missing_dimension`, `refusal`, `invalid_json`, `unusable`, `empty` here; `near_copy` from near_copy.py; `no_answer`
-when the server never gave one; `no_verdict` when the judge's answer could not be read; `picture` when the picture could
-not be opened; `unrated` when expert=attributes has no rating of the picture by dimension.
+when the server gave no answer; `no_verdict` when the judge's answer could not be read; `picture` when the picture could
+not be opened; `unrated` when expert=attributes finds no rating of any dimension of the picture.
 """
 
 from __future__ import annotations
@@ -86,9 +86,10 @@ def _missing_texts(values: Mapping[str, Any]) -> list[str]:
 
 
 def _unquoted(text: str) -> str:
-    """Return `text` in one line, without the half of a pair of curly quotes that was written in place of straight ones.
+    """Return `text` in one line, without a single curly quote at its start or end.
 
-    The repair of an object takes the opening one for a straight quote and keeps the closing one as a part of the text.
+    A model may write curly quotes around a text in place of straight ones. The repair of an object takes the opening
+    one for a straight quote and keeps the closing one as a part of the text.
     """
     text = " ".join(text.split())
     if text.endswith("”") and "“" not in text:

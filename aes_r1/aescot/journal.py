@@ -1,4 +1,4 @@
-"""Keep every paid answer in a file from the moment of its arrival."""
+"""Write every paid answer to a file as soon as it arrives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Journal:
 
     A row is one write followed by fsync. A kill can leave at most a half-written last line, which is cut off when the
     file is opened again. Only keys, file offsets and the names of pictures are held in memory. pictures: (data set, id)
-    of the pictures about which the file held an answer when it was opened.
+    of the pictures about which the file held an answer when it was opened. Raises InputError for a damaged line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +33,7 @@ class Journal:
                 self._offsets[str(row["key"])] = last = offset
                 self.pictures.add((row.get("dataset"), row.get("id")))
         except (InputError, TypeError) as error:  # damaged by something other than a kill
-            # rows_at fails at the line behind the last row that it gave; a row without a key is that row itself.
+            # rows_at fails at the line after the last row that it gave; a row without a key is the last row itself.
             line = f"{path}:{number + (not isinstance(error, TypeError | MissingKey))}"
             raise InputError(
                 f"{line}: not an answer of this program; delete the line, and it is asked again"

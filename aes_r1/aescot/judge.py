@@ -57,7 +57,7 @@ class Judge(Protocol):
 
 
 def misaligned(verdict: JudgeVerdict, mos: float, tolerance: float) -> str | None:
-    """Return why a blind verdict contradicts the true score: another level, or a score more than `tolerance` off."""
+    """Return why a verdict contradicts the score `mos`: another level, or more than `tolerance` off; None if not."""
     if verdict.level != level_of(mos):
         return f"reads as {verdict.level}"
     if verdict.score is not None and abs(verdict.score - mos) > tolerance:
@@ -66,7 +66,7 @@ def misaligned(verdict: JudgeVerdict, mos: float, tolerance: float) -> str | Non
 
 
 def read_verdict(text: str) -> tuple[JudgeVerdict | None, tuple[str, ...]]:
-    """Read a judge's raw text: (verdict, how it was mended), or (None, ()) where it is not what was asked for."""
+    """Read a judge's raw text: (verdict, how it was mended), or (None, ()) where no verdict can be read from it."""
     reading = read_deciding_object(text, _KEYS, lambda values: _verdict(values) is not None, decides="level")
     verdict = None if reading is None else _verdict(reading.values)
     return verdict, reading.mended if reading is not None and verdict is not None else ()

@@ -1,8 +1,8 @@
-"""Reject critiques that reveal the score, or that the writer knew it.
+"""Find words of a critique that reveal the score, or that the writer knew it.
 
-It is a pure function of critique and hidden score (method, stage 0). In case of doubt it rejects: a lost critique costs
-one call, while a leaking one teaches the model to refer to a number that it will not be given. The patterns of
-leak_rules.py judge words; the code here judges numbers by their distance to the score.
+`find_leak` is a pure function of critique and hidden score (method, stage 0). In case of doubt it reports a leak: a
+lost critique costs one call, while a leaking one teaches the model to refer to a number that it will not be given. The
+patterns of leak_rules.py judge words; the code here judges numbers by their distance to the score.
 """
 
 from __future__ import annotations

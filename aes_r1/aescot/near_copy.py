@@ -14,7 +14,10 @@ _WORD = re.compile(r"[\w']+")
 
 
 class NearCopies:
-    """Remember critiques by signature; similarity is the Jaccard similarity of word shingles."""
+    """Remember critiques by their MinHash signatures, which estimate the Jaccard similarity of word shingles.
+
+    threshold: the similarity from which on a critique counts as a near copy; None finds none.
+    """
 
     def __init__(self, threshold: float | None) -> None:
         rng = np.random.default_rng(0)
@@ -26,7 +29,7 @@ class NearCopies:
         self._bands: dict[tuple[int, bytes], list[int]] = {}
 
     def find(self, critique: str) -> tuple[str, float] | None:
-        """Return id and estimated similarity of an earlier critique at least `threshold` similar, else None."""
+        """Return id and estimated similarity of an earlier critique that reaches the threshold, else None."""
         if self._threshold is None:
             return None
         signature = self._signature(critique)

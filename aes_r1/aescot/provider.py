@@ -1,4 +1,4 @@
-"""Find name, key, price and server of a recipe's model, as litellm needs them."""
+"""Find the name, key and price of the model of an expert or judge, and prepare litellm to call it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aes_r1.settings import ChatSettings, InputError
 def litellm_name(settings: ChatSettings) -> str:
     """Return the model's name for litellm.
 
-    Behind api_base it speaks the OpenAI protocol unless its name says otherwise.
+    A model behind api_base is called by the OpenAI protocol unless its name begins with a provider of litellm.
     """
     model = settings.model or ""
     if settings.api_base and model.split("/")[0] not in litellm_library().provider_list:
@@ -22,7 +22,10 @@ def litellm_name(settings: ChatSettings) -> str:
 
 
 def key_of(settings: ChatSettings) -> str | None:
-    """Return the API key, which only the environment may hold; a private server may need none."""
+    """Return the API key from the environment; None where litellm finds it itself.
+
+    "none" stands for no key, which a server behind api_base may not need. Raises InputError where the key is missing.
+    """
     group, name = settings.group, settings.api_key_env
     if name is not None:
         if not os.environ.get(name):
@@ -39,7 +42,7 @@ def key_of(settings: ChatSettings) -> str | None:
 
 
 def price_of(settings: ChatSettings) -> Price | None:
-    """Return the price that the settings give, else litellm's list, else None."""
+    """Return the price that the settings give, else that of litellm's list, else None."""
     if settings.input_usd_per_million is not None and settings.output_usd_per_million is not None:
         return Price(settings.input_usd_per_million / 1e6, settings.output_usd_per_million / 1e6)
     listed = None if settings.api_base else litellm_library().model_cost.get(litellm_name(settings))
@@ -49,7 +52,7 @@ def price_of(settings: ChatSettings) -> Price | None:
 
 
 def affordable_price(settings: ChatSettings) -> Price | None:
-    """Return the price; it must be known where a price ceiling is set."""
+    """Return the price, or None where it is unknown; InputError where it is unknown and a price ceiling is set."""
     price, group = price_of(settings), settings.group
     if settings.max_usd is not None and price is None:
         raise InputError(
@@ -91,7 +94,7 @@ def check_certificates() -> None:
 
 
 def litellm_library() -> Any:
-    """Import litellm, which asks for no price list, sends no telemetry and prints no advice."""
+    """Import litellm, set up so that it downloads no price list, sends no telemetry and prints no advice."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches a price list on import
     import litellm
 

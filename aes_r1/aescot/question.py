@@ -1,4 +1,4 @@
-"""What is sent to a model with a question: the picture as training shows it, and how many tokens it counts."""
+"""Encode a picture for a model behind an API as training shows it, and estimate the tokens of texts and pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 
 from aes_r1.data.sample import grid_size, open_picture
 
-SIDE_FACTOR = 28  # patch size times merge size of Qwen2.5-VL: the picture is sent as training shows it
+SIDE_FACTOR = 28  # patch size times merge size of Qwen2.5-VL, of which the sides of a picture in training are multiples
 
 
 def data_url(path: str, max_pixels: int) -> tuple[str, tuple[int, int]]:

@@ -38,12 +38,13 @@ def read_quotas(entries: Mapping[str, Any]) -> dict[Cell, int]:
 
 
 class QuotaSampler:
-    """Pictures in a seeded order, handed out in rounds.
+    """Give out pictures in rounds.
 
-    Without quotas there is one round with every picture once, in the given order. With quotas a round holds, for every
-    cell, as many new pictures as critiques are still missing; rounds go on until every cell is full or its pool is
-    empty. So no more is bought than is needed, and the same seed and answers give the same set. listed: `samples` with
-    those that are left out; the order is drawn over it, so that a picture that is left out moves no other one.
+    Without quotas there is one round with every picture once, in the given order. With quotas the order is seeded, and
+    a round holds, for every cell, as many new pictures as critiques are still missing; rounds go on until every cell is
+    full or its pictures are used up. So no more is bought than is needed, and the same seed and answers give the same
+    set. listed: `samples` and the pictures that were left out because they cannot be read; the order is drawn over this
+    list, so that it does not depend on which pictures are left out.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Read a JSON object from a model's answer: by rules, else repaired by json_repair; nothing is made up.
 
-The last complete object counts, because models that think aloud write a draft before it. Of the objects inside one
-another the outermost complete one counts. `mended` names what had to be done to read it, which the report counts.
-Reading takes bounded time for every text.
+The last complete object is read, because models that think aloud write a draft before it. Of objects inside one another
+the outermost complete one is read. `mended` names what had to be done to read it, which the report counts. The limits
+below bound the time for every text.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Rename = Callable[[str], str]  # maps a key as it was written to the name that w
 
 @dataclass(frozen=True)
 class Reading:
-    """The values that were asked for, by name, and how the text had to be read, e.g. ("wrapped", "repaired")."""
+    """Hold the values that were asked for, by name, and how the text was mended, e.g. ("wrapped", "repaired")."""
 
     values: dict[str, Any]
     mended: tuple[str, ...] = ()
 
 
 class _Found(NamedTuple):
-    """An object that holds any of the names. top, end: where the outermost object around it begins and ends.
+    """Hold an object's values by name. top, end: where the outermost object around it begins and ends in the text.
 
-    repeated: one of the names has two different values, and either could be meant.
+    depth: how deep the object lies in that one. repeated: a name has two different values, and either could be meant.
     """
 
     values: dict[str, Any]
@@ -55,8 +55,8 @@ def read_object(
 ) -> Reading | None:
     """Return the last object in `text` that `is_complete`, else the last one with any of the names; None without one.
 
-    names: every spelling of a name, as `plain` leaves it, and the name that it stands for.
-    An object in which one of the names has two different values is not read, and no earlier one in its place.
+    names: {spelling, as `plain` leaves it: the name that it stands for}. If the object that would be returned has two
+    different values for a name, the result is None, because an earlier object may be a draft.
     """
     text = text[-MAX_CHARACTERS:]
     objects, _ = _objects(text)
@@ -72,8 +72,8 @@ def read_deciding_object(
 ) -> Reading | None:
     """Return the last object in `text` that has the name `decides`, where it `is_complete`; None where it is not.
 
-    An earlier one, or one inside it, speaks of something else. What a model thought before its answer decides nothing.
-    names, and an object that has two values for one of them: as in `read_object`.
+    No earlier object and none inside it is read in its place, because that may be about something else. Text up to the
+    end of a model's thinking is ignored. names, and an object with two values for one of them: as in `read_object`.
     """
 
     def has_it(values: Mapping[str, Any]) -> bool:
@@ -94,14 +94,14 @@ def read_deciding_object(
 
 
 def _wanted(found: Sequence[_Found], is_wanted: Callable[[Mapping[str, Any]], bool]) -> list[_Found]:
-    """Return the outermost ones whose values are wanted, and those that have two values for a name."""
+    """Return the outermost of the objects whose values are wanted or that have two values for a name."""
     return _outermost([one for one in found if one.repeated or is_wanted(one.values)])
 
 
 def _last_of(
     found: Sequence[_Found], text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool]
 ) -> Reading | None:
-    """Return the last one, and in `mended` whether others of them are drafts; None where a name has two values."""
+    """Return the last of `found`; "draft" in `mended` if another one is complete and differs; None for two values."""
     chosen = found[-1]
     if chosen.repeated or ("repaired" in chosen.mended and _repeats(chosen.written_in(text), names)):
         return None
@@ -109,15 +109,15 @@ def _last_of(
     return Reading(chosen.values, (*chosen.mended, "draft") if drafts else chosen.mended)
 
 
-# What ends a model's thinking aloud, and what a server may write out behind an answer.
+# Marks that end a model's thinking, and marks without words that a server may write after them.
 _THOUGHT = re.compile(r"</think(?:ing)?>|\[/THINK\]|<\|end_of_thought\|>", re.IGNORECASE)
 _MARKS = re.compile(r"<[^<>]*>|`")
 
 
 def _said_after_thinking(text: str) -> str:
-    """Return what follows the thinking in `text`, where words do; the whole text where nothing was said after it.
+    """Return the part of `text` after the thinking if it has words, else the whole text.
 
-    An answer without an object, such as a bare number, is no reason to read the object of a draft in its place.
+    So a draft's object is not read in place of an answer without an object, such as a bare number.
     """
     said = text[max((match.end() for match in _THOUGHT.finditer(text)), default=0) :]
     return said if re.search(r"\w", _MARKS.sub("", said)) else text
@@ -129,7 +129,7 @@ def plain(key: str) -> str:
 
 
 def _named(objects: Iterable[_Object], names: Mapping[str, str]) -> list[_Found]:
-    """Return the objects that hold any of `names`; when none does, the last object, with no values."""
+    """Return every object that holds any of `names`; if none does, the last object, without values."""
     found: list[_Found] = []
     unrelated: list[_Found] = []
     for top, end, outer, repaired in objects:
@@ -154,7 +154,7 @@ def _named(objects: Iterable[_Object], names: Mapping[str, str]) -> list[_Found]
 
 
 def _outermost(found: Sequence[_Found]) -> list[_Found]:
-    """Return those that stand in no other one, judged by their depth in the outermost object of all."""
+    """Return the least deep of `found` in each outermost object of the text."""
     least: dict[int, int] = {}
     for one in found:
         least[one.top] = min(one.depth, least.get(one.top, one.depth))
@@ -194,7 +194,7 @@ def _cuts_number(text: str, names: Mapping[str, str]) -> bool:
 
 
 class _Members(dict[str, Any]):
-    """The members of an object. repeated: the values of each key that stands in it with different ones."""
+    """Hold the members of an object. repeated: all values of each key that has different ones."""
 
     repeated: Mapping[str, Sequence[Any]] = {}
 
@@ -215,7 +215,7 @@ def _is_repeated(members: dict[str, Any], names: Mapping[str, str]) -> bool:
 def _repeats(text: str, names: Mapping[str, str]) -> bool:
     """Return whether json_repair, which keeps the last value of a repeated key, left out another one in `text`.
 
-    It is asked to read the object again with a number behind every key, so that it keeps all values.
+    json_repair reads the object once more with a number added to every key, so that it keeps all values.
     """
     keys = [plain(key) for key in _KEY.findall(text)]
     if len(set(keys)) == len(keys):
@@ -321,7 +321,7 @@ def _repaired(text: str) -> Iterator[_Object]:
         yield start, end + 1, _repair(text[start : end + 1]), True
 
 
-# A value and a key between curly quotes; json_repair ends such a text at its first comma.
+# A value and a key in curly quotes; without straight ones json_repair would end such a text at its first comma.
 _CURLY_VALUE = re.compile(r'(["”]\s*:\s*)“([^“”]*)”(?=\s*[,}\]])')
 _CURLY_KEY = re.compile(r"([{,]\s*)“([^“”]*)”(?=\s*:)")
 
@@ -339,7 +339,7 @@ def _repair(text: str) -> Any:
 
 
 def _without_repeated(pairs: list[tuple[str, Any]]) -> _Members:
-    """Build an object in which a key with two different values has none, because either could be meant."""
+    """Build an object in which a key with two different values becomes None, because either could be meant."""
     values, repeated = _Members(), dict[str, list[Any]]()
     for key, value in pairs:
         if key in repeated:

@@ -1,4 +1,4 @@
-"""One critique as data: the expert's reply and the AesCoT record made of it."""
+"""Define the data of a critique: the expert's reply and the AesCoT record made of it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DIMENSION_NAMES = {
 
 @dataclass(frozen=True)
 class Reply:
-    """An expert's critique of a picture: one text per dimension of DIMENSIONS, and a closing judgement."""
+    """Hold an expert's critique of a picture: one text per dimension of DIMENSIONS, and a closing judgement."""
 
     dimensions: dict[str, str]
     judgement: str
 
     @property
     def critique(self) -> str:
-        """The text that stands inside <think>: every dimension, opened by its name, then the judgement."""
+        """Return the text for <think>: that of every dimension, opened by its name, then the judgement."""
         sentences = [_named(name, self.dimensions[name]) for name in DIMENSIONS]
         return " ".join([*sentences, self.judgement.strip()])
 
@@ -37,7 +37,7 @@ def _named(dimension: str, text: str) -> str:
 
 
 def record(sample: Sample, reply: Reply | None, *, expert: str, prompt_sha256: str) -> dict[str, Any]:
-    """Build the AesCoT record of a sample whose mos is known; without a reply, critique and its parts are null."""
+    """Build the AesCoT record of a sample; without a reply, critique and its parts are null. ValueError without mos."""
     if sample.mos is None:
         raise ValueError(f"{sample.id} has no score, so no critique can be matched to it")
     return {

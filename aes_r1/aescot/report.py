@@ -14,7 +14,7 @@ from aes_r1.aescot.scenes_expert import PLANTS
 
 
 class Tally:
-    """Counts of one distillation, updated picture by picture."""
+    """Count the decisions of one distillation, picture by picture."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -61,7 +61,7 @@ class Tally:
             self._critiques[index] = critique
 
     def summary(self) -> dict[str, Any]:
-        """Return the content of distill_report.json."""
+        """Return the entries of distill_report.json that are counted here."""
         reasons = {name: count for name, count in sorted(self.rejected.items()) if name != "pictures"}
         return {
             "kept": self.kept["pictures"],

@@ -21,7 +21,7 @@ from aes_r1.prompts import order_of, parse_critique, parse_score, rating_prompt,
 from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import JudgeRewardSettings
 
-_FEWEST = 4  # questions without a readable rating that show a broken server and not one bad reply
+_FEWEST = 4  # with this many questions and no readable rating at all, the server is taken to be broken
 
 
 class _Question(NamedTuple):
@@ -30,15 +30,15 @@ class _Question(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The journal's key of what became of the question."""
+        """Return the journal's key of the question's final rating."""
         return fingerprint("rating", self.image.dataset, self.image.id, self.prompt)
 
 
 class RewardJudge:
-    """Rates completions; every answer is kept in the journal `path`, so that none is paid for twice.
+    """Rate completions; every answer is kept in the journal `path`, so that none is paid for twice.
 
-    What became of a question is noted there as well, its rating or null: a run that resumes finds the same, wherever
-    the server stands by then and whatever it would answer now. question: what the completions answer.
+    The final rating of a question, or null, is kept there as well, so that a run that resumes gets the same one even if
+    the server has another address by then or would answer otherwise. question: the prompt of the completions.
     """
 
     def __init__(self, settings: JudgeRewardSettings, path: Path, *, max_pixels: int, question: str) -> None:
@@ -64,7 +64,7 @@ class RewardJudge:
         """Return the ratings of the completions `texts` [N][K] of `images` [N], 0..1; NaN where there is none.
 
         Completions without a readable score are not asked about, and equal ones of an image once. Raises ServerGone, in
-        one line, when the model cannot be asked any more, or when no rating of all that were asked for can be read, and
+        one line, when the model cannot be asked any more, or when none of at least _FEWEST ratings can be read, and
         InputError for a picture that can no longer be read.
         """
         table = [[self._question(image, text) for text in row] for image, row in zip(images, texts, strict=True)]
@@ -112,10 +112,10 @@ class RewardJudge:
             )
         except NoAnswer:
             return None
-        except CeilingReached as ceiling:  # raised after the calls in flight, which are paid for, have been kept
+        except CeilingReached as ceiling:  # reported later, so that calls in flight, which are paid for, are kept first
             self._ceiling = ceiling
             return None
-        except PictureError as error:  # raised after them too
+        except PictureError as error:  # likewise
             self._lost = error
             return None
         return read_rating(answer.text)[0]

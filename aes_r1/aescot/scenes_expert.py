@@ -1,6 +1,6 @@
-"""An offline expert for synthetic scenes, which it describes from their true factors.
+"""Write critiques of synthetic scenes offline, from their true factors.
 
-It errs on purpose at set rates, so that the filters can be measured against known errors.
+Errors are planted at set rates, so that the filters can be measured against known errors.
 """
 
 from __future__ import annotations

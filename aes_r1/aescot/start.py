@@ -71,7 +71,7 @@ def prompts_of(expert: ExpertSettings, judge: JudgeSettings) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the answers of a distillation, beside its pictures."""
+    """Hold what decides the answers of a distillation, except its pictures."""
 
     expert: ExpertSettings
     judge: JudgeSettings
@@ -110,10 +110,10 @@ def claim_output_folder(
 ) -> Sequence[Sample]:
     """Lock `out` until `stack` closes; InputError when it holds another distillation or another process writes there.
 
-    A changed prompt or picture size would buy every answer again, so it needs another folder. A picture that cannot be
-    read for the moment changes nothing, because `samples` is the list with such pictures; `readable` is the list
-    without them. distill.json holds what the folder is named by, and the names of the pictures that this leaves out.
-    Returns the list by which the folder is named.
+    A changed prompt or picture size would buy every answer again, so it needs another folder. `samples` also holds
+    pictures that cannot be read at the moment, so that these change nothing; `readable` is the list without them.
+    distill.json holds the identity of the distillation, and the names of the pictures that are not a part of it.
+    Returns the list of pictures that the identity is made of.
     """
     path = out / "distill.json"
     try:
@@ -143,10 +143,10 @@ def _lock(out: Path, stack: ExitStack) -> None:
 def _naming_list(
     path: Path, samples: Sequence[Sample], recipe: Recipe, readable: Sequence[Sample] | None
 ) -> Sequence[Sample]:
-    """Return the list of pictures by which distill.json at `path` names its folder; InputError where none is it.
+    """Return the list of pictures that gives the identity in distill.json at `path`; InputError where none does.
 
-    Older versions named a folder by the pictures that could be read then: by `readable`, or, where the others came
-    back, by those that the folder has decided.
+    Older versions made the identity of the pictures that could be read then: of `readable`, or, if further pictures can
+    be read by now, of those that the folder has decided.
     """
     existing = _named_by(path)
     differing = _differing(recipe.identity(samples), existing)
@@ -176,13 +176,13 @@ def _named_by(path: Path) -> dict[str, Any]:
 def _shorter_lists(
     samples: Sequence[Sample], readable: Sequence[Sample] | None, existing: Mapping[str, Any], out: Path
 ) -> Iterator[Sequence[Sample]]:
-    """Yield the lists by which an older version may have named `out`, those that need no reading of files first."""
+    """Yield the lists of which an older version may have made the identity of `out`, cheap ones first."""
     left_out = {(dataset, name) for dataset, name in existing.get("left_out", ())}
     if left_out:
         yield [one for one in samples if _name_of(one) not in left_out]
     if readable is not None:
         yield readable
-    if "left_out" not in existing:  # else a set that has grown would pass for one of which a picture was left out
+    if "left_out" not in existing:  # else a set that has grown would pass for one with pictures left out
         decided = decided_pictures(out / name for name in DECIDED)
         yield [one for one in samples if _name_of(one) in decided]
 

@@ -47,9 +47,9 @@ _KEYS = {name.lower(): key for key, name in DIMENSION_NAMES.items()}
 
 
 def split_dimensions(critique: str) -> tuple[dict[str, str], str]:
-    """Split a critique into the text of each dimension that it names, and its closing judgement.
+    """Split a critique into the texts of the dimensions that it names, and its closing judgement.
 
-    What it says of a dimension in several places is joined.
+    Texts about the same dimension in several places are joined.
     """
     named, judgement = split_critique(critique)
     texts: dict[str, str] = {}
@@ -83,7 +83,7 @@ def stated_values(critique: str) -> dict[str, float]:
 
 
 def stated_level(critique: str) -> str | None:
-    """Return bad, fair or good, as the closing judgement has it; None where it says neither good nor bad."""
+    """Return the level of the closing judgement, bad, fair or good; None if it holds no judging word."""
     judgement = split_dimensions(critique)[1]
     grade = read_grade(judgement)
     if grade is not None:
@@ -93,7 +93,7 @@ def stated_level(critique: str) -> str | None:
 
 
 def valence(critique: str) -> float | None:
-    """Return how favourable the words are, 0..1: mean step of the phrase book, else the share of favourable words."""
+    """Return how favourable the words are, 0..1: mean step of the phrase book, else share of good words, or None."""
     steps = stated_steps(critique)
     if steps:
         return float(np.mean(list(steps.values()))) / TOP_STEP

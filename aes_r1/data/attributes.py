@@ -15,7 +15,7 @@ from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.prompts import DIMENSIONS
 
 RESERVED = ("votes", "other_votes", "factors", "facts", "ratings")
-ROUNDING = 1e-9  # share of the scale by which a mean or a rescaled opinion may be off
+ROUNDING = 1e-9  # rounding error that is accepted in a mean or a rescaled opinion, as a share of the scale
 MAX_RATERS = 10**9  # most raters on one level, so that sums stay exact
 
 

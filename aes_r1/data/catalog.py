@@ -38,9 +38,9 @@ class DataSet:
     """Describe a published set: how it is read, and what its documentation says.
 
     labels(root): every row of the set, on the published scale; `scale` holds the values that become 0 and 1, or None
-    where the ends are not published, so that data.scale must give them, as `example` does. pictures: folders below the
-    root that hold nothing but pictures. spread: what is known of the raters. shares: seeded shares of train, validation
-    and test where no lists are published; splits says in words what "official" means.
+    where the ends are not published, so that the user must give data.scale, for which `example` is a suggestion.
+    pictures: folders below the root that hold nothing but pictures. spread: what is known of the raters. shares: seeded
+    shares of train, validation and test where no lists are published; splits says in words what "official" means.
     """
 
     labels: Callable[[Path], list[Label]]
@@ -254,9 +254,9 @@ def read_set(
     attributes: columns of ratings by dimension (data.attributes), which the rows then hold.
 
     A picture gets one split and one opinion. It is left out of train if it is in test or validation; of equal rows one
-    is used; contradicting rows are all left out. `scale`: the ends of the opinions of your own pictures (data=folder)
-    and of a set without published ones. Raises InputError for a file that cannot be read, where those ends are missing,
-    and for an opinion outside them.
+    is used; contradicting rows are all left out. `scale`: the lowest and highest possible opinion of a user's own
+    pictures (data=folder) and of a set whose scale has no published ends. Raises InputError for a file that cannot be
+    read, for such a set without `scale`, and for an opinion outside it.
     """
     row = CATALOG[name]
     low, high = scale or row.scale or _refuse_to_guess(name, row)

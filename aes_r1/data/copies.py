@@ -10,8 +10,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-# Of 64 bits. Of 120 photographs that were moved by 2%, turned by 1 degree or made brighter by a quarter, 97 to 100%
-# differ from the first take in at most so many; the two nearest of 7,140 pairs of different photographs differ in 16.
+# Of 64 bits. When 120 photographs were shifted by 2%, turned by 1 degree or brightened by a quarter, the hashes of 97
+# to 100% changed in at most this many bits; those of the nearest of the 7,140 pairs of photographs differ in 16.
 SAME_SCENE_BITS = 12
 BANDS = 4  # of 16 bits each. Two hashes that differ in fewer bits than there are bands have one band in common.
 

@@ -74,7 +74,7 @@ def clutter(picture: Image.Image, strength: float, generator: np.random.Generato
 
 
 def _exposed(picture: Image.Image, stops: float) -> Image.Image:
-    """Return the picture with its light, of which 8-bit sRGB holds a curve, times 2^stops."""
+    """Return the picture with its linear light, which 8-bit sRGB encodes by a curve, times 2^stops."""
     coded = np.arange(256) / 255
     light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
     light = np.clip(light * 2.0**stops, 0, 1)
@@ -82,7 +82,7 @@ def _exposed(picture: Image.Image, stops: float) -> Image.Image:
     return picture.point((coded * 255).round().astype(int).tolist() * 3)
 
 
-APPLY: Mapping[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {  # the names: settings.EDITS
+APPLY: Mapping[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {  # keys: settings.EDITS
     "crop": crop,
     "tilt": tilt,
     "overexpose": overexpose,

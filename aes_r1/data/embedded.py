@@ -1,4 +1,4 @@
-"""Read the bytes of a picture that stands as text in a record or a request: base64 as programs write it."""
+"""Read the bytes of a picture that a record or a request holds as text, in the variants of base64 in use."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _REPRESENTED = ("b'", 'b"')  # of bytes, as Python's str() writes them
 
 
 def picture_bytes(text: str) -> bytes:
-    """Return the bytes in base64 `text`, which may be a data: URL; ValueError says what it is, and the way out.
+    """Return the bytes in base64 `text`, which may be a data: URL. A ValueError says what is wrong and what to do.
 
-    White space, the characters of addresses (- and _), missing or further padding and percent signs of a URL leave one
-    reading, and so does any media type, because the bytes themselves say what they are.
+    White space, the URL-safe characters - and _, missing or further padding, percent escapes in a URL and any media
+    type are accepted, because they leave no doubt about the bytes.
     """
     body = text.lstrip("\ufeff").strip()
     if body.startswith(_REPRESENTED):

@@ -6,18 +6,19 @@ import random
 import re
 from collections.abc import Iterator
 
-_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # in a scan's data these are neither a zero after FF nor a restart
-# What else ends a part of a scan's data: a restart or a reserved one.
+# Markers that end a scan's data. In the data themselves FF 00 stands for the byte FF, and FF D0 to FF D7 are restarts.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+# The start of a marker that ends only a part of a scan's data: a restart or a reserved marker.
 _BREAK = re.compile(rb"\xff(?=[\x01-\xbf\xd0-\xd7])")
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # segments that begin with bits, height and width
-_BREAKS_OF_A_BLOCK = 4  # one in each color's scan; encoders write far fewer, a file made to be slow may write millions
+_BREAKS_OF_A_BLOCK = 4  # at most one per color; encoders write far fewer, but a file made to be slow may have millions
 _ARITHMETIC = (*range(0xC9, 0xCC), *range(0xCD, 0xD0))  # frames whose data are coded arithmetically
-# Data that no encoder wrote; the leading zero keeps a fill byte FF in front of it from becoming a marker.
+# Random bytes without FF, so that they hold no marker; the leading zero keeps an FF in front from beginning one.
 _FILLING = b"\0" + bytes(byte % 255 for byte in random.Random(0).randbytes(255))
 # At the end of a scan the decoder may wait for any restart.
 _LAST_FILLING = _FILLING + b"".join(bytes([0xFF, code]) + _FILLING for code in range(0xD0, 0xD8))
-# In front of a break. It has no reference to what was found, so that replacing calls no code of Python for each break.
+# Put in front of a break. It refers to no group of the match, so re.sub runs no Python code for each break.
 _SHORT_FILLING = _FILLING[:16].replace(b"\\", rb"\\")
 
 
@@ -44,9 +45,9 @@ def is_arithmetic(content: bytes) -> bool:
 def with_filled_scans(content: bytes) -> bytes | None:
     """Return the JPEG picture at the start of `content` with further data at the end of each part of its scans.
 
-    Decoders skip what follows a part that is whole (B.1.1.5, F.2.2.5), and decode it in place of what is missing where
-    a part is not. None where this cannot be told: the picture has no end, or the scans have more breaks than an encoder
-    writes. It cannot be told of arithmetic coding, whose encoder may leave out zeros at a scan's end (D.1.8).
+    Decoders skip further data after a part that is whole (B.1.1.5, F.2.2.5) and decode them in place of missing data,
+    so the picture changes only if data are missing. Returns None if the picture has no end, or its scans more breaks
+    than an encoder writes. Not for arithmetic coding, whose encoder may leave out zeros at a scan's end (D.1.8).
     """
     filled, place, is_scan, breaks_left = [], 0, False, 0
     for code, marker, after in _segments(content):

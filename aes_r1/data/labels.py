@@ -62,8 +62,9 @@ def number(
 ) -> float:
     """Return the finite number in a cell; text may have a decimal comma. `path`, `location`, `column` are for messages.
 
-    "1,234" may mean 1.234 or 1234. Where only one of the two lies `within` the range, and is whole where the column has
-    `whole` numbers alone, it is that one. The caller refuses any other number that is out of range or not whole.
+    "1,234" may mean 1.234 or 1234. If only one of the two lies `within` the range and, where `whole` is set, is a whole
+    number, that one is returned. Other numbers are not compared with `within` and `whole`. Raises InputError for an
+    ambiguous number, for one that is not finite, and for a cell without a number.
     """
     where = f"{path}, {location}: {column}={repr(value)[:60]}"
     if isinstance(value, str):
@@ -118,8 +119,8 @@ def require_one_mark(
 ) -> None:
     """Raise InputError where a column has numbers with a decimal comma in some rows and with a point in others.
 
-    One of the two marks is then likely to separate thousands. names: the columns; `within` has the range of some, and
-    `whole` are those of whole numbers, as `number` reads them.
+    One of the two marks is then likely to separate thousands. names: the columns; `within` maps some of them to their
+    range, and `whole` lists those of whole numbers; both help to read "1,234", as in `number`.
     """
     first: dict[str, dict[str, tuple[str, str]]] = {name: {} for name in names}
     for location, row in rows:
@@ -155,7 +156,7 @@ def _decimal_mark(cell: str, within: tuple[float, float] | None, *, whole: bool)
 def column(row: dict[str, Any], name: str, path: Path, location: str | None = None) -> Any:
     """Return the cell `name` of `row`; where it is missing, the InputError names the columns that there are.
 
-    location: of a row that may lack what other rows have, because its file is no CSV.
+    location: the row's place, which the message names unless the file is a CSV, whose rows all have the same columns.
     """
     if row.get(name) is None:
         where = str(path) if location is None or path.suffix in (".csv", ".tsv") else f"{path}, {location}"
@@ -181,7 +182,7 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
 
     `image` is a path below ROOT. Optional are `mos_std`, `n_raters`, `split` (train, validation, test), and for every
     level of the scale `count_LEVEL`, the number of raters who chose it. Further columns are kept as attributes, but
-    none may have a name that the program itself gives to attributes.
+    none may have a name that the program itself gives to attributes. Raises InputError for a cell that breaks a rule.
     """
     path = labels_file(root)
     labels: list[Label] = []
@@ -379,7 +380,7 @@ def image_name(image: Any, where: str, root: Path) -> str:
     if DRIVE.match(image):
         raise InputError(f"{where}: image={image} is an absolute Windows path; give the path below data.root")
     name = local_name(image)
-    if _SURROGATE.search(name) or any(ord(letter) < 32 for letter in name):  # the address had them as %0A
+    if _SURROGATE.search(name) or any(ord(letter) < 32 for letter in name):  # a file:// address holds them as %0A
         raise InputError(f"{where}: image={image!r} holds what no name should; rename the picture")
     name = name if exists(root / name) else name.strip()
     below = os.path.relpath(name, root.absolute()) if os.path.isabs(name) else ""
@@ -387,7 +388,7 @@ def image_name(image: Any, where: str, root: Path) -> str:
 
 
 def avt_ai_labels(root: Path) -> list[Label]:
-    """Read AVT-AI (Goering et al. 2023): ROOT/avtai224.csv, ROOT/images; mos01 in [0, 1], source names who made it."""
+    """Read AVT-AI (Goering et al. 2023): ROOT/avtai224.csv, ROOT/images; mos01 in [0, 1]; source: who made it."""
     path = root / "avtai224.csv"
     return [
         Label(

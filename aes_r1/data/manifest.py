@@ -1,7 +1,7 @@
 """Read and write manifests, lists of samples: JSON lines, and beside them a memory-mapped Arrow file for training.
 
 A row is {"id", "path", "mos", "mos_std", "n_raters", "dataset", "split", "sha256", "width", "height", "bytes",
-"attributes"}; the last five may be missing.
+"attributes"}; id, path, mos, dataset and split are required.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def _write_arrow(path: Path, arrow: Path, *, by_user: bool) -> None:
 def _remove_stale(path: Path, arrow: Path) -> None:
     """Delete files of earlier contents or rules that `arrow` replaces; they stay readable where they are open.
 
-    In the user's cache only the content is known by a file's name, and another one may be of another manifest.
+    In the user's cache a file's name holds only the hash of its manifest, so a file with another hash may belong to
+    another manifest and stays.
     """
     digest = arrow.name.removeprefix(f".{path.stem}.")[:16]
     name = rf"\.{re.escape(path.stem)}\.[0-9a-f]{{16}}" if arrow.name.startswith(".") else digest
@@ -128,8 +129,8 @@ def _remove_stale(path: Path, arrow: Path) -> None:
 def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a manifest by the names of Sample's fields; attributes are JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
-    # By data set, and by id or path; those that are not ASCII also in composed form (NFC), because systems write the
-    # accents of one name in different ways.
+    # The first row of each id and of each path, by data set. Names that are not ASCII are also kept in composed form
+    # (NFC), because systems write the accents of one name in different ways.
     first_named: dict[str, dict[str, _First]] = defaultdict(dict)
     first_shown: dict[str, dict[str, _First]] = defaultdict(dict)
     named_alike: dict[str, dict[str, _First]] = defaultdict(dict)
@@ -184,7 +185,8 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
 
 
 _LEAST = {"n_raters": 1, "width": 1, "height": 1, "bytes": 0}  # the least value of every whole number
-# Results are named DATASET/SPLIT. An id may hold what a file's name may, which prepare takes it from.
+# A data set's name may hold no slash, because results are named DATASET/SPLIT. An id may hold what a file's name may,
+# because prepare makes ids of file names.
 _NO_NAME = {
     **dict.fromkeys(("id", "image"), re.compile(r"[\x00-\x1f]")),
     "dataset": re.compile(r"[\x00-\x1f\x7f-\x9f/]"),
@@ -204,7 +206,7 @@ class _Fault(Exception):
 
 
 def _check_types(sample: Sample) -> None:
-    """Raise ValueError, naming the key, for a value of another type, or one that is impossible."""
+    """Raise _Fault or ValueError, naming the key, for a value of another type, or one that is impossible."""
     for name, types in _TYPES.items():
         value = getattr(sample, name)
         if isinstance(value, bool) or not isinstance(value, types):
@@ -260,9 +262,9 @@ def _are_two_files(one: _First, other: _First) -> bool:
 
 
 def _check_own_id(path: Path, sample: Sample, first: _First, again: _First) -> None:
-    """Raise InputError where two rows have one id, of which one would vanish from every measure.
+    """Raise InputError where two rows have the same id, because results are kept by id and one row's would be lost.
 
-    Ids that differ in their Unicode form alone are one, unless they are of two files whose names do.
+    Ids that differ only in their Unicode form are the same, unless the rows are of two files whose names differ so.
     """
     if first.id != again.id and _are_two_files(first, again):
         return
@@ -348,7 +350,7 @@ class Samples(Sequence[Sample]):
 
 
 def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
-    """Hash each "DATASET/SPLIT" by the ids and opinions of its pictures; the folder they lie in does not count."""
+    """Hash each "DATASET/SPLIT" by the ids, opinions and known file hashes of its pictures, in any order."""
     lines: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         lines[sample.dataset_split].append(_hashed(sample))
@@ -356,7 +358,7 @@ def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
 
 
 def list_hash(samples: Iterable[Sample]) -> str:
-    """Hash a list, in any order, by the ids and opinions of its pictures; the folder they lie in does not count."""
+    """Hash a list, in any order, by the ids, opinions and known file hashes of its pictures, not by their paths."""
     return _hash_of(map(_hashed, samples))
 
 

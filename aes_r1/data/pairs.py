@@ -11,7 +11,7 @@ from aes_r1.data.manifest import Samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import datasets_of
 
-_ROUNDING = 1e-9  # opinions on a grid of hundredths differ by exactly .1 only up to this
+_ROUNDING = 1e-9  # more than the rounding error of a difference, so that .7 and .6 count as .1 apart
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,10 @@ def tad66k_labels(root: Path) -> list[Label]:
 
 
 def flickr_aes_labels(root: Path) -> list[Label]:
-    """Read FLICKR-AES (Ren et al. 2017): FLICKR-AES_image_score.txt, name and mean / 5; spread of the workers' 1..5.
+    """Read FLICKR-AES (Ren et al. 2017): FLICKR-AES_image_score.txt, one line a picture: name and mean rating / 5.
 
-    In some copies a space precedes names in the score file and the name of the worker file. The ratings of single
-    workers were not published for the official test split.
+    The spread is that of the workers' ratings 1..5, which were not published for the official test split. In some
+    copies a space precedes names in the score file and the name of the worker file.
     """
     path = first_existing(root, "FLICKR-AES_image_score.txt", " FLICKR-AES_image_score.txt")
     names = ("FLICKR-AES_image_labeled_by_each_worker.csv", " FLICKR-AES_image_labeled_by_each_worker.csv")
@@ -149,10 +149,10 @@ def aadb_labels(root: Path) -> list[Label]:
 
 
 def koniq_labels(root: Path) -> list[Label]:
-    """Read KonIQ-10k (Hosu et al. 2020): koniq10k_distributions_sets.csv; means of c1..c5, shares of ratings 1..5.
+    """Read KonIQ-10k (Hosu et al. 2020): koniq10k_distributions_sets.csv, with the shares c1..c5 of ratings 1..5.
 
-    Its MOS column is a z-score stretched to 0..100 and is not read. attributes["votes"] holds the counts, which are the
-    shares of c_total ratings.
+    The opinion is the mean of these ratings, because the MOS column is a z-score stretched to 0..100.
+    attributes["votes"] holds counts: the shares times c_total, rounded.
     """
     path = root / "koniq10k_distributions_sets.csv"
     splits = {"training": "train", "validation": "validation", "test": "test"}
@@ -267,9 +267,9 @@ def baid_labels(root: Path) -> list[Label]:
 def kadid_labels(root: Path) -> list[Label]:
     """Read KADID-10k (Lin et al. 2019): dmos.csv, dist_img, ref_img, dmos 1..5 (5: no difference seen); images/*.png.
 
-    The split is seeded over the 81 references, so that all versions of a picture stand in one. The column var is not
-    read: its name says variance, but the values are standard deviations (4.57 with .496 is 17 of 30 people who gave 5
-    and 13 who gave 4).
+    The split is seeded over the 81 references, so that all versions of a picture are in one split. The column var is
+    not read: its name says variance, but its values are standard deviations (a mean of 4.57 with .496 is what 17 of 30
+    people who gave 5 and 13 who gave 4 yield).
     """
     path = root / "dmos.csv"
     rows = [(location, row, column(row, "ref_img", path)) for location, row in table(path)]
@@ -286,9 +286,10 @@ def kadid_labels(root: Path) -> list[Label]:
 
 
 def pipal_labels(root: Path) -> list[Label]:
-    """Read PIPAL (Gu et al. 2020), its training part: Train_Label/REFERENCE.txt, NAME,ELO a line; Distortion_1 to 4.
+    """Read the training part of PIPAL (Gu et al. 2020): Train_Label/REFERENCE.txt, lines NAME,ELO; Distortion_1 to 4.
 
-    The split is seeded over the references, so that all versions of a picture stand in one. Elo ratings have no ends.
+    The split is seeded over the references, so that all versions of a picture are in one split. The scale of Elo
+    ratings has no ends.
     """
     paths = sorted((root / "Train_Label").glob("[!.]*.txt"))
     if not paths:

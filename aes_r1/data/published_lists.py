@@ -34,9 +34,9 @@ LISTS: dict[str, tuple[str, dict[str, tuple[str, int]]]] = {
 
 
 def published_list(split_by: str, name: str, root: Path) -> Path:
-    """Return the file of the list `split_by` of the set `name`: in `root` itself, or there as in its repository.
+    """Return the file of the list `split_by` of the set `name`: in `root` itself, or below it at its repository's path.
 
-    Raises InputError, with the address, where there is no such list, where it is not there, and where it names another
+    Raises InputError, with the address, if there is no list of this set, if it is not in `root`, or if it names another
     number of test pictures than the published one.
     """
     address, files = LISTS[split_by]

@@ -23,7 +23,7 @@ Values = Mapping[str, Mapping[str, float]]  # {picture below the root: {column: 
 
 @dataclass(frozen=True)
 class RatedSet:
-    """How the ratings of a set are read.
+    """Describe how the ratings of a set are read.
 
     read(root, columns) returns them; scale: the ends of their scale; columns: the column of each dimension.
     """
@@ -72,7 +72,7 @@ def rated(
 
 
 class _RatedColumn(NamedTuple):
-    """A column of ratings and the ends of its scale."""
+    """Name a column of ratings and the ends of its scale."""
 
     name: str
     low: float
@@ -198,6 +198,6 @@ RATED = {
             "color": "ColorHarmony",
         },
     ),
-    # Its column `visual` is one vote on light and color together.
+    # The column `visual` of EVA is one vote on light and color together.
     "eva": RatedSet(read=_eva_ratings, scale=(1, 4), columns={"composition": "composition", "color": "visual"}),
 }

@@ -29,10 +29,10 @@ Tags = dict[int, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Preview:
-    """The preview in a raw file.
+    """Hold the preview in a raw file.
 
-    picture: the largest one, opened, or None. content: its JPEG file. width, height: pixels of the raw data.
-    orientation: its EXIF orientation.
+    picture: the largest preview, opened, or None. content: its JPEG file. width, height: pixels of the raw data.
+    orientation: the EXIF orientation of the raw file.
     """
 
     picture: Image.Image | None
@@ -51,7 +51,7 @@ class Preview:
 
 
 def find_preview(file: BinaryIO) -> Preview | None:
-    """Find the preview in a raw file; None when `file` is no TIFF-like raw file. struct.error, OSError: damaged."""
+    """Find the preview in a raw file; None if `file` is no TIFF-like raw file; a damaged one: struct.error, OSError."""
     directories = _directories(file)
     raw = [tags for tags in directories if _is_raw(tags)]
     if not raw and not any(_DNG_VERSION in tags for tags in directories):

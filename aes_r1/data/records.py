@@ -270,14 +270,14 @@ def _with_bytes(path: Path, where: str, named: Any, content: Any) -> str:
         if file is not None and file.is_file() and file.stat().st_size == len(data) and file.read_bytes() == data:
             return str(file)
     except (InputError, OSError):
-        pass  # the path means nothing here
+        pass  # the path names no file here
     return _write_embedded(path, where, data)
 
 
 def _require_one_picture(path: Path, where: str, beside: Any, inside: Any) -> None:
     """Raise InputError where the picture beside a conversation is another one than that in a message.
 
-    One in a message that means nothing here, such as an address or a placeholder, is none.
+    A picture in a message that names no file here, such as an address or a placeholder, is ignored.
     """
     beside = _picture(path, where, beside)
     try:
@@ -295,7 +295,7 @@ def _path_on_disk(path: Path, where: str, image: str) -> str:
     if DRIVE.match(image) or any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xDC80 for letter in image):
         raise InputError(f"{where}: image={image[:80]!r} is no path on this machine; give one below the file's folder")
     picture = Path(local_name(image))
-    if any(ord(letter) < 32 for letter in str(picture)):  # the address had them as %0A
+    if any(ord(letter) < 32 for letter in str(picture)):  # a file:// address holds them as %0A
         raise InputError(f"{where}: image={image[:80]!r} is no path on this machine; give one below the file's folder")
     if picture.is_absolute():
         return f"/{name_on_disk(Path('/'), str(picture).lstrip('/'))}"  # so that a picture has one name

@@ -77,7 +77,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # these warnings are about m
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and people's opinion of it.
+    """Hold a picture and people's opinion of it.
 
     image: absolute path. mos, mos_std: mean opinion score and standard deviation of single opinions, both on the 0..1
     scale (None: unknown). attributes: further columns of the set, as plain values. sha256, width, height, bytes: of the
@@ -99,7 +99,7 @@ class Sample:
 
     @property
     def dataset_split(self) -> str:
-        """DATASET/SPLIT, by which results are named."""
+        """Return DATASET/SPLIT, by which results are named."""
         return f"{self.dataset}/{self.split}"
 
 
@@ -132,8 +132,8 @@ def open_picture(
     TIFF its first page that is neither a reduced copy nor a mask, a camera's raw file its preview. Raises PictureError
     (one line) for any other content, for anything but a plain file, for more than `max_file_pixels`, for one side over
     200 times the other, and where a part of the picture is missing. Only `formats` (a part of FORMATS) are tried; None:
-    all. `is_whole`: nothing is missing, as was found before, so that is not asked again. Nor is it asked of a PIL
-    picture, whose file is not at hand.
+    all. `is_whole`: the caller knows that no part is missing, so this is not checked again. It is not checked of a PIL
+    picture either, because its file is not at hand.
     """
     path = source if isinstance(source, str | Path) else "picture"
     try:
@@ -164,7 +164,7 @@ def open_listed(path: str | Path) -> Image.Image:
 
 
 def no_longer_there(error: PictureError) -> InputError:
-    """Return what ends a command whose list names a picture that can no longer be read.
+    """Return the InputError that ends a command whose list names a picture that can no longer be read.
 
     The list was made when the command first started and stays as it is, so the picture has to come back.
     """
@@ -233,7 +233,7 @@ def _shown_preview(preview: Preview, max_file_pixels: int, is_whole: bool) -> Im
 def _decoded(
     picture: Image.Image, max_file_pixels: int, file: BinaryIO | None = None, *, is_whole: bool = False
 ) -> Image.Image:
-    """Decode an opened picture, which `file` holds where it is one of a file, to 8-bit sRGB.
+    """Decode an opened picture to 8-bit sRGB. `file` holds it; None for a PIL picture that belongs to no file.
 
     Colors of 16 bits are read from the file once more. `is_whole` is that of `open_picture`.
     """

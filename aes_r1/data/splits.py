@@ -30,6 +30,7 @@ def assign_splits(labels: list[Label], shares: tuple[float, float, float], split
 
     split_by: "official" uses the published lists, or the set's seeded `shares` where none is published; "paper" draws a
     seeded 9:1 of all pictures; otherwise it names a JSON file with a list of the test pictures, or a list per split.
+    Raises InputError for a list that cannot be read or contradicts itself.
     """
     if split_by == "paper":
         return _split_by_shares(labels, PAPER_SHARES)
@@ -102,7 +103,7 @@ def _comparable(name: str) -> str:
 
 
 def read_lists(path: Path) -> dict[str, list[str]]:
-    """Return the names of pictures by split of a JSON list, which alone is that of the test pictures."""
+    """Return {split: names of its pictures} of a JSON file; a bare list in it is that of the test pictures."""
     require_file(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -135,7 +136,7 @@ def shares(size: int, ratio: Mapping[str, float]) -> dict[str, int]:
 
 
 def stratified_draw(samples: Sequence[Sample], count: int | None, seed: int) -> Sequence[Sample]:
-    """Draw `count` of `samples` as `stratified_indices` does, each data set with its share; None: the whole list."""
+    """Draw `count` of `samples` as `stratified_indices` does, so that each data set keeps its share; None draws all."""
     if count is None or count >= len(samples):
         return samples
     indices = stratified_indices(datasets_of(samples), count, seed)
@@ -143,7 +144,7 @@ def stratified_draw(samples: Sequence[Sample], count: int | None, seed: int) -> 
 
 
 def datasets_of(samples: Sequence[Any]) -> np.ndarray:
-    """Return the name of every sample's, or pair's, data set, [n], without building the samples of a list on disk."""
+    """Return the data set of every sample or pair, [n], without building the samples of a list on disk."""
     return (
         samples.column("dataset") if isinstance(samples, Samples) else np.array([sample.dataset for sample in samples])
     )
@@ -174,7 +175,7 @@ def first_of_sets(names: Sequence[str] | np.ndarray, count: int) -> np.ndarray:
 
 
 def carve_validation(train: Sequence[str], seed: int, share: float = 0.05, limit: int = 500) -> set[str]:
-    """Draw the pictures of `train` that become validation: `share` of them, at most `limit`."""
+    """Draw the pictures of `train` that become validation: `share` of them, at most `limit`; of under 20 at most 2."""
     count = min(limit, round(share * len(train))) if len(train) >= 20 else min(2, len(train) // 2)
     chosen = np.random.default_rng([SPLIT_SEED, seed, 1]).permutation(len(train))[:count]
     return {train[index] for index in chosen}

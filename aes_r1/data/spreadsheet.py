@@ -58,7 +58,7 @@ _NO_TEXT = (
 # A number as text: with a decimal point, or with a decimal comma.
 DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
-# A program that saves such a file anew fills this line with separators.
+# The line by which Excel is told the separator; a program that saves the file again fills it up with separators.
 _SEP_LINE = re.compile(r'"?sep=(?P<separator>.)"?(?P=separator)*\s*', re.IGNORECASE)
 
 
@@ -105,9 +105,9 @@ def noting_files() -> Iterator[dict[Path, str | None]]:
 
 
 def require_file(path: Path) -> None:
-    """Raise InputError where `path` is a pipe or device: it would be waited for, and cannot be read a second time.
+    """Raise InputError where `path` is a pipe or device, which may block and cannot be read a second time.
 
-    Every reader of labels calls it before it reads, by which `noting_files` knows the files.
+    Every reader of labels calls this before it reads, so that `noting_files` learns which files were read.
     """
     if exists(path) and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path}: a pipe or device, not a file; save its content to a file and name that")
@@ -217,7 +217,7 @@ def _fitted(cells: list[str], names: list[str], separator: str, where: str, *, s
         raise InputError(
             f"{told}; put a number with a decimal comma in quotes, or take the comma at the end of the row out"
         )
-    # Where a column of ours is missing, the header is at fault, which the caller says.
+    # If image or mos is missing, the header is at fault, and the caller reports that instead.
     if strict and len(cells) > len(names) and {"image", "mos"} <= set(names):
         raise InputError(
             f"{told}; put cells that hold {SEPARATORS.get(separator, 'the separator')} in quotes, or save it with "

@@ -1,4 +1,4 @@
-"""Convert any picture to 8-bit sRGB, as models were trained with: color space, depth, transparency, orientation.
+"""Convert any picture to 8-bit sRGB, which models are trained on: color space, depth, transparency, orientation.
 
 The color space is given by an ICC profile, or by EXIF (Adobe RGB of cameras that embed no profile). Without either it
 is sRGB, and a profile that cannot be used is ignored, as in browsers.
@@ -174,9 +174,9 @@ def _with_bytes_swapped(args: Any, mode: str) -> Any:
 def full_scale(largest: float, *, whole: bool) -> float:
     """Return the sample value that is white, given the largest one.
 
-    Integer samples have the fewest of 8, 10, 12, 14 or 16 bits that hold the largest one (a camera's 12 bits are often
-    stored in 16), otherwise the largest is white. Real samples range from 0 to 1, or to the largest where that is above
-    1.
+    Integer samples are taken to have the fewest of 8, 10, 12, 14 or 16 bits that hold the largest one, because a
+    camera's 12 bits are often stored in 16; with more bits the largest is white. Real samples range from 0 to 1, or to
+    the largest where that is above 1.
     """
     if whole and largest > 1:
         return float(next((depth for depth in _DEPTHS if largest <= depth), largest))

@@ -1,7 +1,7 @@
-"""Tell whether a file holds all of its picture, and which part of its canvas that covers.
+"""Tell whether a file holds all of its picture, and which part of the canvas an animation's first frame covers.
 
-Decoders fill in what is missing without an error: JPEG's with gray, PNG's with zeros. A canvas that the first frame of
-an animation leaves open is transparent, as in browsers. Sources: PNG (third edition), 8; WebP (RFC 9649), 2.7.
+Decoders fill in what is missing without an error: JPEG's with gray, PNG's with zeros. The part of a canvas that the
+first frame does not cover is transparent, as in browsers. Sources: PNG (third edition), 8; WebP (RFC 9649), 2.7.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ _ARITHMETIC = "a JPEG of arithmetic coding, of which nothing tells whether it is
 _FAX = "a TIFF of fax coding, of which nothing tells whether it is whole; save it as PNG"
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # PNG, 8.1
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by PNG's color type
-# Bytes of a file that are inflated together, and how many are made of them at once. What is left of the former is
-# copied each time, so a whole file given at once would take a time that grows with the square of its size.
+# Compressed bytes that zlib is given at once, and the most bytes that it inflates in one call. Each call copies the
+# rest of its input, so a whole file given at once would take a time that grows with the square of its size.
 _PART, _INFLATED = 1 << 16, 1 << 20
 _BLOCK = 8  # pixels of a JPEG block's side
-# Where a block is looked at: its center and near its corners. Its outermost pixels take color from its neighbours.
+# The pixels of a block that are looked at: its center and near its corners, because its outermost pixels take color
+# from neighbouring blocks.
 _POINTS = ((4, 4), (2, 2), (6, 2), (2, 6), (6, 6))
 _BAND = 16  # rows that are compared at once
 _COMPRESSION, _JPEG_IN_TIFF, _JPEG_TABLES = 259, 7, 347
@@ -40,17 +41,17 @@ _STRIPS = ((273, 279), (324, 325))  # tags of a TIFF: places and lengths of its 
 
 
 def missing(picture: Image.Image, file: BinaryIO) -> str | None:
-    """Return what is missing of a decoded `picture` in `file`, and the way out; None where it is whole.
+    """Return what is missing of a decoded `picture` in `file`, and what to do; None where it is whole.
 
-    Only a picture that looks as if something were missing is read a second time, or one of which that cannot be seen.
-    Two rare codings are refused whole or not, because decoders show a cut file of them without a sign.
+    A picture is read a second time only if a part of it looks missing, or if its pixels cannot show that. Two rare
+    codings are always refused, because decoders show a cut file of them without a sign.
     """
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
         file.seek(0)
         content = file.read()
         if is_arithmetic(content):
             return _ARITHMETIC
-        # What is missing of the first of several scans is gray, of a later one sharpness or color.
+        # Missing data of the first of several scans show as gray, those of a later one as less sharpness or color.
         is_suspect = "progressive" in picture.info or has_more_scans(content, 1) or _has_gray_block(picture)
         return _JPEG if is_suspect and _jpeg_ends_early(content, picture) else None
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
@@ -90,7 +91,8 @@ def on_clear(picture: Image.Image, box: Box) -> Image.Image:
 def _has_gray_block(picture: Image.Image) -> bool:
     """Return whether a block of 8 x 8 may be the middle gray that stands for data that are missing.
 
-    A block whose own data end early is not gray, but the ones after it are, so only a part of the last one may escape.
+    A block whose own data end early is not gray, but the blocks after it are, so only a missing part of the last block
+    may go unnoticed.
     """
     # Along each side: start, size and count of the whole blocks, and of the one that the edge cuts.
     sides = [((0, _BLOCK, side // _BLOCK), (side - side % _BLOCK, side % _BLOCK, 1)) for side in picture.size]
@@ -117,8 +119,8 @@ def _is_gray(picture: Image.Image) -> np.ndarray:
 def _jpeg_ends_early(content: bytes, picture: Image.Image | None = None) -> bool:
     """Return whether a decoder of `content` runs out of data: further data at its ends then change the picture.
 
-    `picture` is `content` decoded, where that is at hand. A progressive one that ends between two scans is whole, as
-    its standard does not ask for all of them.
+    `picture` is `content` decoded, where the caller has it. A progressive JPEG that ends between two scans counts as
+    whole, because the standard does not require all scans.
     """
     filled = with_filled_scans(content)
     if filled is None:
@@ -172,7 +174,7 @@ def _png_ends_early(file: BinaryIO) -> bool:
             left, part = left - len(piece), inflater.unconsumed_tail
             if left <= 0:
                 return False
-        if inflater.eof:  # what follows would only be gathered
+        if inflater.eof:  # further data would only be stored as unused
             break
     return left > 0
 
