@@ -46,14 +46,14 @@ sweep: setup ## NAME=reward_ablation ARGS="...": one study of sweeps/
 	$(RUN) -m aes_r1.train +sweeps=$(NAME) $(ARGS)
 
 STUDIES := reward_ablation sigma_gamma num_samples sft_entropy objective
-studies: setup ## the five full studies, about 4 hours on 2 cores; the same command resumes where it stopped
+studies: setup ## five studies on the embedded set, about 4 hours on 2 cores; the same command resumes where it stopped
 	@for study in $(STUDIES); do \
 		$(RUN) -m aes_r1.train +sweeps=$$study $(ARGS) || failed="$$failed $$study"; \
 		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
 	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
 
 DEMONSTRATED := ties_and_pool splits ai_generated
-demonstrate: setup ## the other studies, two points and one seed each; ai_generated needs PARA and AVT-AI
+demonstrate: setup ## two points, one seed, of each study without an answer; ai_generated needs PARA and AVT-AI
 	@$(RUN) -m experiments.ties_and_pool.mix
 	@for study in $(DEMONSTRATED); do \
 		points=$$($(RUN) -m experiments.demonstration $$study); \

@@ -176,7 +176,8 @@ def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: st
                     ended = "it does not answer"
         if not stop:
             failed += not ready
-            print(f"aes_r1: the server ended ({ended}); starting it again", file=sys.stderr)
+            again = "; starting it again" if failed < TRIES else ""
+            print(f"aes_r1: the server ended ({ended}){again}", file=sys.stderr)
     if not stop:
         raise InputError(f"vLLM ended {TRIES} times before it was ready; the cause stands above, among its own lines")
     return 0

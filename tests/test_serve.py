@@ -116,6 +116,10 @@ def test_a_server_that_never_starts_is_one_line(environment, talking_run, monkey
     assert leaving.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("aes_r1: vLLM ended 3 times before it was ready")
+    assert [line for line in lines if "the server ended" in line] == [
+        *["aes_r1: the server ended (3); starting it again"] * 2,
+        "aes_r1: the server ended (3)",
+    ]
 
 
 def test_without_vllm_the_command_says_how_to_get_it(tmp_path, talking_run, monkeypatch, capsys):

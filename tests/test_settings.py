@@ -11,6 +11,7 @@ from aes_r1.runs.identity import differences, run_fingerprint
 from aes_r1.settings import (
     DashboardSettings,
     DistillSettings,
+    EvaluatedModel,
     EvaluateSettings,
     ExpertSettings,
     InputError,
@@ -447,3 +448,9 @@ def test_no_number_is_endless(value):
     ):
         with pytest.raises(InputError, match=rf"^{key}={value}: must be a finite number$"):
             build(Settings, config)
+
+
+@pytest.mark.parametrize("key", ["dtype", "prompt"])
+def test_an_empty_name_is_not_null(key):
+    with pytest.raises(InputError, match=rf"^model\.{key}=: must be one of "):
+        EvaluatedModel(**{key: ""})

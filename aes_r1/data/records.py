@@ -55,10 +55,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def place_of_critique(path: Path, critique: str) -> str:
-    """Return "FILE:LINE" (or the position in the array) of the first record of an AesCoT file with this critique."""
+    """Return "FILE:LINE" (or the position in the array) of the first record of an AesCoT file with this critique.
+
+    It is the file alone if no record has the critique, because the file was changed after it was read.
+    """
     text = Path(path).read_text(encoding="utf-8-sig")
     numbers = (number for number, value in _rows(path, text) if _record(path, number, value)["critique"] == critique)
-    return f"{path}:{next(numbers)}"
+    number = next(numbers, None)
+    return str(path) if number is None else f"{path}:{number}"
 
 
 def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:

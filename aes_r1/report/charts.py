@@ -240,6 +240,10 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
+# In units of the viewBox: a digit of DejaVu Sans is 7.4 wide.
+_WIDTHS = {".": 3.7, "−": 9.7, "m": 11.4, "w": 9.6, "M": 10.1, "W": 11.6, "@": 11.7, "%": 11.1}
+
+
 def tick_text(value: float) -> str:
     """Format a tick: 0.25, −5, 2e−7."""
     number, _, power = f"{value:g}".partition("e")
@@ -247,8 +251,16 @@ def tick_text(value: float) -> str:
 
 
 def text_width(text: str) -> float:
-    """Return the width of `text` in a chart, in units of its viewBox, with letters as wide as DejaVu Sans's digits."""
-    return sum({".": 3.7, "−": 9.7}.get(letter, 7.4) for letter in text)
+    """Return the width of `text` in a chart, in units of its viewBox, or somewhat more: as DejaVu Sans is printed."""
+    return sum(map(_letter_width, text))
+
+
+def _letter_width(letter: str) -> float:
+    if letter in _WIDTHS:
+        return _WIDTHS[letter]
+    if letter > "\u2e7f":  # letters of East Asian scripts fill a square
+        return 11.7
+    return 9.2 if letter.isupper() else 7.4
 
 
 def _beside(marks: Sequence[float], least: float) -> float:

@@ -72,7 +72,6 @@ def serve(critic: Critic, listener: socket.socket, given: argparse.Namespace) ->
     """
     import uvicorn
 
-    from aes_r1.app.guard import HOSTS
     from aes_r1.reward_server.batches import Batches
     from aes_r1.reward_server.routes import build
 
@@ -87,7 +86,7 @@ def serve(critic: Critic, listener: socket.socket, given: argparse.Namespace) ->
         model=given.model,
         max_pictures=given.pictures,
         unanswered=given.unanswered,
-        hosts=[*HOSTS, _in_url(given.host)] if ipaddress.ip_address(given.host).is_loopback else None,
+        hosts=hosts(given.host),
         ended=ended,
     )
     config = uvicorn.Config(
@@ -116,6 +115,14 @@ def serve(critic: Critic, listener: socket.socket, given: argparse.Namespace) ->
     if failed:
         raise failed[0]
     return 0 if ready else 1
+
+
+def hosts(host: str) -> list[str] | None:
+    """Return the Host headers that are answered by a server that listens at the address `host`; None: any."""
+    from aes_r1.app.guard import HOSTS
+
+    address = ipaddress.ip_address(host)
+    return [*HOSTS, _in_url(str(address))] if address.is_loopback else None
 
 
 def _url(listener: socket.socket) -> str:

@@ -24,7 +24,7 @@ from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.report.studies import run_names
 from aes_r1.runs.claim import is_false_start, is_held, run_lock, withdraw
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, place
 from aes_r1.tracking.headline import headline, headline_origin
 
 _DEFAULT = "runs"  # the folder in which training writes its runs
@@ -33,7 +33,7 @@ _STATE_WIDTH = 60  # characters of the column of states
 
 def run(given: argparse.Namespace) -> int:
     """List or clean; return the exit code."""
-    root = Path(given.folder)
+    root = place(given.folder)
     if given.folder == _DEFAULT and not root.exists():
         raise InputError(
             f"{root}/: not here, so nothing was trained from this folder yet; aes-r1 train +experiment=.. starts a run "
@@ -55,6 +55,11 @@ def show(root: Path) -> None:
         studies.setdefault(folder.parent, []).append(RunFolder(folder))
     left = sum(_is_left(one) for runs in studies.values() for one in runs)
     table = Table("run", "state", "SRCC", "measured on", "folder", box=None, pad_edge=False)
+    if not studies:
+        is_run = RunFolder(root).exists
+        cure = f"it is a run itself; give {root.absolute().parent}" if is_run else "give the folder that holds runs"
+        print(f"{root}: no run in it; {cure}")
+        return
     for runs in studies.values():
         known = [one for one in runs if one.exists and not _is_left(one)]
         rows = [row_of(one) for one in known]

@@ -205,7 +205,7 @@ def rows_at(path: Path, *, start: int = 0, skip_broken: bool = False) -> Iterato
     """Yield (offset in bytes, row) of a JSON-lines file from the row at offset `start` on; none when there is no file.
 
     A last line that a kill cut short is left out. InputError for another line that is no JSON object, unless
-    `skip_broken`; it counts lines from `start` on.
+    `skip_broken`; it names the line by its number in the file.
     """
     if not path.exists():
         return
@@ -218,10 +218,15 @@ def rows_at(path: Path, *, start: int = 0, skip_broken: bool = False) -> Iterato
                 row = row_in(path, line, number)
             except InputError:
                 if not skip_broken:
-                    raise
+                    row_in(path, line, number + _lines_before(path, start))  # raises it again, with the file's number
             else:
                 yield offset, row
             offset += len(line)
+
+
+def _lines_before(path: Path, offset: int) -> int:
+    with path.open("rb") as file:
+        return file.read(offset).count(b"\n")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -78,8 +78,8 @@ class EvaluatedModel:
     prompt: str | None = IN_YAML  # as in a run (model.PROMPTS); null: that of its run, or critique without a run
 
     def __post_init__(self) -> None:
-        one_of("model.dtype", self.dtype or "float32", ("float32", "bfloat16", "float16"))
-        one_of("model.prompt", self.prompt or "critique", PROMPTS)
+        one_of("model.dtype", "float32" if self.dtype is None else self.dtype, ("float32", "bfloat16", "float16"))
+        one_of("model.prompt", "critique" if self.prompt is None else self.prompt, PROMPTS)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Vary the number of outputs per picture; paired against the paper's 4.
+"""Vary the number of completions per picture; paired against the paper's 4.
 
 python -m experiments.num_samples.analyse [RUNS [OUT]]
 """
@@ -14,9 +14,9 @@ STUDY = Study(
     order=("K 2", "K 4", "K 8", "K 16"),
     baseline="K 4",
     claims=(
-        Claim("2 outputs are worse than 4", "K 2", "K 4", "srcc", -1),
-        Claim("8 outputs are better than 4", "K 8", "K 4", "srcc", +1),
-        Claim("16 outputs are better than 8", "K 16", "K 8", "srcc", +1),
+        Claim("2 completions are worse than 4", "K 2", "K 4", "srcc", -1),
+        Claim("8 completions are better than 4", "K 8", "K 4", "srcc", +1),
+        Claim("16 completions are better than 8", "K 16", "K 8", "srcc", +1),
     ),
 )
 

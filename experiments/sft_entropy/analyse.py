@@ -153,7 +153,7 @@ def _relations(result: Mapping[str, Any]) -> list[str]:
     names = {"gains": "gain in SRCC by RAPO", "ends": "final SRCC"}
     text = ["", "### Does what comes of a start follow its entropy?", ""]
     text += [
-        "Spearman's correlation over the starts of one seed, and the mean over seeds. Of five or six starts one "
+        "Spearman's correlation over the starts of one seed, and the mean over seeds. Of four or five starts one "
         "has a standard deviation of about .5 by chance alone.",
         "",
         "| entropy with | starts | by seed (starts ranked) | mean |",

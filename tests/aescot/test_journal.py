@@ -39,6 +39,18 @@ def test_a_number_that_is_not_finite_is_kept_as_null(tmp_path):
     assert "NaN" not in path.read_text()
 
 
+def test_a_line_that_is_damaged_later_is_named_by_its_number_in_the_file(tmp_path):
+    path = tmp_path / "calls.jsonl"
+    with Journal(path) as journal:
+        for key in "abc":
+            journal.append(key, {"text": key})
+        rows = path.read_text().splitlines()
+        path.write_text("\n".join([*rows[:2], "x" * len(rows[2])]) + "\n")
+        assert journal.get("b") == {"key": "b", "text": "b"}
+        with pytest.raises(InputError, match=r"calls\.jsonl, line 3: "):
+            journal.get("c")
+
+
 @pytest.mark.parametrize("damage", ["no JSON", "[1, 2]", "7", '{"text": "no key"}'])
 @pytest.mark.parametrize(("before", "line"), [("", 1), ("ab", 3), ("aa", 3), ("aabab", 6)])
 def test_a_damaged_line_is_named_by_its_number(tmp_path, damage, before, line):

@@ -7,6 +7,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import font_manager
+from PIL import ImageFont
 
 from aes_r1.report.charts import (
     Estimate,
@@ -184,3 +186,12 @@ def test_labels_are_escaped():
 
 def test_signed_uses_a_true_minus():
     assert (signed(0.12), signed(-0.12), signed(-0.00004)) == ("+0.120", "−0.120", "+0.000")
+
+
+def test_a_text_is_given_the_room_that_its_letters_take():
+    """As measured in the font itself, in which a digit is 7.4 wide."""
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 1000)
+    scale = 7.4 / font.getlength("0")
+    for text in ("WWWWMMMMWWWWMMMM", "mmwwmw", "Qwen2.5-VL-7B", "rapo", "0.25", "−5", "@%", "NOVGQDHU"):
+        assert text_width(text) >= 0.99 * scale * font.getlength(text), text
+    assert text_width("0.25") == pytest.approx(scale * font.getlength("0.25"), rel=0.02)

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from aes_r1.app.guard import HOSTS
 from aes_r1.data.sample import PictureError
 from aes_r1.reward_server import routes
-from aes_r1.reward_server.__main__ import arguments, bind
+from aes_r1.reward_server.__main__ import arguments, bind, hosts
 from aes_r1.reward_server.batches import Batches, Closed, Full
 from aes_r1.reward_server.routes import MAX_BODY, MAX_PARTS, largest_body
 from aes_r1.scoring.critic import Critic, verdict
@@ -212,6 +212,13 @@ def test_only_this_machine_is_listened_to_unless_told(server):
             assert outside.connect_ex((other, port)) != 0
     with bind("0.0.0.0", 0) as everywhere:
         assert everywhere.getsockname()[0] == "0.0.0.0"
+
+
+@pytest.mark.parametrize("written", ["::1", "0:0:0:0:0:0:0:1"])
+def test_the_host_of_the_printed_address_is_answered(written):
+    assert "[::1]" in (hosts(written) or [])
+    assert "127.0.0.5" in (hosts("127.0.0.5") or [])
+    assert hosts("::") is None
 
 
 def test_an_address_that_cannot_be_had_is_one_line(server):

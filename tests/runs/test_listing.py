@@ -363,6 +363,15 @@ def test_a_folder_that_is_not_there_is_named(tmp_path, runs):
     assert said.startswith("aes_r1: nowhere: no such folder; ")
 
 
+def test_a_folder_without_runs_is_said_to_have_none(study, tmp_path, runs):
+    (tmp_path / "empty").mkdir()
+    assert runs("empty", folder=tmp_path) == (0, "empty: no run in it; give the folder that holds runs\n")
+    one = next(path for path in sorted(study.iterdir()) if RunFolder(path).exists)
+    assert runs(one.name, folder=study) == (0, f"{one.name}: no run in it; it is a run itself; give {study}\n")
+    code, said = runs("~nobody_of_this_name", folder=tmp_path)
+    assert (code, said.startswith("aes_r1: ~nobody_of_this_name: no user nobody_of_this_name is known")) == (2, True)
+
+
 @pytest.mark.parametrize("arguments", [(), ("--clean",)])
 def test_where_nothing_was_trained_yet_the_list_says_so(arguments, tmp_path, runs):
     code, said = runs(*arguments, folder=tmp_path)
