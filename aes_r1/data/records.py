@@ -32,6 +32,9 @@ from aes_r1.settings import InputError
 _TURNS = ("messages", "conversations", "conversation")
 _ANSWERS = ("completion", "response", "output", "answer")
 _IMAGES = ("images", "image", "image_path", "image_url")
+# Keys by which other tools take a row, or a message of it, out of training: those that must be true, and be false.
+_LEARNED = ("label", "kto_tag", "loss", "loss_scale", "weight", "train", "training")
+_NOT_LEARNED = ("mask", "masked")
 _LONG = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")  # base64 or hex rather than a path
 _DATA_URL = re.compile(r"data:(?:[^,]*,|[^,]*;base64$)", re.IGNORECASE)
 _LONGEST_PATH = 4096  # characters, on Linux
@@ -111,6 +114,7 @@ def _record(path: Path, number: int, value: Any) -> dict[str, Any]:
     where = f"{path}:{number}"
     if not isinstance(value, dict):
         raise InputError(f"{where}: not a JSON object; one object per line")
+    _require_learned(value, where)
     row = _checked_record(path, where, value) if "critique" in value else _conversation(path, number, where, value)
     reason = untaught(row["critique"])
     if reason is not None:
@@ -175,6 +179,22 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
     return {"id": f"{path.stem}-{number}", "image": image, "mos": score, "critique": critique}
 
 
+def _require_learned(row: dict[str, Any], where: str) -> None:
+    """Raise InputError where a row, or the message that is its answer, is marked as not to be learned.
+
+    Every row is taught as a good answer, so that one kept as a bad example (KTO) or for its question would be too.
+    """
+    ends = [row[key][-1] for key in (*_TURNS, *_ANSWERS) if isinstance(row.get(key), list) and row[key]]
+    for part in (row, *(end for end in ends if isinstance(end, dict))):
+        marks = [key for key in _LEARNED if _means_no(part.get(key))]
+        marks += [key for key in _NOT_LEARNED if part.get(key) is not None and _means_yes(part[key])]
+        if marks:
+            raise InputError(
+                f"{where}: {marks[0]}={repr(part[marks[0]])[:40]} marks it as not to be learned; take the row out, or "
+                "rename the key if it means something else"
+            )
+
+
 def _require_one_answer(row: dict[str, Any], where: str) -> None:
     """Raise InputError where a conversation and another one, or an answer beside it, end in different answers.
 
@@ -189,6 +209,18 @@ def _require_one_answer(row: dict[str, Any], where: str) -> None:
     whole = {key: said for key, said in answers.items() if None not in said}
     if len(set(whole.values())) > 1 and any(key in row for key in _TURNS):
         raise InputError(f"{where}: two answers ({', '.join(whole)}); keep one")
+
+
+def _means_no(mark: Any) -> bool:
+    if isinstance(mark, str):
+        return mark.strip().lower() in ("false", "no", "0", "0.0")
+    return isinstance(mark, int | float) and mark <= 0
+
+
+def _means_yes(mark: Any) -> bool:
+    if isinstance(mark, str):
+        return mark.strip().lower() in ("true", "yes", "1", "1.0")
+    return isinstance(mark, int | float) and mark > 0
 
 
 def _only_answer(row: dict[str, Any], where: str) -> list[Any] | None:

@@ -440,3 +440,49 @@ def test_a_picture_in_a_message_and_another_one_beside_it_are_refused(tmp_path):
 def test_a_path_that_begins_with_two_slashes_is_the_same_picture(tmp_path):
     rows = [{**OURS, "image": f"{slashes}{tmp_path}/a.jpg"} for slashes in ("", "/")]
     assert {row["image"] for row in read_records(write(tmp_path, *rows))} == {f"{tmp_path}/a.jpg"}
+
+
+def marked(**mark):
+    return {**RELEASED, "messages": [ASK, {"role": "assistant", "content": SAID, **mark}]}
+
+
+COMPLETED = {"prompt": [ASK], "completion": [{"role": "assistant", "content": SAID}], "image": "a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({**RELEASED, "label": False}, "label=False"),
+        ({**RELEASED, "label": 0}, "label=0"),
+        ({**RELEASED, "label": "False"}, "label='False'"),
+        ({**COMPLETED, "label": False}, "label=False"),
+        ({**COMPLETED, "completion": [{**COMPLETED["completion"][0], "weight": 0}]}, "weight=0"),
+        ({**RELEASED, "kto_tag": False}, "kto_tag=False"),
+        ({**OURS, "label": False}, "label=False"),
+        ({**RELEASED, "weight": 0.0}, "weight=0.0"),
+        (marked(loss=False), "loss=False"),
+        (marked(weight=0), "weight=0"),
+        (marked(train=False), "train=False"),
+        (marked(training=False), "training=False"),
+        (marked(loss_scale=0.0), "loss_scale=0.0"),
+        (marked(masked=True), "masked=True"),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+def test_a_row_that_is_marked_as_not_to_be_learned_is_refused_by_its_line(row, says, tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_records(write(tmp_path, OURS, row))
+    assert f":2: {says} marks it as not to be learned; take the row out" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**RELEASED, "label": True, "kto_tag": None},
+        {**OURS, "label": "landscape", "weight": 1, "masked": False},
+        marked(loss=True, weight=1, loss_scale=0.5, masked=0),
+        {**RELEASED, "messages": [{**ASK, "loss": False}, {"role": "assistant", "content": SAID}]},
+    ],
+)
+def test_a_row_whose_answer_is_to_be_learned_is_read(row, tmp_path):
+    assert read_records(write(tmp_path, row))[0]["mos"] == 0.63
