@@ -35,6 +35,7 @@ _IMAGES = ("images", "image", "image_path", "image_url")
 # Keys by which other tools take a row, or a message of it, out of training: those that must be true, and be false.
 _LEARNED = ("label", "kto_tag", "loss", "loss_scale", "weight", "train", "training")
 _NOT_LEARNED = ("mask", "masked")
+_SCORE = re.compile(r"<answer>\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)", re.IGNORECASE)
 _LONG = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")  # base64 or hex rather than a path
 _DATA_URL = re.compile(r"data:(?:[^,]*,|[^,]*;base64$)", re.IGNORECASE)
 _LONGEST_PATH = 4096  # characters, on Linux
@@ -115,7 +116,11 @@ def _record(path: Path, number: int, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: not a JSON object; one object per line")
     _require_learned(value, where)
-    row = _checked_record(path, where, value) if "critique" in value else _conversation(path, number, where, value)
+    if "critique" in value:
+        row = _checked_record(path, where, value)
+        _require_its_answer(row, where)
+    else:
+        row = _conversation(path, number, where, value)
     reason = untaught(row["critique"])
     if reason is not None:
         raise InputError(f"{where}: the critique holds {reason}, which would break training; take it or the row out")
@@ -200,15 +205,31 @@ def _require_one_answer(row: dict[str, Any], where: str) -> None:
 
     Only what is in the format of an answer counts: a bare score, say, may stand beside a conversation.
     """
-    ends = {
+    answers = {key: (parse_score(text), parse_critique(text)) for key, text in _ends(row).items()}
+    whole = {key: said for key, said in answers.items() if None not in said}
+    if len(set(whole.values())) > 1 and any(key in row for key in _TURNS):
+        raise InputError(f"{where}: two answers ({', '.join(whole)}); keep one")
+
+
+def _require_its_answer(row: dict[str, Any], where: str) -> None:
+    """Raise InputError where a conversation or an answer beside a record says another score or critique than it.
+
+    The score counts wherever it stands in its tags, and may be rounded to two decimals.
+    """
+    for key, text in _ends(row).items():
+        score, critique = _SCORE.search(text), parse_critique(text)
+        other_score = score is not None and abs(float(score[1]) - row["mos"]) > 0.005 + 1e-9
+        if other_score or (critique is not None and critique.split() != row["critique"].split()):
+            raise InputError(f"{where}: two answers (mos and critique, {key}); keep one")
+
+
+def _ends(row: dict[str, Any]) -> dict[str, str]:
+    """Return the last text of every conversation and answer of a row, by its key."""
+    return {
         key: _text(row[key][-1]) if isinstance(row[key], list) else row[key]
         for key in (*_TURNS, *_ANSWERS)
         if isinstance(row.get(key), str | list) and row[key]
     }
-    answers = {key: (parse_score(text), parse_critique(text)) for key, text in ends.items()}
-    whole = {key: said for key, said in answers.items() if None not in said}
-    if len(set(whole.values())) > 1 and any(key in row for key in _TURNS):
-        raise InputError(f"{where}: two answers ({', '.join(whole)}); keep one")
 
 
 def _means_no(mark: Any) -> bool:

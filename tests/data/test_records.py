@@ -486,3 +486,29 @@ def test_a_row_that_is_marked_as_not_to_be_learned_is_refused_by_its_line(row, s
 )
 def test_a_row_whose_answer_is_to_be_learned_is_read(row, tmp_path):
     assert read_records(write(tmp_path, row))[0]["mos"] == 0.63
+
+
+@pytest.mark.parametrize("key", ["messages", "conversations", "completion", "response"])
+@pytest.mark.parametrize(
+    ("said", "is_same"),
+    [
+        (SAID, True),
+        (answer("Soft  light.\n", 0.63), True),
+        ("I have no opinion.", True),
+        (answer("Soft light.", 0.21), False),
+        (answer("Hard light.", 0.63), False),
+        ("Soft light. <answer>0.21</answer>", False),
+        ("<answer>0.21</answer><think>Soft light.</think>", False),
+        ("<think>Soft light.</think><answer>.21; color 0.5</answer>", False),
+    ],
+)
+def test_a_record_beside_another_answer_is_refused(key, said, is_same, tmp_path):
+    turn = {"from": "gpt", "value": said} if key == "conversations" else {"role": "assistant", "content": said}
+    given = {key: [turn] if key in ("messages", "conversations") else said}
+    record = {**OURS, "mos": 0.6349}  # an answer's score has two decimals
+    row = {**record, **given}
+    if is_same:
+        assert read_records(write(tmp_path, row))[0]["mos"] == 0.6349
+    else:
+        with pytest.raises(InputError, match=rf":2: two answers \(mos and critique, {key}\); keep one"):
+            read_records(write(tmp_path, OURS, row))
