@@ -422,19 +422,55 @@ def test_the_bytes_of_a_record_are_its_picture_wherever_its_path_leads(named, he
     assert (row["image"] == str(tmp_path / "same.png")) == (named == "same.png" and held == PIXEL)
 
 
-def test_a_picture_in_a_message_and_another_one_beside_it_are_refused(tmp_path):
+def shown(name):
+    return {"role": "user", "content": [{"type": "image", "image": name}, {"type": "text", "text": "Judge this."}]}
+
+
+TOLD_SAID = {"role": "assistant", "content": SAID}
+SHOWING = {
+    "messages": lambda name: {"messages": [shown(name), TOLD_SAID]},
+    "messages, beside the text": lambda name: {"messages": [{**ASK, "images": [name]}, TOLD_SAID]},
+    "messages, without types": lambda name: {"messages": [{"role": "user", "content": [{"image": name}]}, TOLD_SAID]},
+    "prompt": lambda name: {"prompt": [shown(name)], "completion": [TOLD_SAID]},
+    "prompt, one message": lambda name: {"prompt": shown(name), "completion": SAID},
+    "prompt, its parts": lambda name: {"prompt": shown(name)["content"], "completion": SAID},
+    "instruction": lambda name: {"instruction": [shown(name)], "output": SAID},
+    "query and messages": lambda name: {"query": [shown(name)], "messages": [shown(name), TOLD_SAID]},
+    "two messages": lambda name: {"messages": [shown("a.jpg"), TOLD_SAID, shown(name), TOLD_SAID]},
+}
+
+
+@pytest.mark.parametrize("place", SHOWING)
+@pytest.mark.parametrize("is_record", [False, True])
+def test_a_picture_in_a_message_and_another_one_beside_it_are_refused(is_record, place, tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(PIXEL)
 
     def row(inside):
-        ask = {"role": "user", "content": [{"type": "image", "image": inside}]}
-        return {"messages": [ask, RELEASED["messages"][1]], "images": ["a.jpg"]}
+        return {**({**OURS, "image": "a.jpg"} if is_record else {"images": ["a.jpg"]}), **SHOWING[place](inside)}
 
     with pytest.raises(InputError, match=r":1: two pictures, in a message .*b\.jpg and beside them .*a\.jpg; keep one"):
         read_records(write(tmp_path, row("b.jpg")))
     for inside in ("a.jpg", "./a.jpg", str(tmp_path / "a.jpg"), "https://host/a.jpg", "image_0"):
         (read,) = read_records(write(tmp_path, row(inside)))
         assert read["image"] == str(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("key", ["images", "image_path", "image_url"])
+def test_a_record_with_another_picture_under_another_key_is_refused(key, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(PIXEL)
+    record = {**OURS, "image": "a.jpg"}
+    with pytest.raises(InputError, match=rf":1: two pictures, under {key} .*b\.jpg and beside them .*a\.jpg; keep one"):
+        read_records(write(tmp_path, {**record, key: "b.jpg"}))
+    for same in ("a.jpg", ["./a.jpg"], "https://host/a.jpg", "gone.jpg", [], None):
+        assert read_records(write(tmp_path, {**record, key: same}))[0]["image"] == str(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("place", SHOWING)
+def test_the_picture_of_a_row_may_stand_in_a_message_alone(place, tmp_path):
+    (read,) = read_records(write(tmp_path, SHOWING[place]("a.jpg")))
+    assert read["image"] == str(tmp_path / "a.jpg")
 
 
 def test_a_path_that_begins_with_two_slashes_is_the_same_picture(tmp_path):
