@@ -13,7 +13,8 @@ from typing import Any
 
 from aes_r1.data.attributes import MAX_RATERS, RESERVED, ROUNDING
 from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_on_disk
-from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, json_rows, sheet, table, table_in
+from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, json_rows, table, table_in
+from aes_r1.data.workbook import sheet
 from aes_r1.settings import InputError
 
 
