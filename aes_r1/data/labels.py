@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1.data.attributes import MAX_RATERS, RESERVED, ROUNDING
+from aes_r1.data.contradictions import contradiction, vote_spread
 from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_on_disk
-from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, json_rows, sheet, table, table_in
+from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, json_rows, table, table_in
+from aes_r1.data.workbook import sheet
 from aes_r1.settings import InputError
 
 
@@ -171,7 +173,6 @@ def column(row: dict[str, Any], name: str, path: Path, location: str | None = No
 
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
 _COUNT = re.compile(r"count_-?[0-9]+(?:[.,][0-9]+)?", re.IGNORECASE)
-_NEAR = 0.05  # of the scale: how far the mean of the counts may lie from mos, which may be rounded or filtered
 _COLUMNS = ("image", "mos", "mos_std", "n_raters", "split")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
@@ -277,19 +278,6 @@ def _count_columns(row: dict[str, Any], path: Path) -> dict[float, str]:
     return names
 
 
-def _require_near(score: float, votes: list[int], where: str, scale: tuple[float, float]) -> None:
-    """Raise InputError if the mean of the counts is not near the row's opinion, as one of the two is then wrong."""
-    low, high = scale
-    mean = low + (high - low) * sum(level * count for level, count in enumerate(votes)) / (
-        sum(votes) * (len(votes) - 1)
-    )
-    if abs(mean - score) > _NEAR * (high - low):
-        raise InputError(
-            f"{where}: mos={score:g}, but the mean of its counts is {mean:.4g}; mend the one that is wrong, or take "
-            "the columns of counts out"
-        )
-
-
 def _label(row: dict[str, Any], path: Path, location: str, root: Path, scale: tuple[float, float]) -> Label:
     """Check the cells of a row and make a Label of them; InputError names the row and the cell."""
     where = f"{path}, {location}"
@@ -305,9 +293,11 @@ def _label(row: dict[str, Any], path: Path, location: str, root: Path, scale: tu
     spread, count = _spread_and_raters(row, path, location, scale)
     votes = _votes(row, path, location, scale)
     attributes = {key: value for key, value in row.items() if key and key not in _COLUMNS and not _COUNT.fullmatch(key)}
+    fault = contradiction(score, spread, count, votes, scale=scale, counts="the columns of counts")
+    if fault is not None:
+        raise InputError(f"{where}: {fault}")
     if votes is not None:
-        _require_near(score, votes, where, scale)
-        spread = _vote_spread(votes, scale) if spread is None else spread
+        spread = vote_spread(votes, scale) if spread is None else spread
         count = sum(votes) if count is None else count
         attributes["votes"] = votes
     if _SURROGATE.search(json.dumps(attributes, ensure_ascii=False, default=str)):
@@ -356,16 +346,6 @@ def _spread_and_raters(
     if count is not None and not (1 <= count <= MAX_RATERS and count == int(count)):
         raise InputError(f"{where}: n_raters={raters} must be a whole number from 1 to {MAX_RATERS}, or empty")
     return spread, None if count is None else int(count)
-
-
-def _vote_spread(votes: list[int], scale: tuple[float, float]) -> float | None:
-    """Return the unbiased standard deviation of votes on levels at equal distances; None for a single vote."""
-    people, step = sum(votes), (scale[1] - scale[0]) / (len(votes) - 1)
-    if people < 2:
-        return None
-    mean = sum(level * count for level, count in enumerate(votes)) / people
-    squares = sum(count * (level - mean) ** 2 for level, count in enumerate(votes))
-    return step * math.sqrt(squares / (people - 1))
 
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from aes_r1.data.attributes import ROUNDING, attributes_fault
+from aes_r1.data.contradictions import contradiction
 from aes_r1.data.names import name_fault
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json, require_file
@@ -28,7 +29,7 @@ from aes_r1.settings import InputError
 
 BATCH = 5000  # rows in memory while a manifest is converted to Arrow
 # Raise it with every new check of rows, so that Arrow files that were made with fewer checks are made again.
-RULES = 7
+RULES = 8
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
@@ -154,7 +155,7 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
                 _check_types(sample)
                 if by_user:
                     _check_names(sample)
-                if by_user:
+                    _check_opinions(sample)
                     file_name = os.path.normpath(path.parent.absolute() / sample.image)
                     again = _First(line_number, sample.id, sample.mos, sample.split, file_name)
                     for firsts, alike, name, check in (
@@ -238,6 +239,20 @@ def _check_names(sample: Sample) -> None:
     fault = attributes_fault(sample.attributes, sample.dataset)
     if fault is not None:
         raise _Fault(fault)
+
+
+def _check_opinions(sample: Sample) -> None:
+    """Raise _Fault for mean, spread, raters and votes that contradict each other.
+
+    A published set is not asked, because its user cannot mend what was published.
+    """
+    from aes_r1.data.catalog import CATALOG  # it imports this file
+
+    if sample.dataset == "folder" or sample.dataset not in CATALOG:
+        votes = sample.attributes.get("votes")
+        fault = contradiction(sample.mos, sample.mos_std, sample.n_raters, votes, counts="attributes.votes")
+        if fault is not None:
+            raise _Fault(fault)
 
 
 class _First(NamedTuple):

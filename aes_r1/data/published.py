@@ -13,7 +13,8 @@ from pathlib import Path
 
 from aes_r1.data.labels import Label, column, first_existing, image_name, number
 from aes_r1.data.splits import share_out
-from aes_r1.data.spreadsheet import json_rows, lines, sheet, table
+from aes_r1.data.spreadsheet import json_rows, lines, table
+from aes_r1.data.workbook import sheet
 from aes_r1.settings import InputError
 
 

@@ -20,18 +20,27 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from aes_r1.data.conversations import (
+    IMAGES,
+    TURNS,
+    as_list,
+    only_answer,
+    pictures_in,
+    read_answer,
+    require_its_answer,
+    require_learned,
+    require_one_answer,
+    text_of,
+)
 from aes_r1.data.embedded import holds_picture, picture_bytes
 from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_fault, name_on_disk
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json, require_file
-from aes_r1.prompts import parse_critique, parse_score, untaught
+from aes_r1.prompts import untaught
 from aes_r1.runs.files import write_addressed
 from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
-_TURNS = ("messages", "conversations", "conversation")
-_ANSWERS = ("completion", "response", "output", "answer")
-_IMAGES = ("images", "image", "image_path", "image_url")
 _LONG = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")  # base64 or hex rather than a path
 _DATA_URL = re.compile(r"data:(?:[^,]*,|[^,]*;base64$)", re.IGNORECASE)
 _LONGEST_PATH = 4096  # characters, on Linux
@@ -111,7 +120,15 @@ def _record(path: Path, number: int, value: Any) -> dict[str, Any]:
     where = f"{path}:{number}"
     if not isinstance(value, dict):
         raise InputError(f"{where}: not a JSON object; one object per line")
-    row = _checked_record(path, where, value) if "critique" in value else _conversation(path, number, where, value)
+    require_learned(value, where)
+    if "critique" in value:
+        row = _checked_record(path, where, value)
+        require_its_answer(row, where)
+        _require_one_picture(path, where, value["image"], "in a message", pictures_in(value))
+        for key in (key for key in IMAGES if key != "image"):
+            _require_one_picture(path, where, value["image"], f"under {key}", as_list(value.get(key)))
+    else:
+        row = _conversation(path, number, where, value)
     reason = untaught(row["critique"])
     if reason is not None:
         raise InputError(f"{where}: the critique holds {reason}, which would break training; take it or the row out")
@@ -143,10 +160,10 @@ def _checked_record(path: Path, where: str, row: dict[str, Any]) -> dict[str, An
 
 def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a conversation about one picture whose last message is the answer."""
-    turns = next((row[key] for key in _TURNS if key in row), None)
-    _require_one_answer(row, where)
+    turns = next((row[key] for key in TURNS if key in row), None)
+    require_one_answer(row, where)
     if turns is None:
-        turns = _only_answer(row, where)
+        turns = only_answer(row, where)
     if turns is None:
         if any(key in row for key in ("id", "mos")):
             return _checked_record(path, where, row)
@@ -159,93 +176,20 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
     speaker = str(turns[-1].get("role", turns[-1].get("from", "assistant"))) if isinstance(turns[-1], dict) else ""
     if speaker and speaker.lower() not in _SPEAKERS:
         raise InputError(f"{where}: the last message is the {speaker}'s; it must be the answer, <think>..</think>..")
-    images = [picture for key in _IMAGES if key in row for picture in _as_list(row[key])]
-    inside = [picture for turn in turns for picture in _pictures_in(turn)]
-    if len(images) == len(inside) == 1:
-        _require_one_picture(path, where, images[0], inside[0])
+    images = [picture for key in IMAGES if key in row for picture in as_list(row[key])]
+    inside = pictures_in(row)
+    if len(images) == 1:
+        _require_one_picture(path, where, images[0], "in a message", inside)
     images = images or inside
     if len(images) != 1:
         raise InputError(f"{where}: images must hold the path of one picture; it has {len(images)}")
-    score, critique = _read_answer(_text(turns[-1]), where)
+    score, critique = read_answer(text_of(turns[-1]), where)
     if row.get("mos") not in (None, score):
         raise InputError(
             f"{where}: mos={repr(row['mos'])[:40]} beside an answer of {score}; keep the one that is meant"
         )
     image = _picture(path, where, images[0])
     return {"id": f"{path.stem}-{number}", "image": image, "mos": score, "critique": critique}
-
-
-def _require_one_answer(row: dict[str, Any], where: str) -> None:
-    """Raise InputError where a conversation and another one, or an answer beside it, end in different answers.
-
-    Only what is in the format of an answer counts: a bare score, say, may stand beside a conversation.
-    """
-    ends = {
-        key: _text(row[key][-1]) if isinstance(row[key], list) else row[key]
-        for key in (*_TURNS, *_ANSWERS)
-        if isinstance(row.get(key), str | list) and row[key]
-    }
-    answers = {key: (parse_score(text), parse_critique(text)) for key, text in ends.items()}
-    whole = {key: said for key, said in answers.items() if None not in said}
-    if len(set(whole.values())) > 1 and any(key in row for key in _TURNS):
-        raise InputError(f"{where}: two answers ({', '.join(whole)}); keep one")
-
-
-def _only_answer(row: dict[str, Any], where: str) -> list[Any] | None:
-    """Return the messages of a row of prompt and answer, None where it has no answer; InputError where it has two."""
-    answers = {key: row[key] for key in _ANSWERS if isinstance(row.get(key), str | list)}
-    filled = [key for key, value in answers.items() if (value.strip() if isinstance(value, str) else value)]
-    if len({_answer_text(answers[key]) for key in filled}) > 1:
-        raise InputError(f"{where}: two answers ({', '.join(filled)}); keep one")
-    if not answers:
-        return None
-    key = (filled or list(answers))[0]
-    turns = answers[key] if isinstance(answers[key], list) else [answers[key]]
-    texts = sum(isinstance(turn, str) and bool(turn.strip()) for turn in turns)
-    if texts > 1:
-        raise InputError(f"{where}: two answers ({key} is a list of {texts} texts); keep one")
-    return turns
-
-
-def _answer_text(answer: str | list[Any]) -> str:
-    """Return the text of an answer: itself, or that of the last of its messages."""
-    return (answer if isinstance(answer, str) else _text(answer[-1])).strip()
-
-
-def _read_answer(answer: str, where: str) -> tuple[float, str]:
-    """Return score and critique of the answer; InputError where it is not in the format."""
-    score, critique = parse_score(answer), parse_critique(answer)
-    if score is None or critique is None:
-        ending = " ".join(answer.split())[-60:]
-        raise InputError(
-            f"{where}: the last message is not <think>..</think><answer>score</answer> with a score in [0, 1]; "
-            f"it ends in {ending!r}"
-        )
-    return score, critique
-
-
-def _as_list(images: Any) -> list[Any]:
-    return [] if images is None else images if isinstance(images, list) else [images]
-
-
-def _text(turn: Any) -> str:
-    """Return the text of a message, whether its content is a string or a list of parts."""
-    content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else turn
-    if isinstance(content, list):
-        parts = (part.get("text") if isinstance(part, dict) else part for part in content)
-        content = "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""
-
-
-def _pictures_in(turn: Any) -> list[Any]:
-    """Return the pictures among the parts of a message: {"type": "image", "image": ..}, {"type": "image_url", ..}."""
-    content = turn.get("content") if isinstance(turn, dict) else None
-    pictures = []
-    for part in content if isinstance(content, list) else []:
-        if isinstance(part, dict) and str(part.get("type", "")).startswith(("image", "input_image")):
-            picture = next((part[key] for key in ("image", "image_url", "path", "url") if part.get(key)), None)
-            pictures += [] if picture is None else [picture]
-    return pictures
 
 
 def _picture(path: Path, where: str, image: Any) -> str:
@@ -278,18 +222,19 @@ def _with_bytes(path: Path, where: str, named: Any, content: Any) -> str:
     return _write_embedded(path, where, data)
 
 
-def _require_one_picture(path: Path, where: str, beside: Any, inside: Any) -> None:
-    """Raise InputError where the picture beside a conversation is another one than that in a message.
+def _require_one_picture(path: Path, where: str, beside: Any, place: str, others: list[Any]) -> None:
+    """Raise InputError where the picture of a row is another one than those that stand in a `place` of the row.
 
-    A picture in a message that names no file here, such as an address or a placeholder, is ignored.
+    Others that name no file here, such as an address or a placeholder, are ignored.
     """
-    beside = _picture(path, where, beside)
-    try:
-        inside = _picture(path, where, inside)
-    except InputError:
-        return
-    if inside != beside and os.path.exists(inside):
-        raise InputError(f"{where}: two pictures, in a message {inside} and beside them {beside}; keep one")
+    beside = _picture(path, where, beside) if others else None
+    for other in others:
+        try:
+            other = _picture(path, where, other)
+        except InputError:
+            continue
+        if other != beside and os.path.exists(other):
+            raise InputError(f"{where}: two pictures, {place} {other} and beside them {beside}; keep one")
 
 
 def _path_on_disk(path: Path, where: str, image: str) -> str:

@@ -1,4 +1,4 @@
-"""Read tables as people save them: CSV of every separator and encoding, JSON lines and arrays, workbooks.
+"""Read tables as people save them: CSV of every separator and encoding, JSON lines and arrays (workbooks: workbook.py).
 
 Every reader yields (location, row): "line 7" or "entry 3", for messages, and the row's cells by column. Whatever is
 ambiguous raises an InputError that names the line, its content and the way out.
@@ -11,13 +11,10 @@ import csv
 import io
 import json
 import re
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +195,7 @@ def table_in(
                 "close it or take it out; if it is a comment about other pictures, write it on one line"
             )
         if names is None:
-            names = _columns([cell.strip() for cell in cells], path, wanted)
+            names = column_names([cell.strip() for cell in cells], path, wanted)
             continue
         cells = _fitted(cells, names, separator, f"{path}, {location}", strict=strict)
         yield location, dict(zip(names, cells, strict=False))
@@ -290,7 +287,7 @@ def _separator(text: str, wanted: Collection[str]) -> str:
     return max(SEPARATORS, key=header_fit)
 
 
-def _columns(names: list[str], path: Path, wanted: Collection[str]) -> list[str]:
+def column_names(names: list[str], path: Path, wanted: Collection[str]) -> list[str]:
     """Return the names of a header, with the `wanted` ones in lower case.
 
     Raises InputError where a file with `wanted` columns names one twice.
@@ -356,49 +353,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(unique) < len(pairs):
         raise _RepeatedKey(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
     return unique
-
-
-def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the rows of the first sheet of a workbook, whose first row names the columns."""
-    try:
-        from openpyxl import load_workbook
-        from openpyxl.utils.exceptions import InvalidFileException
-    except ImportError as error:
-        raise InputError(f"{path}: a workbook needs openpyxl; pip install -e '.[spaq]', or save it as CSV") from error
-    require_file(path)
-    try:
-        first, *further = load_workbook(path, read_only=True, data_only=True).worksheets
-        labelled = [one.title for one in (first, *further) if wanted and _has_labels(one)]
-        cells = first.iter_rows(values_only=True)
-        rows = [
-            (number, row) for number, row in enumerate(cells, 1) if number == 1 or any(cell is not None for cell in row)
-        ]
-    except (*_WORKBOOK_ERRORS, InvalidFileException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not an .xlsx workbook, or damaged ({reason}); save it as one, or as CSV") from error
-    if labelled and labelled != [first.title]:
-        raise InputError(
-            f"{path}: labels stand in sheet {' and '.join(labelled)}, but only the first sheet, {first.title}, is "
-            "read; put them all into the first"
-        )
-    names = _columns([str(name or "").strip() for _, row in rows[:1] for name in row], path, wanted)
-    for number, row in rows[1:]:
-        yield f"line {number}", dict(zip(names, map(_text_of_date, row), strict=False))
-
-
-def _has_labels(worksheet: Any) -> bool:
-    """Return whether the first row of a sheet of a workbook has the columns image and mos."""
-    header = next(worksheet.iter_rows(max_row=1, values_only=True), ())
-    return {"image", "mos"} <= {str(name or "").strip().casefold() for name in header}
-
-
-# What openpyxl and the libraries below it raise on bytes that they do not expect.
-_WORKBOOK_ERRORS = (
-    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, SyntaxError),
-    *(AttributeError, LookupError, TypeError, ValueError),
-)
-
-
-def _text_of_date(cell: Any) -> Any:
-    """Return a date or time of a workbook as ISO text, and any other cell unchanged."""
-    return str(cell) if isinstance(cell, date | time | timedelta) else cell

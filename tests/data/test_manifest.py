@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -23,7 +24,8 @@ from aes_r1.settings import DataSettings, InputError
 def samples(count=40, dataset="mine", split="train"):
     return [
         Sample(
-            f"{i}", f"/p/{i}\u2028ü.png", i / count, dataset, split, 0.1, i + 1, {"tags": [i]}, f"{i:064x}", 4, 3, 99
+            *(f"{i}", f"/p/{i}\u2028ü.png", i / count, dataset, split, 0.1 if i else 0.0, i + 1),
+            *({"tags": [i]}, f"{i:064x}", 4, 3, 99),
         )
         for i in range(count)
     ]
@@ -175,6 +177,32 @@ def test_nothing_given_and_what_nothing_reads_is_read(attributes, dataset, tmp_p
     assert sample.attributes == attributes
     assert all(0 <= rating <= 1 for rating in known_ratings(sample).values())
     agreement_of_people([sample])
+
+
+@pytest.mark.parametrize("dataset", ["mine", "folder", "para"])
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"mos": 0.9, "attributes": {"votes": [10, 0, 0, 0, 0]}}, "mos=0.9, but the mean of its counts is 0;"),
+        ({"mos": 1.0, "mos_std": 0.9, "n_raters": 20}, "mos_std=0.9 is impossible"),
+        ({"mos_std": 0.3, "n_raters": 1}, "mos_std=0.3 of n_raters=1: one opinion has no spread"),
+        ({"n_raters": 400, "attributes": {"votes": [1, 2, 1]}}, "n_raters=400, but its counts are of 4 raters;"),
+        (
+            {"mos": None, "mos_std": 0.9, "n_raters": 4, "attributes": {"votes": [1, 2, 1]}},
+            "mos_std=0.9, but that of its counts is",
+        ),
+    ],
+)
+def test_opinions_that_contradict_each_other_are_refused(changed, says, dataset, tmp_path):
+    """A published set is read as it was published; a run goes on with the list that it has written."""
+    rows = [Sample("a", "a.png", 0.5, dataset, "test", 0.1, 4), replace(samples(1, dataset, "test")[0], mos=0.5)]
+    write_manifest([rows[0], replace(rows[1], **changed)], tmp_path / "m.jsonl")
+    assert len(read_run_manifest(tmp_path / "m.jsonl")) == 2
+    if dataset == "para":
+        assert len(read_manifest(tmp_path / "m.jsonl")) == 2
+    else:
+        with pytest.raises(InputError, match=re.escape(f"m.jsonl, line 2: {says}")):
+            read_manifest(tmp_path / "m.jsonl")
 
 
 def test_what_a_run_has_written_stays_readable(tmp_path):

@@ -422,13 +422,32 @@ def test_the_bytes_of_a_record_are_its_picture_wherever_its_path_leads(named, he
     assert (row["image"] == str(tmp_path / "same.png")) == (named == "same.png" and held == PIXEL)
 
 
-def test_a_picture_in_a_message_and_another_one_beside_it_are_refused(tmp_path):
+def shown(name):
+    return {"role": "user", "content": [{"type": "image", "image": name}, {"type": "text", "text": "Judge this."}]}
+
+
+TOLD_SAID = {"role": "assistant", "content": SAID}
+SHOWING = {
+    "messages": lambda name: {"messages": [shown(name), TOLD_SAID]},
+    "messages, beside the text": lambda name: {"messages": [{**ASK, "images": [name]}, TOLD_SAID]},
+    "messages, without types": lambda name: {"messages": [{"role": "user", "content": [{"image": name}]}, TOLD_SAID]},
+    "prompt": lambda name: {"prompt": [shown(name)], "completion": [TOLD_SAID]},
+    "prompt, one message": lambda name: {"prompt": shown(name), "completion": SAID},
+    "prompt, its parts": lambda name: {"prompt": shown(name)["content"], "completion": SAID},
+    "instruction": lambda name: {"instruction": [shown(name)], "output": SAID},
+    "query and messages": lambda name: {"query": [shown(name)], "messages": [shown(name), TOLD_SAID]},
+    "two messages": lambda name: {"messages": [shown("a.jpg"), TOLD_SAID, shown(name), TOLD_SAID]},
+}
+
+
+@pytest.mark.parametrize("place", SHOWING)
+@pytest.mark.parametrize("is_record", [False, True])
+def test_a_picture_in_a_message_and_another_one_beside_it_are_refused(is_record, place, tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(PIXEL)
 
     def row(inside):
-        ask = {"role": "user", "content": [{"type": "image", "image": inside}]}
-        return {"messages": [ask, RELEASED["messages"][1]], "images": ["a.jpg"]}
+        return {**({**OURS, "image": "a.jpg"} if is_record else {"images": ["a.jpg"]}), **SHOWING[place](inside)}
 
     with pytest.raises(InputError, match=r":1: two pictures, in a message .*b\.jpg and beside them .*a\.jpg; keep one"):
         read_records(write(tmp_path, row("b.jpg")))
@@ -437,6 +456,95 @@ def test_a_picture_in_a_message_and_another_one_beside_it_are_refused(tmp_path):
         assert read["image"] == str(tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("key", ["images", "image_path", "image_url"])
+def test_a_record_with_another_picture_under_another_key_is_refused(key, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(PIXEL)
+    record = {**OURS, "image": "a.jpg"}
+    with pytest.raises(InputError, match=rf":1: two pictures, under {key} .*b\.jpg and beside them .*a\.jpg; keep one"):
+        read_records(write(tmp_path, {**record, key: "b.jpg"}))
+    for same in ("a.jpg", ["./a.jpg"], "https://host/a.jpg", "gone.jpg", [], None):
+        assert read_records(write(tmp_path, {**record, key: same}))[0]["image"] == str(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("place", SHOWING)
+def test_the_picture_of_a_row_may_stand_in_a_message_alone(place, tmp_path):
+    (read,) = read_records(write(tmp_path, SHOWING[place]("a.jpg")))
+    assert read["image"] == str(tmp_path / "a.jpg")
+
+
 def test_a_path_that_begins_with_two_slashes_is_the_same_picture(tmp_path):
     rows = [{**OURS, "image": f"{slashes}{tmp_path}/a.jpg"} for slashes in ("", "/")]
     assert {row["image"] for row in read_records(write(tmp_path, *rows))} == {f"{tmp_path}/a.jpg"}
+
+
+def marked(**mark):
+    return {**RELEASED, "messages": [ASK, {"role": "assistant", "content": SAID, **mark}]}
+
+
+COMPLETED = {"prompt": [ASK], "completion": [{"role": "assistant", "content": SAID}], "image": "a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({**RELEASED, "label": False}, "label=False"),
+        ({**RELEASED, "label": 0}, "label=0"),
+        ({**RELEASED, "label": "False"}, "label='False'"),
+        ({**COMPLETED, "label": False}, "label=False"),
+        ({**COMPLETED, "completion": [{**COMPLETED["completion"][0], "weight": 0}]}, "weight=0"),
+        ({**RELEASED, "kto_tag": False}, "kto_tag=False"),
+        ({**OURS, "label": False}, "label=False"),
+        ({**RELEASED, "weight": 0.0}, "weight=0.0"),
+        (marked(loss=False), "loss=False"),
+        (marked(weight=0), "weight=0"),
+        (marked(train=False), "train=False"),
+        (marked(training=False), "training=False"),
+        (marked(loss_scale=0.0), "loss_scale=0.0"),
+        (marked(masked=True), "masked=True"),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+def test_a_row_that_is_marked_as_not_to_be_learned_is_refused_by_its_line(row, says, tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_records(write(tmp_path, OURS, row))
+    assert f":2: {says} marks it as not to be learned; take the row out" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**RELEASED, "label": True, "kto_tag": None},
+        {**OURS, "label": "landscape", "weight": 1, "masked": False},
+        marked(loss=True, weight=1, loss_scale=0.5, masked=0),
+        {**RELEASED, "messages": [{**ASK, "loss": False}, {"role": "assistant", "content": SAID}]},
+    ],
+)
+def test_a_row_whose_answer_is_to_be_learned_is_read(row, tmp_path):
+    assert read_records(write(tmp_path, row))[0]["mos"] == 0.63
+
+
+@pytest.mark.parametrize("key", ["messages", "conversations", "completion", "response"])
+@pytest.mark.parametrize(
+    ("said", "is_same"),
+    [
+        (SAID, True),
+        (answer("Soft  light.\n", 0.63), True),
+        ("I have no opinion.", True),
+        (answer("Soft light.", 0.21), False),
+        (answer("Hard light.", 0.63), False),
+        ("Soft light. <answer>0.21</answer>", False),
+        ("<answer>0.21</answer><think>Soft light.</think>", False),
+        ("<think>Soft light.</think><answer>.21; color 0.5</answer>", False),
+    ],
+)
+def test_a_record_beside_another_answer_is_refused(key, said, is_same, tmp_path):
+    turn = {"from": "gpt", "value": said} if key == "conversations" else {"role": "assistant", "content": said}
+    given = {key: [turn] if key in ("messages", "conversations") else said}
+    record = {**OURS, "mos": 0.6349}  # an answer's score has two decimals
+    row = {**record, **given}
+    if is_same:
+        assert read_records(write(tmp_path, row))[0]["mos"] == 0.6349
+    else:
+        with pytest.raises(InputError, match=rf":2: two answers \(mos and critique, {key}\); keep one"):
+            read_records(write(tmp_path, OURS, row))

@@ -23,7 +23,7 @@ from aes_r1.data.manifest import _rows, read_manifest, write_manifest
 from aes_r1.data.names import local_name, name_on_disk
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.data.spreadsheet import sheet
+from aes_r1.data.workbook import sheet
 from aes_r1.prompts import answer
 from aes_r1.settings import DataSettings, InputError
 

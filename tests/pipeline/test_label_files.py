@@ -73,8 +73,8 @@ EDITS = [
     ("folder", "a.jpg,0.5,3,3", "a.jpg,0.5,2,2", "other pictures or opinions"),
     ("folder", "a.jpg,0.5,3,3,as it was,train", "a.jpg,0.5,3,3,as it was,test", "other pictures or opinions"),
     ("folder", "a.jpg,", "z.jpg,", "other pictures or opinions"),
-    ("manifest", '"mos": 0.5', '"mos": 0.6', "other pictures or opinions"),
-    ("manifest", "[3, 3]", "[3, 4]", "other votes, ratings or sources"),
+    ("manifest", '"mos": 0.5', '"mos": 0.51', "other pictures or opinions"),
+    ("manifest", "[3, 3]", "[4, 4]", "other votes, ratings or sources"),
     ("aescot", "as it was", "another text", "aescot-train now lists other critiques"),
     ("aescot", '"mos": 0.5', '"mos": 0.6', "other pictures or opinions"),
 ]
@@ -146,7 +146,7 @@ def test_every_list_of_a_run_is_compared(changed, run, tmp_path):
     require_same_labels(run, settings)
     old, new, file = {
         "one": ("f.jpg,0.5,", "f.jpg,0.51,", "labels.csv"),
-        "two": ("0.5", "0.6", "manifest.jsonl"),
+        "two": ("0.5", "0.51", "manifest.jsonl"),
         "three": ("a.jpg", "b.jpg", "test.json"),
     }[changed]
     path = roots[changed] / file

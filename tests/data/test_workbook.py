@@ -1,0 +1,118 @@
+"""Workbooks as programs write them that do not calculate, and with charts before the labels."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+
+import pytest
+
+from aes_r1.data.labels import folder_labels
+from aes_r1.data.workbook import sheet
+from aes_r1.settings import InputError
+
+openpyxl = pytest.importorskip("openpyxl")
+HEADER = ["image", "mos", "mos_std", "split", "count_0", "count_1", "color"]
+ROW = ["a.jpg", 0.5, 0.1, "train", None, None, 7]
+
+
+def book(path, *rows, charts=(), header=HEADER):
+    made = openpyxl.Workbook()
+    for row in (header, *rows):
+        made.active.append(row)
+    for place in charts:
+        made.create_chartsheet(f"chart {place}", place)
+    made.save(path / "labels.xlsx")
+
+
+def rewritten(path, old, new, part="xl/worksheets/sheet1.xml"):
+    """Replace a text in a part of the workbook, as another program would have written it."""
+    with zipfile.ZipFile(path / "labels.xlsx") as archive:
+        parts = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert old in parts[part]
+    parts[part] = parts[part].replace(old, new)
+    with zipfile.ZipFile(path / "labels.xlsx", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("name", HEADER)
+def test_a_formula_without_its_result_is_refused_by_its_cell(name, tmp_path):
+    place = HEADER.index(name)
+    book(tmp_path, ROW, [*ROW[:place], "=B2+1", *ROW[place + 1 :]])
+    says = f"labels.xlsx: cell {'ABCDEFG'[place]}3 of sheet Sheet holds a formula without its result; open the workbook"
+    with pytest.raises(InputError, match=re.escape(says)):
+        folder_labels(tmp_path)
+
+
+def test_formulas_alone_in_a_row_and_in_the_header_are_refused(tmp_path):
+    book(tmp_path, ROW, [f"={letter}2" for letter in "ABCD"])
+    with pytest.raises(InputError, match="cell A3"):
+        folder_labels(tmp_path)
+    book(tmp_path, ROW, header=[*HEADER[:3], "=CONCATENATE(H1)", *HEADER[4:]])
+    with pytest.raises(InputError, match="cell D1"):
+        folder_labels(tmp_path)
+
+
+FORMULA = "<f>B1</f>"
+
+
+@pytest.mark.parametrize(
+    ("cell", "split"),
+    [
+        ('<c r="D2" t="str"><f>B1</f><v></v></c>', None),  # =IF(..,"") as Excel saves it
+        ('<c r="D2" t="str"><f>B1</f><v>test</v></c>', "test"),
+        ('<c r="D2"><f>B1</f><v></v></c>', "refused"),
+        ('<c r="D2"><f>B1</f></c>', "refused"),
+        ("<c><f>B1</f></c>", "refused"),  # it stands where the cell before it ends
+        ('<c r="D2"><f t="shared" si="0"/><v/></c>', "refused"),
+    ],
+)
+def test_an_empty_text_is_a_result(cell, split, tmp_path):
+    book(tmp_path, [*ROW[:3], "=B1", *ROW[4:]])
+    rewritten(tmp_path, '<c r="D2"><f>B1</f><v /></c>', cell)
+    if split == "refused":
+        with pytest.raises(InputError, match="cell D2"):
+            folder_labels(tmp_path)
+    else:
+        assert folder_labels(tmp_path)[0].split == split
+
+
+@pytest.mark.parametrize("is_recalculated", [True, False])
+def test_a_0_in_place_of_every_result_is_none(is_recalculated, tmp_path):
+    """As XlsxWriter writes it; a spreadsheet program takes the mark out when it saves the results."""
+    book(tmp_path, [ROW[0], "=0.4+0.5", *ROW[2:]])
+    rewritten(tmp_path, "<f>0.4+0.5</f><v />", "<f>0.4+0.5</f><v>0</v>")
+    if is_recalculated:
+        with pytest.raises(InputError, match="cell B2"):
+            folder_labels(tmp_path)
+    else:
+        rewritten(tmp_path, ' fullCalcOnLoad="1"', "", "xl/workbook.xml")
+        rewritten(tmp_path, "<f>0.4+0.5</f><v>0</v>", "<f>0.4+0.5</f><v>0.9</v>")
+        assert folder_labels(tmp_path)[0].mos == 0.9
+
+
+def test_formulas_that_nothing_reads_do_no_harm(tmp_path):
+    """Beside the table, and in a published workbook, which its readers cannot mend."""
+    book(tmp_path, [*ROW, "=B2"])
+    assert [label.image for label in folder_labels(tmp_path)] == ["a.jpg"]
+    book(tmp_path, [*ROW[:3], "=B2", *ROW[4:]])
+    assert [row["split"] for _, row in sheet(tmp_path / "labels.xlsx")] == [None]
+
+
+@pytest.mark.parametrize("charts", [(0,), (1,), (0, 1, 3)])
+def test_charts_are_no_sheets_of_labels(charts, tmp_path):
+    book(tmp_path, ROW, charts=charts)
+    assert [label.image for label in folder_labels(tmp_path)] == ["a.jpg"]
+    book(tmp_path, [*ROW[:3], "=B2", *ROW[4:]], charts=charts)
+    with pytest.raises(InputError, match="cell D2 of sheet Sheet"):
+        folder_labels(tmp_path)
+
+
+def test_a_workbook_of_charts_alone_says_so(tmp_path):
+    made = openpyxl.Workbook()
+    made.create_chartsheet("chart").add_chart(openpyxl.chart.BarChart())
+    made.remove(made.active)
+    made.save(tmp_path / "labels.xlsx")
+    with pytest.raises(InputError, match=r"labels\.xlsx: holds charts alone, no sheet with cells; put the labels into"):
+        folder_labels(tmp_path)
