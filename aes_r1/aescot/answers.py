@@ -12,12 +12,18 @@ from typing import Any
 class Answer:
     """Hold a model's answer.
 
-    text: empty when the model refused. cut: whether it ran out of tokens.
+    text: empty when the model refused. cut: whether it ran out of tokens. source: as in AnswerText.
     """
 
     text: str
     refused: bool
     cut: bool
+    source: str = "content"
+
+    @property
+    def decided_text(self) -> str:
+        """Return the text; empty if the model ran out of tokens in its reasoning, before it decided anything."""
+        return "" if self.cut and self.source == "reasoning" else self.text
 
 
 # A function that returns the repairs by which an answer could be read, as names, or None where it cannot be read.

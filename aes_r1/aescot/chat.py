@@ -121,11 +121,11 @@ class ChatModel:
                     known = await self._bought(self._buy(key, role, sample, prompt, picture, max_pixels, schema))
             if known.get("given_up"):
                 break
-            answer = Answer(known["text"], known["refused"], known.get("finish") == "length")
+            source = known.get("source", "content")
+            answer = Answer(known["text"], known["refused"], known.get("finish") == "length", source)
             mended = read(answer)
             if mended is not None:
                 self._unreadable = 0
-                source = known.get("source", "content")
                 self.mended.update((*mended, *(() if source == "content" else (source,))))
                 self.mended.update(("asked again",) if attempt else ())
                 return answer

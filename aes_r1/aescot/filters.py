@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from aes_r1.aescot.leak import find_leak
-from aes_r1.aescot.reading import plain, read_object
+from aes_r1.aescot.reading import after_thinking, plain, read_object
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS, untaught
 
@@ -59,13 +59,14 @@ _ENGLISH = frozenset(
 def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]]:
     """Read an expert's raw text: (Reply, {}, how it was mended), or (None, {reason code: what was found}, ()).
 
-    The last object with all six texts is read. Its keys may differ in case or spelling and may be wrapped in another
-    object; a text may stand alone in a list. A text that must not be taught in training is a reason for rejection.
+    The last object with all six texts after the model's thinking is read. Its keys may differ in case or spelling and
+    may be wrapped in another object; a text may stand alone in a list. A text that must not be taught in training is a
+    reason for rejection.
     """
     if not text.strip():
         return None, {"empty": ""}, ()
     reading = read_object(text, _KEYS, lambda values: not _missing_texts(values))
-    refused = _REFUSAL.search(text)
+    refused = _REFUSAL.search(after_thinking(text))
     if reading is None:
         return None, {"refusal": refused[0]} if refused else {"invalid_json": text.strip()[:120]}, ()
     missing = _missing_texts(reading.values)

@@ -84,6 +84,8 @@ def _verdict(values: Mapping[str, Any]) -> JudgeVerdict | None:
         claims = []
     if level not in LEVELS or not isinstance(claims, list):
         return None
+    if not all(claim is None or isinstance(claim, str) for claim in claims):
+        return None  # such as {"claim": .., "supported": true}, which is no false claim
     if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
         return None
     return JudgeVerdict(str(level), score, tuple(str(claim) for claim in claims if not _NONE.fullmatch(str(claim))))
@@ -166,11 +168,11 @@ class ChatJudge:
             schema=VERDICT_SCHEMA,
             read=_how_mended,
         )
-        return read_verdict(answer.text)[0]
+        return read_verdict(answer.decided_text)[0]
 
 
 def _how_mended(answer: Answer) -> tuple[str, ...] | None:
-    verdict, mended = read_verdict(answer.text)
+    verdict, mended = read_verdict(answer.decided_text)
     return None if verdict is None else mended
 
 

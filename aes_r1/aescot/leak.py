@@ -20,6 +20,7 @@ _DECIMAL = rule(rf"(?<![\w/:.])(\d{{0,3}}[.,]\d{{1,19}})(?!\d|[.,]\d)(?![ -]?(?:
 _INTEGER = rule(rf"(?<![\w/:.,-])(\d{{1,3}})(?![\d/:]|[.,]\d|(?:st|nd|rd|th|s)\b)(?![ -]?(?:{COUNTED}|%|per ?cent))")
 _SPELLED = rule(rf"\b({'|'.join(TENS)})[ -]({'|'.join(UNITS[1:10])})\b(?![ -]?(?:{COUNTED}))")
 _DECADE = rule(rf"\b({'|'.join(ten[:-1] for ten in TENS)})ies\b(?! (?:style|look|car|fashion|film))")
+_PLAIN = str.maketrans({"’": "'", "‐": "-", "‑": "-", "–": "-", "—": " - ", "*": "", "_": " ", "⁄": "/", "∕": "/"})
 _ALONE = re.compile(r"\s*(?:[.,;!?)]|$)")
 
 
@@ -34,12 +35,10 @@ def find_leak(critique: str, mos: float) -> str | None:
 
 
 def _normalised(critique: str) -> str:
-    """Normalise a text: one line, compatibility forms folded, no invisible characters, plain quotes and dashes."""
-    folded = unicodedata.normalize("NFKC", critique)
-    visible = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf")
-    for letter, plain in {"’": "'", "‐": "-", "‑": "-", "–": "-", "—": " - ", "*": "", "_": " "}.items():
-        visible = visible.replace(letter, plain)
-    return " ".join(visible.split())
+    """Normalise a text: one line, compatibility forms folded, no accents, no invisible characters, plain quotes."""
+    folded = unicodedata.normalize("NFKD", critique)
+    visible = "".join(letter for letter in folded if unicodedata.category(letter) not in ("Cf", "Mn", "Me"))
+    return " ".join(visible.translate(_PLAIN).split())
 
 
 def _number_near(text: str, mos: float) -> str | None:

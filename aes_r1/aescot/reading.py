@@ -1,27 +1,34 @@
 """Read a JSON object from a model's answer: by rules, else repaired by json_repair; nothing is made up.
 
-The last complete object is read, because models that think aloud write a draft before it. Of objects inside one another
-the outermost complete one is read. `mended` names what had to be done to read it, which the report counts. The limits
-below bound the time for every text.
+The last complete object is read, because models that think aloud write a draft before it; what stands between marks of
+thinking is not read. Of objects inside one another the outermost complete one is read. Different ones side by side in
+one list or object are no drafts, and none of them is read. `mended` names what had to be done to read an object, which
+the report counts.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
 
-import json_repair
+from aes_r1.aescot.objects import (
+    NUMBERED,
+    Members,
+    Objects,
+    Outermost,
+    inside,
+    is_same,
+    objects_of,
+    repair,
+    repaired_whole,
+    without_repeated,
+)
+from aes_r1.aescot.thinking import has_marks, split_thinking
 
 MAX_CHARACTERS = 100_000  # from the end of a reply; far beyond any max_tokens that a critique needs
-MAX_TRIES = 200  # opening braces at which an object is looked for
-MAX_TEXTS = 20  # texts inside an object that are read as objects
-REPAIRED_CHARACTERS = 20_000  # of one text in all; json_repair is slow on long texts
-
-Rename = Callable[[str], str]  # maps a key as it was written to the name that was asked for
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class _Found(NamedTuple):
     """Hold an object's values by name. top, end: where the outermost object around it begins and ends in the text.
 
     depth: how deep the object lies in that one. repeated: a name has two different values, and either could be meant.
+    group, draft: as in Outermost and Inner.
     """
 
     values: dict[str, Any]
@@ -44,6 +52,8 @@ class _Found(NamedTuple):
     top: int
     end: int
     depth: int
+    group: int
+    draft: bool
 
     def written_in(self, text: str) -> str:
         """Return the outermost object as it stands in `text`."""
@@ -55,16 +65,21 @@ def read_object(
 ) -> Reading | None:
     """Return the last object in `text` that `is_complete`, else the last one with any of the names; None without one.
 
-    names: {spelling, as `plain` leaves it: the name that it stands for}. If the object that would be returned has two
-    different values for a name, the result is None, because an earlier object may be a draft.
+    names: {spelling, as `plain` leaves it: the name that it stands for}. A model's thinking is not read. The result is
+    None if the object has two different values for a name, or stands in one list or object with a different one.
     """
-    text = text[-MAX_CHARACTERS:]
-    objects, _ = _objects(text)
-    found = _named(objects, names)
-    complete = _wanted(found, is_complete) or _wanted(_named(_repaired(text), names), is_complete)
+    said, thought = _without_thinking(text)
+    objects = objects_of(said)
+    if any(plain(key) in names for key in _KEY.findall(objects.unread)):
+        return None
+    found = _named(objects.whole, names)
+    complete = _wanted(found, is_complete) or _wanted(_named(repaired_whole(said), names), is_complete)
     if not complete:
         return Reading(found[-1].values, found[-1].mended) if found else None
-    return _last_of(complete, text, names, is_complete)
+    if all(one.draft for one in complete):
+        complete = [one._replace(draft=False) for one in complete]
+    drafts = [one._replace(draft=True) for one in _wanted(_named(objects_of(thought).whole, names), is_complete)]
+    return _last_of([*drafts, *complete], said, names, is_complete)
 
 
 def read_deciding_object(
@@ -72,25 +87,31 @@ def read_deciding_object(
 ) -> Reading | None:
     """Return the last object in `text` that has the name `decides`, where it `is_complete`; None where it is not.
 
-    No earlier object and none inside it is read in its place, because that may be about something else. Text up to the
-    end of a model's thinking is ignored. names, and an object with two values for one of them: as in `read_object`.
+    No earlier object and none inside it is read in its place, because that may be about something else. The result is
+    also None if the words after it give another value of `decides`. names, thinking, and objects that contradict
+    themselves or one another: as in `read_object`.
     """
 
     def has_it(values: Mapping[str, Any]) -> bool:
         return decides in values
 
-    text = _said_after_thinking(text[-MAX_CHARACTERS:])
-    objects, broken = _objects(text)
-    deciding = _wanted(_named(objects, names), has_it)
-    starts = [start for start, part in broken if _has_key(part, names, decides)]
-    if starts and (not deciding or any(_reaches(start, deciding[-1].top, text) for start in starts)):
+    said, _ = _without_thinking(text)
+    objects = objects_of(said)
+    if _has_key(objects.unread, names, decides):
         return None
-    deciding = deciding or _wanted(_named(_repaired(text), names), has_it)
-    if not deciding or not is_complete(deciding[-1].values):
+    deciding = _wanted(_named(objects.whole, names), has_it)
+    if any(_has_key(part, names, decides) and _follows(start, deciding) for start, part in objects.broken):
         return None
-    if "repaired" in deciding[-1].mended and _cuts_number(deciding[-1].written_in(text), names):
+    if deciding and _is_cut_around(deciding[-1], objects, said):
         return None
-    return _last_of(deciding, text, names, is_complete)
+    deciding = deciding or _wanted(_named(repaired_whole(said), names), has_it)
+    reading = _last_of(deciding, said, names, is_complete)
+    if reading is None or not is_complete(reading.values):
+        return None
+    chosen = next(one for one in reversed(deciding) if not one.draft)
+    if "repaired" in chosen.mended and _cuts_number(chosen.written_in(said), names):
+        return None
+    return None if _is_contradicted(said[chosen.end :], chosen.values, names, is_complete, decides) else reading
 
 
 def _wanted(found: Sequence[_Found], is_wanted: Callable[[Mapping[str, Any]], bool]) -> list[_Found]:
@@ -101,26 +122,33 @@ def _wanted(found: Sequence[_Found], is_wanted: Callable[[Mapping[str, Any]], bo
 def _last_of(
     found: Sequence[_Found], text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool]
 ) -> Reading | None:
-    """Return the last of `found`; "draft" in `mended` if another one is complete and differs; None for two values."""
-    chosen = found[-1]
-    if chosen.repeated or ("repaired" in chosen.mended and _repeats(chosen.written_in(text), names)):
+    """Return the last of `found` that is no draft; "draft" in `mended` if another one is complete and differs.
+
+    The result is None for two values of a name, and where an object of the same group differs.
+    """
+    chosen = next((one for one in reversed(found) if not one.draft), None)
+    if chosen is None or chosen.repeated:
         return None
-    drafts = any(one.values != chosen.values and is_complete(one.values) for one in found)
+    if "repaired" in chosen.mended and _repeats(chosen.written_in(text), names):
+        return None
+    others = [one for one in found if one.values != chosen.values]
+    if any(one.group == chosen.group and not one.draft for one in others):
+        return None
+    drafts = any(is_complete(one.values) for one in others)
     return Reading(chosen.values, (*chosen.mended, "draft") if drafts else chosen.mended)
 
 
-# Marks that end a model's thinking, and marks without words that a server may write after them.
-_THOUGHT = re.compile(r"</think(?:ing)?>|\[/THINK\]|<\|end_of_thought\|>", re.IGNORECASE)
-_MARKS = re.compile(r"<[^<>]*>|`")
+def after_thinking(text: str) -> str:
+    """Return the part of `text` that was said after the model's thinking; see split_thinking."""
+    return _without_thinking(text)[0]
 
 
-def _said_after_thinking(text: str) -> str:
-    """Return the part of `text` after the thinking if it has words, else the whole text.
-
-    So a draft's object is not read in place of an answer without an object, such as a bare number.
-    """
-    said = text[max((match.end() for match in _THOUGHT.finditer(text)), default=0) :]
-    return said if re.search(r"\w", _MARKS.sub("", said)) else text
+def _without_thinking(text: str) -> tuple[str, str]:
+    """Return what was said after the thinking in the last MAX_CHARACTERS of `text`, and the rest of them."""
+    text = text[-MAX_CHARACTERS:]
+    if not has_marks(text):
+        return text, ""
+    return split_thinking(text, [(one.start, one.end) for one in objects_of(text).whole if not one.repaired])
 
 
 def plain(key: str) -> str:
@@ -128,37 +156,47 @@ def plain(key: str) -> str:
     return re.sub(r"[\W_]+", "", key.casefold().replace("&", "and"))
 
 
-def _named(objects: Iterable[_Object], names: Mapping[str, str]) -> list[_Found]:
+def _named(objects: Iterable[Outermost], names: Mapping[str, str]) -> list[_Found]:
     """Return every object that holds any of `names`; if none does, the last object, without values."""
     found: list[_Found] = []
     unrelated: list[_Found] = []
-    for top, end, outer, repaired in objects:
-        for value_of_key, depth in _inside(outer):
-            values: dict[str, Any] = {}
-            renamed = False
-            for key, value in value_of_key.items():
-                name = names.get(plain(key))
-                if name is None or (name in values and value is None):
-                    continue
-                if name not in values or values[name] is None or key == name:  # the exact spelling wins
-                    values[name] = value
-                    renamed = renamed or key != name
+    for outer in objects:
+        for inner in inside(outer.value):
+            values, renamed, contradicted = _renamed(inner.value, names)
             mended = (
-                *(("wrapped",) if depth else ()),
+                *(("wrapped",) if inner.depth else ()),
                 *(("keys",) if renamed else ()),
-                *(("repaired",) if repaired else ()),
+                *(("repaired",) if outer.repaired else ()),
             )
-            repeated = _is_repeated(value_of_key, names)
-            (found if values or repeated else unrelated).append(_Found(values, mended, repeated, top, end, depth))
+            repeated = contradicted or _is_repeated(inner.value, names)
+            place = (outer.start, outer.end, inner.depth, outer.group, inner.draft)
+            (found if values or repeated else unrelated).append(_Found(values, mended, repeated, *place))
     return found or unrelated[-1:]
 
 
+def _renamed(members: Mapping[str, Any], names: Mapping[str, str]) -> tuple[dict[str, Any], bool, bool]:
+    """Return the values of `names`, whether a key had another spelling, and whether two spellings contradict."""
+    values: dict[str, Any] = {}
+    renamed = contradicted = False
+    for key, value in members.items():
+        name = names.get(plain(key))
+        if name is None or (name in values and value is None):
+            continue
+        if name in values and not any(one in (None, "", []) for one in (values[name], value)):
+            contradicted = contradicted or not is_same(values[name], value)
+        if name not in values or values[name] is None or key == name:  # the exact spelling wins
+            values[name] = value
+            renamed = renamed or key != name
+    return values, renamed, contradicted
+
+
 def _outermost(found: Sequence[_Found]) -> list[_Found]:
-    """Return the least deep of `found` in each outermost object of the text."""
+    """Return the least deep of `found` in each outermost object of the text, and all drafts."""
     least: dict[int, int] = {}
     for one in found:
-        least[one.top] = min(one.depth, least.get(one.top, one.depth))
-    return [one for one in found if one.depth == least[one.top]]
+        if not one.draft:
+            least[one.top] = min(one.depth, least.get(one.top, one.depth))
+    return [one for one in found if one.draft or one.depth == least[one.top]]
 
 
 def _has_key(text: str, names: Mapping[str, str], name: str) -> bool:
@@ -166,19 +204,33 @@ def _has_key(text: str, names: Mapping[str, str], name: str) -> bool:
     return any(names.get(plain(key)) == name for key in _KEY.findall(text))
 
 
-def _reaches(start: int, top: int, text: str) -> bool:
-    """Return whether the broken object at `start` comes after the whole one at `top`, or holds it."""
-    if start > top:
+def _follows(start: int, deciding: Sequence[_Found]) -> bool:
+    return not deciding or start > deciding[-1].top
+
+
+def _is_cut_around(chosen: _Found, objects: Objects, text: str) -> bool:
+    """Return whether an object or list around `chosen` cannot be read, so that members of it may be missing."""
+    first = next((one.start for one in objects.whole if one.group == chosen.group), chosen.top)
+    if _ends_in_list(text[:first]) and text.count("]", chosen.end) <= text.count("[", chosen.end):
         return True
+    return any(_holds(start, first, text) for start, _ in objects.broken if start < first)
+
+
+def _holds(start: int, top: int, text: str) -> bool:
+    """Return whether the broken object at `start` holds the whole one at `top`."""
     before = text[start:top]
-    listed = before.rstrip().endswith(("[", ",")) and before.count("[") > before.count("]")
-    return listed or text.startswith('{\\"', top) or _BEFORE_VALUE.search(before[-MAX_KEY:]) is not None
+    return _ends_in_list(before) or text.startswith('{\\"', top) or _BEFORE_VALUE.search(before[-MAX_KEY:]) is not None
+
+
+def _ends_in_list(before: str) -> bool:
+    return before.rstrip().endswith(("[", ",")) and before.count("[") > before.count("]")
 
 
 MAX_KEY = 80  # characters before a value in which its key is looked for
 # A key in quotes; one without them follows a comma, and its value begins on the same line. The value may be a text.
 _BEFORE_VALUE = re.compile(r"""(?:["'“”]\s*:\s*["'“”]?|,\s*\w+[^\S\n]*:[^\S\n]*)\Z""")
-_KEY = re.compile(r"[\"'“”]?([\w &-]{1,40})[\"'“”]?\s*:")
+# No match begins with a space, because a server may write spaces without end.
+_KEY = re.compile(r"[\"'“”]?([\w&-][\w &-]{0,39}+)[\"'“”]?\s*+:")
 
 # A number without quotes, and what follows it on its line.
 _NUMBER = re.compile(
@@ -187,27 +239,45 @@ _NUMBER = re.compile(
 _ENDS_VALUE = re.compile(r"""[,;}\]"'”]|//|/\*|#|\Z""")
 
 
+# A key's value in prose, such as "**Final rating:** 9/10".
+_STATED = re.compile(r"[\s*_\"'“”`]*+([0-9]*\.?[0-9]+|[^\W\d_]+)")
+_BEFORE_KEY = re.compile(r"(?:so|then|my|the|final|overall|revised|corrected|actual|new)+")
+
+
+def _is_contradicted(
+    after: str,
+    values: Mapping[str, Any],
+    names: Mapping[str, str],
+    is_complete: Callable[[Mapping[str, Any]], bool],
+    decides: str,
+) -> bool:
+    """Return whether the words `after` an object give a value of `decides` that is readable and not the object's."""
+    for key in _KEY.finditer(after):
+        stated = _STATED.match(after, key.end())
+        if stated is None or names.get(_BEFORE_KEY.sub("", plain(key[1]))) != decides:
+            continue
+        if is_complete({**values, decides: stated[1]}) and _as_said(stated[1]) != _as_said(values[decides]):
+            return True
+    return False
+
+
+def _as_said(value: Any) -> Any:
+    said = str(value).strip().casefold()
+    return float(said) if re.fullmatch(r"[0-9]*\.?[0-9]+", said) else said
+
+
 def _cuts_number(text: str, names: Mapping[str, str]) -> bool:
     """Return whether a number of any of `names` goes on where json_repair ends it: 7 of `7%`, 4 of `4 / 5`."""
     numbers = (_NUMBER.match(text, key.end()) for key in _KEY.finditer(text) if plain(key[1]) in names)
     return any(number is not None and not _ENDS_VALUE.match(number["rest"]) for number in numbers)
 
 
-class _Members(dict[str, Any]):
-    """Hold the members of an object. repeated: all values of each key that has different ones."""
-
-    repeated: Mapping[str, Sequence[Any]] = {}
-
-
-_NUMBERED = re.compile(r"zq[0-9]+qz")
-
-
 def _is_repeated(members: dict[str, Any], names: Mapping[str, str]) -> bool:
     """Return whether any of `names`, or a key around one, has two different values in an object."""
-    repeated = members.repeated if isinstance(members, _Members) else {}
+    repeated = members.repeated if isinstance(members, Members) else {}
     for key, values in repeated.items():
-        inner = (inner for value in values for one, _ in _inside(value) for inner in one)
-        if plain(key) in names or any(plain(_NUMBERED.sub("", one)) in names for one in inner):
+        keys = (key for value in values for inner in inside(value) for key in inner.value)
+        if plain(key) in names or any(plain(NUMBERED.sub("", one)) in names for one in keys):
             return True
     return False
 
@@ -221,11 +291,11 @@ def _repeats(text: str, names: Mapping[str, str]) -> bool:
     if len(set(keys)) == len(keys):
         return False
     place = count()
-    numbered = _repair(_KEY.sub(lambda key: _with_number(key, next(place)), text))
-    for members, _ in _inside(numbered):
-        pairs = [(_NUMBERED.sub("", key).strip(), value) for key, value in members.items()]
+    numbered = repair(_KEY.sub(lambda key: _with_number(key, next(place)), text))
+    for inner in inside(numbered):
+        pairs = [(NUMBERED.sub("", key).strip(), value) for key, value in inner.value.items()]
         try:
-            if _is_repeated(_without_repeated(pairs), names):
+            if _is_repeated(without_repeated(pairs), names):
                 return True
         except RecursionError:
             return True  # values that are nested too deeply to be compared
@@ -235,129 +305,3 @@ def _repeats(text: str, names: Mapping[str, str]) -> bool:
 def _with_number(key: re.Match[str], number: int) -> str:
     end = key.start(1) + len(key[1].rstrip()) - key.start()
     return f"{key[0][:end]}zq{number}qz{key[0][end:]}"
-
-
-# An outermost object: where it begins and ends in the text, its value, and whether json_repair had to read it.
-_Object = tuple[int, int, Any, bool]
-
-
-def _objects(text: str) -> tuple[list[_Object], list[tuple[int, str]]]:
-    """Return every outermost object of `text` in order, and the places and beginnings of those that cannot be read.
-
-    An object whose braces close is repaired; the objects inside any other one count as outermost.
-    """
-    decoder = json.JSONDecoder(strict=False, parse_int=_integer, object_pairs_hook=_without_repeated)
-    objects: list[_Object] = []
-    broken: list[tuple[int, str]] = []
-    closed = _closing_braces(text)
-    left = REPAIRED_CHARACTERS
-    start = text.find("{")
-    for _ in range(MAX_TRIES):
-        if start < 0:
-            break
-        try:
-            value, end = decoder.raw_decode(text, start)
-            objects.append((start, end, value, False))
-        except (json.JSONDecodeError, RecursionError):
-            end = closed.get(start, start) + 1
-            value = None
-            if 1 < end - start <= left:
-                left -= end - start
-                value = _repair(text[start:end])
-            if isinstance(value, dict):
-                objects.append((start, end, value, True))
-            else:
-                end = start + 1
-                following = text.find("{", end)
-                broken.append((start, text[end : following if following >= 0 else len(text)]))
-        start = text.find("{", end)
-    return objects, broken
-
-
-def _closing_braces(text: str) -> dict[int, int]:
-    """Return the place of the closing brace of each opening one that has one; braces inside texts count too."""
-    open_ones: list[int] = []
-    closed: dict[int, int] = {}
-    for brace in re.finditer(r"[{}]", text):
-        if brace[0] == "{":
-            open_ones.append(brace.start())
-        elif open_ones:
-            closed[open_ones.pop()] = brace.start()
-    return closed
-
-
-def _inside(outer: Any) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield `outer` and every object in it, outer ones first; not recursive, because a reply may be nested deeply.
-
-    A text that is itself a JSON object counts as that object: the arguments of a tool call are written so.
-    """
-    waiting = [(outer, 0)]
-    texts = MAX_TEXTS
-    while waiting:
-        value, depth = waiting.pop()
-        if isinstance(value, str):
-            texts -= 1
-            value = _object_in(value) if texts >= 0 else None
-        if isinstance(value, dict):
-            yield value, depth
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        nested = [
-            item for item in inner if isinstance(item, dict | list) or (isinstance(item, str) and item[:1] == "{")
-        ]
-        waiting += [(item, depth + 1) for item in reversed(nested)]
-
-
-def _object_in(text: str) -> Any:
-    try:
-        return json.loads(text, strict=False, parse_int=_integer, object_pairs_hook=_without_repeated)
-    except (json.JSONDecodeError, RecursionError):
-        return None
-
-
-def _repaired(text: str) -> Iterator[_Object]:
-    """Yield what json_repair makes of a text whose braces close; a text that was cut short is not read."""
-    start, end = text.find("{"), text.rfind("}")
-    if 0 <= start < end < start + REPAIRED_CHARACTERS:
-        yield start, end + 1, _repair(text[start : end + 1]), True
-
-
-# A value and a key in curly quotes; without straight ones json_repair would end such a text at its first comma.
-_CURLY_VALUE = re.compile(r'(["”]\s*:\s*)“([^“”]*)”(?=\s*[,}\]])')
-_CURLY_KEY = re.compile(r"([{,]\s*)“([^“”]*)”(?=\s*:)")
-
-
-def _straight(quoted: re.Match[str]) -> str:
-    return quoted[1] + json.dumps(quoted[2], ensure_ascii=False)
-
-
-def _repair(text: str) -> Any:
-    text = _CURLY_KEY.sub(_straight, _CURLY_VALUE.sub(_straight, text))
-    try:
-        return json_repair.loads(text, skip_json_loads=True)
-    except (RecursionError, ValueError):
-        return None
-
-
-def _without_repeated(pairs: list[tuple[str, Any]]) -> _Members:
-    """Build an object in which a key with two different values becomes None, because either could be meant."""
-    values, repeated = _Members(), dict[str, list[Any]]()
-    for key, value in pairs:
-        if key in repeated:
-            repeated[key].append(value)
-        elif key in values and not _is_same(values[key], value):
-            repeated[key] = [values[key], value]
-            values[key] = None
-        else:
-            values[key] = value
-    values.repeated = repeated
-    return values
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Return whether two values are equal but for the numbers behind keys, which may also stand in texts."""
-    return bool(one == other) or _NUMBERED.sub("", repr(one)) == _NUMBERED.sub("", repr(other))
-
-
-def _integer(digits: str) -> int | float:
-    """Parse an integer; Python refuses to read thousands of digits as an int, and no reply needs them."""
-    return int(digits) if len(digits) < 100 else float("inf")

@@ -118,7 +118,7 @@ class RewardJudge:
         except PictureError as error:  # likewise
             self._lost = error
             return None
-        return read_rating(answer.text)[0]
+        return read_rating(answer.decided_text)[0]
 
     def _note(self, question: _Question, rating: float | None) -> None:
         if self._journal.get(question.key) is None:
@@ -128,5 +128,5 @@ class RewardJudge:
 
 
 def _how_mended(answer: Answer) -> tuple[str, ...] | None:
-    rating, mended = read_rating(answer.text)
+    rating, mended = read_rating(answer.decided_text)
     return None if rating is None else mended

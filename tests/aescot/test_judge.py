@@ -191,6 +191,12 @@ def test_a_claim_that_says_there_is_none_is_no_claim(claims, read):
     assert read_verdict(text)[0].unsupported_claims == read
 
 
+@pytest.mark.parametrize("claim", ['{"claim": "The light is soft.", "supported": true}', "[]", "false", "7"])
+def test_a_claim_that_is_no_text_is_not_taken_for_a_false_one(claim):
+    assert read_verdict(BAD.replace("[]", f"[{claim}]"))[0] is None
+    assert read_verdict(BAD.replace("[]", "[null]"))[0].unsupported_claims == ()
+
+
 @pytest.mark.parametrize(
     "claims",
     [

@@ -72,3 +72,14 @@ def test_a_number_is_a_leak_near_the_score_only():
 def test_the_score_as_an_expert_was_told_it_is_found(mos):
     said = expert_prompt(mos).split("aesthetic score of ")[1].split()[0]
     assert find_leak(f"Soft light falls from the left, about {said} of what it might be.", mos) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("A clean 7⁄10.", "7/10"), ("7∕10 for the light.", "7/10"), ("The scóre fits.", "score")]
+)
+def test_a_score_is_found_in_look_alike_letters_and_slashes(text, words):
+    assert find_leak(text, 0.7) == words
+
+
+def test_accents_of_ordinary_words_are_no_leak():
+    assert find_leak("A naïve café façade under a clichéd, rosé sky.", 0.7) is None

@@ -138,6 +138,19 @@ def test_an_answer_is_found_wherever_a_server_puts_it(sent, mended, serve, tmp_p
     assert report["mended"] == {"expert": mended}
 
 
+@pytest.mark.parametrize(("finish", "kept"), [("length", 0), ("stop", 1)])
+def test_a_judge_that_ran_out_of_tokens_in_its_reasoning_decided_nothing(finish, kept, serve, tmp_path):
+    def answer(prompt: str, times: int) -> Sent:
+        if "private information" in prompt:
+            return completion(WHOLE)
+        return completion(None, finish, reasoning=f"Perhaps {VERDICT}")
+
+    samples = [Sample("0", pictures(tmp_path, 1)[0].image, 0.5, "folder", "train")]
+    report = build(samples, tmp_path / "out", serve(answer).url, judge=True)
+    assert report["kept"] == kept
+    assert report["rejected_by_reason"] == ({} if kept else {"no_verdict": 1})
+
+
 POISON = [
     ('{"light_and_shadow": ' + "[" * 3000 + "]" * 3000 + "}", "invalid_json"),
     (WHOLE[:-1] + ', "score": ' + "9" * 5000 + "}", None),
