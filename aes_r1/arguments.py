@@ -29,9 +29,22 @@ class OneLineParser(argparse.ArgumentParser):
         """Parse as argparse does, remember what was typed for error messages, and print which options were repeated."""
         self._typed = list(sys.argv[1:] if args is None else args)
         parsed = super().parse_known_args(args, namespace)
+        self._require_names(parsed[0])
         for line in self._repeated():
             print(f"note: {printable(line)}", file=sys.stderr)
         return parsed
+
+    def _require_names(self, parsed: argparse.Namespace) -> None:
+        """End with one line where a positional argument is empty, as from an unset variable of the shell.
+
+        As a path it would mean the current folder.
+        """
+        for action in self._actions:
+            given = None if action.option_strings else getattr(parsed, action.dest, None)
+            values = given if isinstance(given, list) else [given]
+            if any(isinstance(value, str) and not value.strip() for value in values):
+                named = action.metavar or action.dest
+                self.error(f"{named}: an empty name was given; give a name, or . for the current folder")
 
     def _repeated(self) -> list[str]:
         """Return a line for every option that was given several values, of which argparse takes the last one."""

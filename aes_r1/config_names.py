@@ -31,16 +31,16 @@ def keys(schema: type, prefix: str = "") -> list[str]:
     return names
 
 
-def text_keys(schema: type, prefix: str = "") -> set[str]:
-    """Return the dotted keys of `schema` that hold a text."""
+def keys_of(schema: type, *kinds: Any, prefix: str = "") -> set[str]:
+    """Return the dotted keys of `schema` that hold a value of `kinds`, or perhaps null."""
     hints = typing.get_type_hints(schema)
     found = set()
     for name in {setting.name for setting in dataclasses.fields(schema)}:
         kind = hints[name]
         inner = _dataclass_of(kind)
         if inner is not None and typing.get_origin(kind) is not list:
-            found |= text_keys(inner, f"{prefix}{name}.")
-        elif kind is str or set(typing.get_args(kind)) == {str, type(None)}:
+            found |= keys_of(inner, *kinds, prefix=f"{prefix}{name}.")
+        elif kind in kinds or any(kind == one | None for one in kinds):
             found.add(f"{prefix}{name}")
     return found
 

@@ -80,7 +80,7 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
         raise InputError(f"{out}: is not empty; give a new folder")
     evaluation = run.evaluation if model == run.model else Evaluation()
     facts = run_facts(run, model)
-    with replacing_folder(out) as draft:
+    with replacing_folder(out, last="config.json") as draft:
         copy_folder(model, draft)
         generation = read_json(path) if (path := draft / "generation_config.json").exists() else {}
         kept = {key: value for key, value in generation.items() if key.endswith("_token_id")}
@@ -143,7 +143,7 @@ def arguments() -> OneLineParser:
         examples="aes-r1 export RUN OUT\naes-r1 export RUN OUT --step best\naes-r1 export RUN OUT --scorer",
     )
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
-    parser.add_argument("out", metavar="OUT", help="a new folder")
+    parser.add_argument("out", metavar="OUT", help="a new or empty folder")
     parser.add_argument(
         "--step", default="last", help="last, best (by validation SRCC) or a number of steps (default: last)"
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1 import names_elsewhere
-from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, meant, nearest, text_keys
+from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, keys_of, meant, nearest
+from aes_r1.quoting import check_texts, quoted, unread
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
 COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
@@ -62,12 +63,12 @@ def config_folders(arguments: Sequence[str]) -> list[str]:
 
 def check(arguments: Sequence[str], schema: type = Settings) -> None:
     """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
-    options, texts = _options(), text_keys(schema)
+    options = _options()
     has_axes = any(argument.lstrip("+").startswith(_WITH_AXES) for argument in arguments)
     has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
     known = set(keys(schema))
     _check_added_once(arguments)
-    for argument, following in _with_values(arguments):
+    for index, (argument, following) in enumerate(given := list(_with_values(arguments))):
         if not has_out:
             _check_sweep_folder(argument)
         if not argument.startswith("-"):
@@ -76,7 +77,7 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
                     f"{argument}: a setting without a value; give {_beginning(argument)}VALUE, without blanks"
                 )
             _check_axis(argument, has_axes=has_axes)
-            _check_override(argument, texts)
+            _check_override(argument, schema, [other for other, _ in given[index + 1 :]])
             _check_plan(argument, schema)
             continue
         name, equals, value = argument.partition("=")
@@ -94,8 +95,8 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
             raise InputError(f"{argument}: it needs a value; --help lists the options")
         if option.choices and value and value not in option.choices:
             raise InputError(f"{argument} {value}: must be one of {', '.join(option.choices)}")
-        given = 1 if equals else 1 + len(following)
-        if option.dest == "experimental_rerun" and len(arguments) > given:
+        own = 1 if equals else 1 + len(following)
+        if option.dest == "experimental_rerun" and len(arguments) > own:
             raise InputError(f"{name}: Hydra would ignore every other argument; give it alone, or leave it out")
     _check_modes(arguments)
 
@@ -177,7 +178,11 @@ def _with_values(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield argument, list(following)
 
 
-def _check_override(argument: str, texts: Collection[str]) -> None:
+def _check_override(argument: str, schema: type, rest: Sequence[str] = ()) -> None:
+    """Raise InputError where Hydra cannot read `argument`, or would seldom read what was meant.
+
+    rest: the arguments after it.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -193,9 +198,9 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
             raise InputError(f"{argument}: not KEY=VALUE; give a key and its value, or an option of --help") from error
         _check_run_folder(argument, key, value)
         reason = " ".join(str(error).split("See https")[0].split())
-        text = quoted(key, expanded(value))
-        as_text = f"; as text it is {text}" if text else "; quote its parts"
-        raise InputError(f"{argument}: cannot be read ({reason}){as_text}") from error
+        is_text, is_number = (key.lstrip("+") in keys_of(schema, *kinds) for kinds in ((str,), (int, float, bool)))
+        cure = unread(argument, rest, is_text=is_text, is_number=is_number, given=expanded(value))
+        raise InputError(f"{argument}: cannot be read ({reason}){cure}") from error
     _check_run_folder(argument, key, value if override.is_sweep_override() else override.value())
     _check_group(argument, key, override.value())
     if key.lstrip("+") in ("out", "store") and override.value() in (None, ""):
@@ -211,10 +216,7 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
                 f"{argument}: one place with a comma in its name, or several? One: {quoted(key, value)}; "
                 f"several, with --multirun: {shlex.quote(f'{key}=choice({value})')}"
             )
-    if key.lstrip("+") in texts:
-        for text, parsed in _alternatives(value, override):
-            if isinstance(parsed, bool | int | float) and str(parsed) != text:
-                raise InputError(f"{argument}: {text} would be read as {parsed}; as text it is {quoted(key, text)}")
+    check_texts(argument, override, schema)
 
 
 def _check_plan(argument: str, schema: type) -> None:
@@ -245,24 +247,13 @@ def _absent_of_a_card(arguments: Collection[str], plan: Any) -> list[str]:
     return [key for key in ("plan.peak_tflops", "plan.bandwidth_gb_s") if key not in given]
 
 
-def _alternatives(value: str, override: Any) -> list[tuple[str, Any]]:
-    """Return the value of an override, or each one of a plain sweep (a,b), as it was typed and as Hydra read it."""
-    parsed = override.value()
-    if not override.is_sweep_override():
-        return [(value.strip(), parsed)]
-    if not getattr(parsed, "simple_form", False):
-        return []
-    texts = [part.strip() for part in value.split(",")]
-    return list(zip(texts, parsed.list, strict=True)) if len(texts) == len(parsed.list) else []
-
-
 def _check_run_folder(argument: str, key: str, value: Any) -> None:
     """Raise InputError for hydra.run.dir, because the folder of a run is given by out=."""
     plain_key = key.lstrip("+~")
     if plain_key == "hydra.run.dir":
         suggestion = f"out={value}"
         try:
-            _check_override(suggestion, ())
+            _check_override(suggestion, Settings)
         except InputError:
             suggestion = ""
         raise InputError(
@@ -321,30 +312,6 @@ def _without_plus(group: str) -> str:
     return group.lstrip("+")
 
 
-def quoted(key: str, value: str) -> str:
-    """Quote KEY=VALUE so that both a shell and Hydra read `value` as text; empty where that is impossible."""
-    text = as_text(key, value)
-    return text and shlex.quote(text)
-
-
-def as_text(key: str, value: str) -> str:
-    """Return KEY="VALUE", which Hydra reads as the text `value`; empty where that is impossible."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    for quote in ('"', "'"):
-        # Hydra keeps a backslash as it is, except before a quote, where it and those before it must be doubled.
-        inner = re.sub(rf"(\\*){quote}", rf"\1\1\\{quote}", value)
-        inner = re.sub(r"(\\+)$", r"\1\1", inner)
-        try:
-            override = OverridesParser.create().parse_override(f"{key}={quote}{inner}{quote}")
-        except HydraException:
-            continue
-        if override.value() == value:
-            return f"{key}={quote}{inner}{quote}"
-    return ""
-
-
 def explained(message: str, schema: type, conf: Path) -> str | None:
     """Explain a message of Hydra about the command line, with the nearest existing name; None: leave it as it is."""
     match = re.search(r"Could not override '([^']*)'", message)
@@ -387,6 +354,10 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
     match = re.search(r"Could not append to config\. An item is already at '(.*?)'", message)
     if match:
         return f"+{match[1]}=..: the recipe has {match[1]} already; give {match[1]}=.. without +"
+    match = re.search(r"Could not delete from config\. '(.*?)' does not exist", message)
+    if match:
+        near = "" if match[1] in keys(schema) else meant(match[1], keys(schema))
+        return f"~{match[1]}: the recipe has no {match[1]}, so nothing can be taken out; leave the argument out{near}"
     match = re.search(r"Ambiguous value for argument '(.*?)'\s*1\. ", message, re.DOTALL)
     if match:
         key, _, value = match[1].partition("=")

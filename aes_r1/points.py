@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aes_r1.overrides import as_text
+from aes_r1.quoting import as_text
 from aes_r1.runs.files import read_json, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences

@@ -35,6 +35,20 @@ def test_a_missing_argument_that_was_misspelled_is_shown_as_typed(typed, says, c
     assert (ended.value.code, capsys.readouterr().err) == (2, expected)
 
 
+@pytest.mark.parametrize(("typed", "named"), [(["", "x.jpg"], "RUN"), (["run", "x.jpg", " "], "pictures")])
+def test_an_empty_name_is_refused_by_its_argument(typed, named, capsys):
+    """An unset variable of the shell, as in `aes-r1 export RUN "$OUT"`, would otherwise name the current folder."""
+    parser = OneLineParser(prog="aes-r1 score")
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("pictures", nargs="*")
+    parser.add_argument("--note")
+    parser.parse_args(["run", "--note", ""])
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(typed)
+    says = f"{named}: an empty name was given; give a name, or . for the current folder; aes-r1 score --help lists"
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"aes_r1: {says} the arguments\n")
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [

@@ -214,8 +214,11 @@ def test_an_exported_folder_scores_as_the_run_does(exported, talking_run):
 def test_the_current_folder_can_be_given(run_of_steps, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+    before = Path().stat().st_ino
     assert export(run_of_steps, Path()) == tmp_path / "here"
     assert (tmp_path / "here" / "README.md").exists()
+    assert (tmp_path / "here").stat().st_ino == before, "the shell would stand in a deleted folder"
+    assert Path("README.md").exists()
 
 
 def test_where_there_is_no_room_nothing_is_left(talking_run, tmp_path, monkeypatch, capsys):

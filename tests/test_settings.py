@@ -67,6 +67,23 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
             )
         ),
         ({"model": {"prompt": "score_last"}}, "model.prompt=score_last"),
+        ({"tracker": {"tags": [""]}}, "tracker.tags=['']: W&B takes tags of 1 to 64 characters"),
+        ({"tracker": {"tags": ["a", "x" * 65]}}, f"tracker.tags=['{'x' * 65}']: W&B takes tags of 1 to 64 characters"),
+        ({"tracker": {"tags": None}}, "tracker.tags: must be a list, as tracker.tags=[..,..]"),
+        ({"tracker": {"tags": [None]}}, "tracker.tags: each entry must be a text, not null"),
+        ({"tracker": {"tags": [["a"]]}}, "tracker.tags: each entry must be a text, not ['a']"),
+        ({"evaluation": {"protocols": [None]}}, "evaluation.protocols: each entry must be a text, not null"),
+        ({"model": {"sub_scores": [None]}}, "model.sub_scores: each entry must be a text, not null"),
+        ({"trainer": {"betas": [None, 0.9]}}, "trainer.betas: each entry must be a number, not null"),
+        ({"data": {"scale": {"low": 1, "high": 10}}}, "data.scale: must be a list, as data.scale=[..,..]"),
+        (
+            {"evaluation": {"also": [{"name": "ava", "roots": "/x"}]}},
+            "evaluation.also.roots: must be a mapping, as 'roots: {NAME: VALUE}'",
+        ),
+        (
+            {"evaluation": {"also": [{"name": "ava", "scale": {"low": 1}}]}},
+            "evaluation.also.scale: must be a list, as scale: [..,..]",
+        ),
         ({"model": {"sub_scores": "color"}}, "model.sub_scores: must be a list, as model.sub_scores=[..,..]"),
         ({"model": {"sub_scores": ["light"]}}, "model.sub_scores=light: must be one of light_and_shadow, mood_and"),
         (

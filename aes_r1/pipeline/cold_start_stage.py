@@ -236,6 +236,7 @@ def _train(
             cold_start=cold_start,
             context=TrainingContext(
                 folder=made.checkpoints,
+                identity=made.path.name,
                 seed=settings.seed,
                 stop=job.processes.stop,
                 log=record,

@@ -24,6 +24,7 @@ from aes_r1.pipeline.readable_start import require_readable_answers
 from aes_r1.prompts import PAIR_PROMPT
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.files import copy_folder, replacing_folder, write_text_atomically
+from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.progress import progress_bars
 from aes_r1.settings import PAPER_PIXELS, reward_file
 from aes_r1.trainer import checkpoint
@@ -154,6 +155,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine, judge: Reward
             reward=settings.reward,
             context=TrainingContext(
                 folder=job.run.checkpoints,
+                identity=run_fingerprint(settings),
                 seed=settings.seed,
                 stop=job.processes.stop,
                 log=steps.step,

@@ -77,12 +77,13 @@ def _run(settings: Settings, rank: int, size: int) -> None:
 @contextlib.contextmanager
 def _tracker(settings: Settings, run: RunFolder, rank: int) -> Iterator[Tracker]:
     """Yield the tracker of the run, which goes on with the W&B run of its checkpoint; only that of rank 0 writes."""
-    notes = {**checkpoint.progress_of(run.checkpoints), **run.stage_values("rapo")}
+    identity = run_fingerprint(settings)
+    notes = {**checkpoint.progress_of(run.checkpoints, identity), **run.stage_values("rapo")}
     with Tracker(
         run.path if rank == 0 else None,
         settings.tracker,
         as_dict(settings),
-        run_name=f"{settings.run_name}/{run_fingerprint(settings)} seed {settings.seed}",
+        run_name=f"{settings.run_name}/{identity} seed {settings.seed}",
         run_id=notes.get("wandb_run_id"),
     ) as tracker:
         try:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 WIDTH = 360
+_LARGEST = 1e300  # a span of larger values may be infinite, so they are not drawn
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,13 @@ def interval_chart(
 ) -> str:
     """Draw estimates with their intervals in named groups, one row each; `zero` draws the line of no difference.
 
-    `baselines` is one more group, whose values are also drawn as dashed lines through the others.
+    `baselines` is one more group, whose values are also drawn as dashed lines through the others. Return "" for values
+    that are too large to be drawn.
     """
     shown = [*groups, *([baselines] if baselines else [])]
     known = [x for _, rows in shown for row in rows for x in (row.value, row.low, row.high) if x is not None]
+    if any(abs(x) > _LARGEST for x in known):
+        return ""
     left, right, row_height = 104, 304, 22
     low, high = min([*known, 0.0]), max([*known, 0.0])
     pad = 0.04 * max(high - low, 0.1)
@@ -183,6 +187,7 @@ def scatter(label: str, mos: Sequence[float], scores: Sequence[float], color: st
 
 def points_chart(label: str, points: Sequence[tuple[float, float, str]], names: tuple[str, str]) -> str:
     """Draw points (across, up, page colour) on axes with these names, scaled to the data. Empty without points."""
+    points = [point for point in points if max(map(abs, point[:2])) <= _LARGEST]
     if not points:
         return ""
     right, top, bottom = 276, 18, 214
@@ -285,7 +290,7 @@ def _unit_square() -> tuple[list[str], Callable[[float, float], tuple[float, flo
 
 
 def _finite(line: Line) -> Line:
-    pairs = [(x, y) for x, y in zip(line.xs, line.ys, strict=True) if y is not None and math.isfinite(y)]
+    pairs = [(x, y) for x, y in zip(line.xs, line.ys, strict=True) if y is not None and abs(y) <= _LARGEST]
     return Line(line.name, [x for x, _ in pairs], [y for _, y in pairs], line.color, line.dots)
 
 

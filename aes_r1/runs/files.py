@@ -269,18 +269,37 @@ def put_in_place(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield the path of a folder to make, which replaces the empty or missing folder `path`; an error deletes it."""
+def replacing_folder(path: Path, last: str = "") -> Iterator[Path]:
+    """Yield the path of a folder to make, which becomes the missing folder `path`; an error deletes it.
+
+    An empty folder `path` stays and receives the content, because a shell may stand in it; `last` is the file without
+    which no reader takes the folder for whole.
+    """
     draft = draft_of(path)
     make_folder(path.parent, path)
     shutil.rmtree(draft, ignore_errors=True)
     try:
         yield draft
         if path.exists():
-            path.rmdir()
-        put_in_place(path)
+            _move_content(draft, path, last)
+        else:
+            put_in_place(path)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)  # it is there only where an error ended the block
+        shutil.rmtree(draft, ignore_errors=True)  # renamed, unless an error ended the block or `path` was there
+
+
+def _move_content(source: Path, target: Path, last: str) -> None:
+    """Move what the folder `source` holds into the empty folder `target`, which an error leaves empty."""
+    if not target.is_dir() or any(target.iterdir()):
+        raise InputError(f"{target}: is not empty; give a new folder")
+    moved = [target / entry.name for entry in sorted(source.iterdir(), key=lambda entry: entry.name == last)]
+    try:
+        for path in moved:
+            shutil.move(source / path.name, path)  # it copies where `target` is a disk of its own
+    except BaseException:
+        for path in reversed(moved):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        raise
 
 
 def replace_folder(path: Path) -> None:

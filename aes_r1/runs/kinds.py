@@ -163,7 +163,7 @@ PROGRESS = {
             lambda value: isinstance(value, Mapping) and is_count(value.get("step")) and is_number(value.get("score")),
         )
     ),
-    "wandb_run_id": TEXT_OR_NULL,
+    **dict.fromkeys(("wandb_run_id", "identity", "written_as"), TEXT_OR_NULL),
 }
 _BASELINE = {"sets": _object_of(OBJECT, "objects")}
 _ANSWERED = {"rows": COUNT, "asked": OBJECT}

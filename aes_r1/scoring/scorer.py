@@ -151,7 +151,7 @@ def make_scorer(
     pictures: int = PICTURES,
     progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write a scorer of the run's `model` to the new folder `out`, and return the content of its scorer.json.
+    """Write a scorer of the run's `model` to the new or empty folder `out`, and return the content of its scorer.json.
 
     pictures: how many training pictures the layer is fitted on at most. Raises InputError where the run has too few of
     them with opinions, or where `out` is not empty.
@@ -186,7 +186,7 @@ def make_scorer(
         "copies_left_out": copies,
         "srcc": measured,
     }
-    with replacing_folder(out) as draft:
+    with replacing_folder(out, last=FILE) as draft:
         draft.mkdir(parents=True)
         towers.save(backbone, draft / TOWER)
         save_file({"weights": weights, "constant": np.array([constant])}, draft / LAYER)

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from yaml import YAMLError
@@ -114,8 +115,9 @@ def build(schema: type, config: Any) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     for key, number in _numbers(config):
-        if not math.isfinite(number):
+        if not math.isfinite(number) and not _holds_text(schema, key):
             raise InputError(f"{key}={number}: must be a finite number")
+    _check_containers(schema, config)
     try:
         return OmegaConf.to_object(OmegaConf.merge(_structured(schema), config))
     except OmegaConfBaseException as error:
@@ -134,10 +136,6 @@ def build(schema: type, config: Any) -> Any:
             raise InputError(f"{key}={no_keys[1] or no_keys[2]}: {_KEYS_OF_ITS_OWN.format(key=key)}") from error
         if "is not Optional" in reason:
             raise InputError(f"{key}=null: {_KEYS_OF_ITS_OWN.format(key=key)}") from error
-        if "Dict[" in reason or "with ListConfig" in reason:
-            raise InputError(f"{key}: must be a mapping, as '{key}={{NAME: VALUE}}'") from error
-        if "is not a ListConfig" in reason:
-            raise InputError(f"{key}: must be a list, as {key}=[..,..]") from error
         raise InputError(f"config key {key}: {reason}") from error
 
 
@@ -161,6 +159,45 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(part, key)
 
 
+def _holds_text(schema: type, key: str) -> bool:
+    """Return whether the dotted `key` holds a text or several, for which nan and inf are texts like others."""
+    kind: Any = schema
+    for name in key.split("."):
+        kind = typing.get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else kind
+    return str in (kind, *typing.get_args(kind)) or kind == list[str]
+
+
+def _check_containers(schema: type, values: Any, prefix: str = "", *, in_list: bool = False) -> None:
+    """Raise InputError for a key that holds no list or mapping where it needs one, or a list with a wrong entry.
+
+    OmegaConf names no key for some of these, or only the last part of one in a list, and takes a list for a text.
+    """
+    for name, kind in typing.get_type_hints(schema).items() if isinstance(values, dict) else ():
+        alternatives = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, UnionType) else (kind,)
+        needed, optional = alternatives[0], type(None) in alternatives
+        value, key, origin = values.get(name), f"{prefix}{name}", typing.get_origin(needed)
+        if name not in values or (value is None and (optional or origin is not list)):
+            continue
+        begins = f"{name}: " if in_list else f"{key}="
+        if origin is dict and not isinstance(value, dict):
+            raise InputError(f"{key}: must be a mapping, as '{begins}{{NAME: VALUE}}'")
+        if origin is list and not isinstance(value, list):
+            raise InputError(f"{key}: must be a list, as {begins}[..,..]")
+        if dataclasses.is_dataclass(needed) and isinstance(needed, type):
+            _check_containers(needed, value, f"{key}.", in_list=in_list)
+        elif origin is list:
+            _check_entries(typing.get_args(needed)[0], value, key)
+
+
+def _check_entries(kind: Any, entries: list[Any], key: str) -> None:
+    for entry in entries:
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            _check_containers(kind, entry, f"{key}.", in_list=True)
+        elif entry is None or isinstance(entry, list | dict):
+            shown = "null" if entry is None else entry
+            raise InputError(f"{key}: each entry must be {_KIND_OF_TYPE.get(kind.__name__, 'given')}, not {shown}")
+
+
 def _group_without_keys(schema: type, config: Any, prefix: str = "") -> str:
     """Return the first key that holds something other than the mapping it needs, which OmegaConf does not name.
 
@@ -168,8 +205,6 @@ def _group_without_keys(schema: type, config: Any, prefix: str = "") -> str:
     """
     for name, kind in typing.get_type_hints(schema).items():
         value = config.get(name) if isinstance(config, dict) else None
-        if isinstance(value, list) and "dict[" in str(kind) and "list[" not in str(kind):
-            return f"{prefix}{name}"
         if value is None or not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
             continue
         if not isinstance(value, dict):

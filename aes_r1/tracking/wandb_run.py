@@ -25,9 +25,12 @@ def group_of(config: Mapping[str, Any]) -> str | None:
 
 
 @contextmanager
-def refusals(key: str, way_out: str, *, requests: bool = False) -> Iterator[None]:
+def refusals(
+    key: str, way_out: str, *, requests: bool = False, values: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Turn refusals of W&B's client in the block (no login, no connection) into a one-line InputError.
 
+    values: {words with which W&B refuses a value: where that value stands}; such an error names the place, not `key`.
     requests: also refusals of single requests by the server, for example about another team's project.
     """
     import wandb
@@ -40,7 +43,11 @@ def refusals(key: str, way_out: str, *, requests: bool = False) -> Iterator[None
     try:
         yield
     except errors as error:
-        raise InputError(f"{key}: {str(error).splitlines()[0].rstrip('.')}; {way_out}") from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        for words, named in (values or {}).items():
+            if reason.startswith(words):
+                raise InputError(f"{named}: {reason}; mend or remove it") from error
+        raise InputError(f"{key}: {reason}; {way_out}") from error
 
 
 # Variables that the settings and the run folder override; docs/tracking.md explains each.
@@ -124,8 +131,15 @@ def start_wandb(
     sweep_id = os.environ.get("WANDB_RUN_ID")
     wandb_id = stored_id or run_id or sweep_id or secrets.token_hex(4)
     in_sweep = bool(os.environ.get("WANDB_SWEEP_ID")) and wandb_id == sweep_id
+    values = {
+        "Run ID": f"{id_file}: {stored_id}" if stored_id else f"WANDB_RUN_ID={wandb_id}",
+        "Invalid project name": f"WANDB_PROJECT={os.environ.get('WANDB_PROJECT')}"
+        if in_sweep
+        else f"tracker.project={settings.project}",
+        **({"API key": "WANDB_API_KEY"} if "WANDB_API_KEY" in os.environ else {}),
+    }
     with (
-        refusals("tracker=wandb", "run `wandb login`, or keep tracker=offline and sync later"),
+        refusals("tracker=wandb", "run `wandb login`, or keep tracker=offline and sync later", values=values),
         _environment(run_folder.wandb, in_sweep),
     ):
         run = wandb.init(

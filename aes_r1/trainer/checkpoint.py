@@ -4,8 +4,9 @@
                                  Hugging Face folder, which alone is kept when the run is done
     best/model/                  the same of the step with the highest validation score, best/validation.json beside it
 
-Each is written as a draft, then renamed, so that a folder is either complete or absent. Checksums are compared before
-anything is loaded, so that a checkpoint that was damaged on disk is recognised.
+Each is written as a draft, then renamed, so that a folder is either complete or absent. Before anything is loaded, the
+identity of what was trained is compared, which refuses a checkpoint that was copied from another run, and the
+checksums, which show damage on disk.
 """
 
 from __future__ import annotations
@@ -45,6 +46,13 @@ log = logging.getLogger("aes_r1")
 # message of a failed collective ("[..gloo..] writev: Broken pipe").
 _TORCH_CANNOT_WRITE = ("inline_container.cc", "PytorchStreamWriter", "iostream error", "Parent directory")
 
+# The messages of load_state_dict, and of our own loader, about weights that do not fit.
+_DO_NOT_FIT = (
+    "Error(s) in loading state_dict",
+    "state dict contains a parameter group",
+    "state does not fit the model",
+)
+
 
 def random_state() -> dict:
     """Return the state of every global random generator.
@@ -74,8 +82,8 @@ def set_random_state(state: dict) -> None:
 def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, backbone: Backbone | None = None) -> Path:
     """write checkpoints/step_N (N steps done) and prune all but the last `keep`. Collective.
 
-    `progress` is what the loop needs besides weights, optimizer and generators; `backbone` is also written in Hugging
-    Face form. Raises InputError when the disk is full or cannot be written.
+    `progress` is what the loop needs besides weights, optimizer and generators, and the "identity" of what is trained;
+    `backbone` is also written in Hugging Face form. Raises InputError when the disk is full or cannot be written.
     """
     final = root / f"step_{step}"
     draft = draft_of(final)
@@ -92,7 +100,7 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
         engine.barrier()
         files = dict(engine.all_gather_objects([(name, sha256_of(draft / name)) for name in _own_files(draft, engine)]))
         if engine.rank == 0:
-            content = {"step": step, "processes": engine.size, **progress, "files": files}
+            content = {"step": step, "processes": engine.size, "written_as": str(final), **progress, "files": files}
             (draft / "progress.json").write_text(json.dumps(content))
             if final.exists():
                 remove_folder(final)
@@ -167,27 +175,43 @@ def steps(root: Path) -> list[int]:
     return sorted(step for step, folder in checkpoints_in(root).items() if (folder / "progress.json").exists())
 
 
-def progress_of(root: Path) -> dict:
-    """Return the progress of the newest checkpoint under `root` that can be read, {} when there is none."""
+def progress_of(root: Path, identity: str | None = None) -> dict:
+    """Return the progress of the newest checkpoint under `root` that can be read, {} when there is none.
+
+    Raises InputError where it has another identity than `identity`.
+    """
     for step in reversed(steps(root)):
-        progress = _read_progress(root / f"step_{step}")
+        progress = _read_progress(folder := root / f"step_{step}")
         if progress is not None:
+            _require_same(folder, progress, identity)
             return progress
     return {}
 
 
-def load_latest(root: Path, engine: Engine) -> dict | None:
+def _require_same(folder: Path, progress: dict, identity: str | None) -> None:
+    """Raise InputError if the checkpoint in `folder` has another identity; older versions wrote none."""
+    of = progress.get("identity")
+    if None not in (of, identity) and of != identity:
+        raise InputError(
+            f"{folder}: a checkpoint of {of}, written as {progress.get('written_as')}, but {identity} is trained here; "
+            f"move it out of {folder.parent}/, and the same command goes on without it"
+        )
+
+
+def load_latest(root: Path, engine: Engine, identity: str | None = None) -> dict | None:
     """Load the newest undamaged checkpoint into engine and generators. Collective.
 
     `root` is RUN/checkpoints; a best model beside it whose replacement was interrupted is restored. A checkpoint whose
     files differ from their checksums is reported in the log, renamed to damaged_step_N and skipped. Returns the
-    progress of the checkpoint, None without one.
+    progress of the checkpoint, None without one. Raises InputError where it has another identity than `identity`
+    or does not fit the model.
     """
     if engine.rank == 0:
         restore_folder(best_beside(root))
     engine.barrier()  # no process lists the folder while rank 0 still renames in it
     for step in reversed(steps(root)):
         folder = root / f"step_{step}"
+        _require_same(folder, _read_progress(folder) or {}, identity)
         damage = next(iter(engine.all_gather_objects(_damage(folder, engine))), None)
         if damage is None:
             break
@@ -199,7 +223,15 @@ def load_latest(root: Path, engine: Engine) -> dict | None:
         return None
     progress = _read_progress(folder)
     assert progress is not None
-    engine.load(folder, processes=progress["processes"])
+    try:
+        engine.load(folder, processes=progress["processes"])
+    except (RuntimeError, ValueError) as error:
+        if not any(words in str(error) for words in _DO_NOT_FIT):
+            raise
+        raise InputError(
+            f"{folder}: its weights do not fit this model, so another run or base model wrote it; move it out of "
+            f"{root}/, and the same command goes on without it"
+        ) from error
     own = folder / f"random_{engine.rank}.pt"
     set_random_state(torch.load(own if own.exists() else folder / "random_0.pt", weights_only=True))
     return progress

@@ -54,8 +54,8 @@ def pretrain_tiny(
     """Build the tiny model, pretrain it and save its Hugging Face form into `target`.
 
     `corpus` is text that the tokenizer should encode in few tokens; it has no pictures. `report(done, total, text)` is
-    called after every step; after an exception of it the same call goes on from the last checkpoint in `target`. An
-    epoch is one pass over the scenes and `photographs`.
+    called after every step; after an exception of it the same call goes on from the last checkpoint in `target`,
+    whose name is the checkpoint's identity. An epoch is one pass over the scenes and `photographs`.
     """
     # -- data ----------------------------------------------------------------------------------------------------------
     report(0, 1, "drawing scenes")
@@ -72,7 +72,7 @@ def pretrain_tiny(
     total = len(pictures) * pretrain.epochs // pretrain.batch_size
     rng = np.random.default_rng([pretrain.seed, 1])
     unfinished = RunFolder(target).checkpoints
-    done = (checkpoint.load_latest(unfinished, engine) or {"step": 0})["step"]
+    done = (checkpoint.load_latest(unfinished, engine, target.name) or {"step": 0})["step"]
 
     for step in range(total):
         chosen = batch_indices(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
@@ -102,7 +102,7 @@ def pretrain_tiny(
         # -- step ------------------------------------------------------------------------------------------------------
         engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
         if (step + 1) % SAVE_EVERY == 0:
-            checkpoint.save(unfinished, step + 1, engine, {}, keep=1)
+            checkpoint.save(unfinished, step + 1, engine, {"identity": target.name}, keep=1)
         report(step + 1, total, f"saying {answer_loss.item():.3f}  seeing {readout_loss.item():.3f}")
 
     # -- save ----------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def train_rapo(
     total = rapo_steps(len(images), trainer)
     trace = StepTrace(trainer.profile, context.trace_file, steps=total)
     utilisation = Utilisation(backbone, engine, shared_prefix=policy.shares_prefix)
-    progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
+    progress = checkpoint.load_latest(context.folder, engine, context.identity) or {"step": 0}
     best = progress.get("best")
     skips = SkippedSteps(progress.get("skipped_in_a_row", 0), remedy=REMEDY)
     context.on_resume(progress["step"])

@@ -73,7 +73,7 @@ def train_sft(
     last. Raises Stopped after a checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
-    progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
+    progress = checkpoint.load_latest(context.folder, engine, context.identity) or {"step": 0}
     context.on_resume(progress["step"])
     skips = SkippedSteps(progress.get("skipped_in_a_row", 0), remedy=REMEDY)
 

@@ -34,7 +34,7 @@ def save_and_leave(
     """
     stopping, last = engine.any_rank(bool(context.stop)), step == total
     if stopping or last or skips.too_many or step % every == 0:
-        progress = {**progress, "skipped_in_a_row": skips.in_a_row}
+        progress = {**progress, "skipped_in_a_row": skips.in_a_row, "identity": context.identity}
         checkpoint.save(context.folder, step, engine, progress, keep=keep, backbone=backbone)
     if last:
         return

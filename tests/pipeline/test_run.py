@@ -121,6 +121,32 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(base, root, tmp_path, monk
 
 
 @pytest.mark.slow
+def test_a_checkpoint_of_another_run_is_refused_before_its_tracker_is(base, root, tmp_path, monkeypatch):
+    """Settings without influence on results may change, the folder may be renamed, and the run still resumes."""
+    plain, renamed = {"evaluation": {"stages": ["base"], "protocols": ["greedy"]}}, tmp_path / "renamed"
+    for name, seed in (("mine", 0), ("theirs", 1)):
+        logged = tmp_path / name / "metrics.jsonl"
+        with monkeypatch.context() as patch:
+            patch.setattr(StopRequest, "__bool__", lambda _, log=logged: log.exists() and len(rows_of(log)) > 1)
+            with pytest.raises(Stopped):
+                run(settings(base, root, tmp_path / name, seed=seed, trainer={"name": "rapo"}, **plain))
+    assert checkpoint.steps(tmp_path / "theirs/checkpoints") == [1]
+    (tmp_path / "mine").rename(renamed)
+    mine = settings(base, root, renamed, trainer={"name": "rapo", "micro_batch_size": 3, "save_every": 7}, **plain)
+    shutil.copytree(tmp_path / "theirs/checkpoints/step_1", renamed / "checkpoints/step_2")
+    foreign = renamed / "checkpoints/step_2"
+    progress = json.loads((foreign / "progress.json").read_text())
+    (foreign / "progress.json").write_text(json.dumps(progress | {"step": 2}))
+    monkeypatch.setattr(Tracker, "__init__", lambda *_, **__: pytest.fail("the other run's W&B run was opened"))
+    with pytest.raises(InputError, match=rf"{foreign}: a checkpoint of .*theirs/checkpoints/step_1, but .*move it out"):
+        run(mine)
+    monkeypatch.undo()
+    foreign.rename(tmp_path / "moved out")
+    run(mine)
+    assert [row["step"] for row in rows_of(renamed / "metrics.jsonl") if row["stage"] == "rapo"] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
 def test_an_evaluation_is_left_in_the_middle_and_goes_on(base, root, tmp_path, monkeypatch):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     run(settings(base, root, whole, evaluation={"batch_size": 2}))

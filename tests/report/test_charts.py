@@ -195,3 +195,17 @@ def test_a_text_is_given_the_room_that_its_letters_take():
     for text in ("WWWWMMMMWWWWMMMM", "mmwwmw", "Qwen2.5-VL-7B", "rapo", "0.25", "−5", "@%", "NOVGQDHU"):
         assert text_width(text) >= 0.99 * scale * font.getlength(text), text
     assert text_width("0.25") == pytest.approx(scale * font.getlength("0.25"), rel=0.02)
+
+
+@pytest.mark.parametrize("huge", [1e308, -1e308, math.inf])
+def test_values_whose_span_is_infinite_are_not_drawn(huge):
+    drawn = line_chart("KL", [Line("a", [1, 2, 3, 4], [0.25, huge, 0.75, -huge], "rapo")])
+    assert drawn == line_chart("KL", [Line("a", [1, 3], [0.25, 0.75], "rapo")])
+    assert line_chart("KL", [Line("a", [1, 2], [huge, -huge], "rapo")]) == ""
+    axes = ("SRCC", "PLCC")
+    assert points_chart("x", [(0.5, 0.5, "rapo"), (huge, 0.5, "rapo"), (0.5, -huge, "rapo")], axes) == points_chart(
+        "x", [(0.5, 0.5, "rapo")], axes
+    )
+    for zero in (False, True):
+        rows = [Estimate("a", huge, -abs(huge), abs(huge), "rapo"), Estimate("b", 0.5, 0.4, 0.6, "rapo")]
+        assert interval_chart("SRCC", [("x", rows)], zero=zero) == ""

@@ -7,6 +7,7 @@ import hashlib
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -295,6 +296,43 @@ def test_a_folder_that_is_made_replaces_an_empty_one_or_leaves_nothing(there, tm
         filled(draft, "whole")
         assert not content(out)
     assert content(tmp_path) == {"out/file": "whole"}
+
+
+def test_an_empty_folder_stays_and_is_whole_only_with_its_last_file(tmp_path, monkeypatch):
+    """For every n: an error in the n-th move leaves the folder empty; a kill leaves it without the last file."""
+    out, moved = tmp_path / "out", []
+    out.mkdir()
+    before = out.stat().st_ino
+    plain = shutil.move
+
+    def moving(dies_at: int, error: type[BaseException]) -> None:
+        def move(source: Path, target: Path) -> None:
+            if len(moved) == dies_at:
+                raise error
+            moved.append(target.name)
+            plain(source, target)
+            assert (out / "b.json").exists() == (target.name == "b.json")
+
+        moved.clear()
+        monkeypatch.setattr(shutil, "move", move)
+        with replacing_folder(out, last="b.json") as draft:
+            (draft / "inner").mkdir(parents=True)
+            for name in ("a", "b.json", "c", "inner/d"):
+                (draft / name).write_text(name)
+
+    for count in range(4):
+        for error in (OSError, KeyboardInterrupt):
+            with pytest.raises(error):
+                moving(count, error)
+            assert len(moved) == count
+            assert [path.name for path in tmp_path.iterdir()] == ["out"]
+            assert not list(out.iterdir())
+    moving(9, OSError)
+    assert content(tmp_path) == {f"out/{name}": name for name in ("a", "b.json", "c", "inner/d")}
+    assert out.stat().st_ino == before
+    with pytest.raises(InputError, match="out: is not empty; give a new folder"):
+        moving(9, OSError)
+    assert content(tmp_path) == {f"out/{name}": name for name in ("a", "b.json", "c", "inner/d")}
 
 
 def test_a_full_folder_is_replaced_and_comes_back_after_a_kill(tmp_path, monkeypatch):

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from aes_r1.runs.folder import RunFolder
+from aes_r1.settings import InputError, TrackerSettings
+from aes_r1.tracking.wandb_run import start_wandb
+
 # W&B reads its variables once in a process, so that each case is a fork of one that has imported it.
 SCRIPT = """
 import json, os, sys
@@ -62,6 +66,9 @@ CASES = {
     "no_port": ("offline", {"WANDB_SERVICE": "3-1-tcp-localhost-9"}),
     "no_token": ("offline", {"WANDB_SERVICE": "stale"}),
     "no_home": ("offline", {"HOME": "/dev/null/nobody", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}),
+    "bad_id": ("offline", {"WANDB_RUN_ID": "a/b"}),
+    "bad_key": ("offline", {"WANDB_API_KEY": "0" * 40 + "\n"}),
+    "bad_project": ("offline", {**AGENT, "WANDB_PROJECT": "a/b"}),
     "no_utf8": ("offline", {"LC_ALL": "C", "LANG": "C"}),
 }
 
@@ -119,6 +126,31 @@ def test_a_new_folder_takes_the_id_it_is_given_and_keeps_it(said):
 def test_a_variable_that_cannot_be_used_is_named_in_a_line(said, name, variable):
     assert said[name]["refused"].startswith(f"{variable}={CASES[name][1][variable]}: ")
     assert "\n" not in said[name]["refused"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("bad_id", "WANDB_RUN_ID=a/b: Run ID cannot contain"),
+        ("bad_key", "WANDB_API_KEY: API key cannot start or end with whitespace"),
+        ("bad_project", "WANDB_PROJECT=a/b: Invalid project name 'a/b'"),
+    ],
+)
+def test_a_value_that_w_and_b_refuses_is_named_where_it_stands(said, name, says):
+    assert said[name]["refused"].startswith(says)
+    assert said[name]["refused"].endswith("; mend or remove it")
+    assert "\n" not in said[name]["refused"]
+
+
+def test_a_refused_project_and_a_refused_id_of_the_folder_are_named(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match=r"^tracker\.project=a/b: Invalid project name 'a/b'.*; mend or remove it$"):
+        start_wandb(run, TrackerSettings(name="offline", project="a/b"), {}, "one", None)
+    (run.wandb / "run_id").write_text("a/b")
+    with pytest.raises(InputError, match=rf"^{run.wandb}/run_id: a/b: Run ID cannot contain.*; mend or remove it$"):
+        start_wandb(run, TrackerSettings(name="offline", project="ours"), {}, "one", None)
 
 
 @pytest.mark.parametrize("name", ["no_socket", "no_port", "no_token"])

@@ -331,6 +331,42 @@ def test_half_precision_keeps_float32_for_the_optimizer(dtype, tmp_path):
     assert torch.equal(other.master_weights[0][1], trained.master_weights[0][1])
 
 
+def test_a_checkpoint_of_another_run_is_refused_and_named(tmp_path):
+    for name, seed in (("rC", 0), ("rD", 5)):
+        checkpoint.save(tmp_path / name, 2, engine(seed), {"identity": name}, keep=2)
+    checkpoint.save(tmp_path / "rD", 3, engine(5), {"identity": "rD"}, keep=2)
+    copied = tmp_path / "rC" / "step_3"
+    shutil.copytree(tmp_path / "rD" / "step_3", copied)
+    resumed = engine(1)
+    untouched = resumed.model.weight.clone()
+    says = f"{copied}: a checkpoint of rD, written as {tmp_path}/rD/step_3, but rC is trained here; move it out of"
+    for read in (checkpoint.progress_of, lambda root, of: checkpoint.load_latest(root, resumed, of)):
+        with pytest.raises(InputError) as raised:
+            read(tmp_path / "rC", "rC")
+        assert str(raised.value).startswith(says)
+        assert "\n" not in str(raised.value)
+    assert torch.equal(resumed.model.weight, untouched)
+    shutil.rmtree(copied)  # the way out that the message names
+    assert checkpoint.load_latest(tmp_path / "rC", resumed, "rC")["step"] == 2
+    assert torch.equal(resumed.model.weight, engine(0).model.weight)
+
+
+@pytest.mark.parametrize("progress", [{}, {"identity": None}])
+def test_a_checkpoint_without_an_identity_is_read_as_before(tmp_path, progress):
+    checkpoint.save(tmp_path, 1, engine(), progress, keep=2)
+    assert checkpoint.progress_of(tmp_path, "rC")["step"] == 1
+    assert checkpoint.load_latest(tmp_path, engine(), "rC")["step"] == 1
+
+
+@pytest.mark.parametrize("other", [torch.nn.Linear(3, 4), torch.nn.Sequential(torch.nn.Linear(3, 2))])
+def test_a_checkpoint_of_another_shape_is_one_line(tmp_path, other):
+    checkpoint.save(tmp_path, 1, engine(), {}, keep=2)
+    grown = SingleEngine(other, weight_decay=0.1, max_grad_norm=1.0, device=torch.device("cpu"))
+    with pytest.raises(InputError, match=r"step_1: its weights do not fit this model.*move it out of") as raised:
+        checkpoint.load_latest(tmp_path, grown)
+    assert "\n" not in str(raised.value)
+
+
 def test_without_a_checkpoint_nothing_is_loaded(tmp_path):
     assert checkpoint.load_latest(tmp_path, engine()) is None
 

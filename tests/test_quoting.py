@@ -1,0 +1,106 @@
+"""What a shell cut or Hydra would read otherwise than it was typed is answered with an argument that is read right."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from aes_r1 import overrides
+from aes_r1.ending import one_line
+from aes_r1.settings import InputError, Settings, build
+from tests.recipes import composed
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(InputError) as caught:
+        overrides.check(arguments, Settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "meant",
+    [
+        "data.scale=[1, 10]",
+        "data.attributes={composition: comp}",
+        "evaluation.also=[{name: ava}]",
+        "evaluation.also=[{name: ava, root: /x}, scenes]",
+        "tracker.tags=['a, [b', c]",
+        "+data.scale=[1, 10]",
+        "no.such.key=[1, 2]",
+    ],
+)
+def test_an_argument_that_the_shell_cut_at_its_blanks_is_put_together(meant):
+    cut = meant.split(" ")
+    message = refusal("seed=1", *cut, "trainer.lr=1e-6")
+    assert message.startswith(f"{cut[0]}: cannot be read")
+    (again,) = shlex.split(message.rpartition("put the whole argument in quotes: ")[2])
+    assert again == meant
+    overrides.check(["seed=1", again], Settings)
+    assert message.count("data.scale=[1,") <= 2
+    alone = "; close its brackets, and put the whole argument in quotes"
+    assert refusal(cut[0]).endswith(alone)
+
+
+@pytest.mark.parametrize(
+    ("argument", "way_out"),
+    [
+        ("trainer.lr=1e-6,", "give trainer.lr=1e-6"),
+        ("seed=1,", "give seed=1"),
+        ("data.strict=true,", "give data.strict=true"),
+        ("trainer.max_steps=[1", "give trainer.max_steps=NUMBER"),
+        ("data.root=[a", "as text it is 'data.root=\"[a\"'"),
+    ],
+)
+def test_a_number_is_not_proposed_as_a_text(argument, way_out):
+    assert refusal(argument).endswith(f"; {way_out}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("[1e3]", ["1e3"]),
+        ("[a,007, 'b, c',true]", ["a", "007", "b, c", "true"]),
+        ("[1_0,1_0]", ["1_0", "1_0"]),
+    ],
+)
+@pytest.mark.parametrize("key", ["tracker.tags", "+tracker.tags"])
+def test_a_text_in_a_list_that_hydra_reads_as_a_number_comes_back_quoted(key, typed, read):
+    message = refusal(f"{key}={typed}")
+    (argument,) = shlex.split(message.rpartition("as text it is ")[2])
+    overrides.check([argument], Settings)
+    assert composed(argument).tracker.tags == read
+
+
+def test_lists_that_are_read_as_typed_pass():
+    overrides.check(["tracker.tags=[a,7,'1e3']", "data.scale=[1e0,10]", "trainer.betas=[.9,.95]", "tracker.tags=[]"])
+    overrides.check(["--multirun", "tracker.tags=[a],[b]"])
+
+
+@pytest.mark.parametrize("key", ["out", "store", "seed", "data.scale", "+data.root"])
+def test_three_question_marks_stand_for_a_missing_value(key):
+    plain = key.lstrip("+")
+    assert refusal(f"{key}=???") == f"{key}=???: ??? stands for a value that is missing; give {plain}=VALUE"
+    assert "tracker.tags=VALUE" in refusal("tracker.tags=[???]")
+
+
+@pytest.mark.parametrize("name", ["nan", "inf"])
+def test_a_name_may_be_spelled_as_a_number_that_is_not_finite(name):
+    """Hydra reads a number, which is the text again where the key holds a text."""
+    overrides.check([f"out={name}"])
+    settings = composed(f"out={name}", f"run_name={name}", f"tracker.tags=[{name}]")
+    assert (settings.out, settings.run_name, settings.tracker.tags) == (name, name, [name])
+    with pytest.raises(InputError, match=rf"^trainer\.lr={name}: must be a finite number$"):
+        build(Settings, {"trainer": {"lr": float(name)}})
+    with pytest.raises(InputError, match=rf"^data\.scale={name}: must be a finite number$"):
+        build(Settings, {"data": {"scale": [0.0, float(name)]}})
+
+
+@pytest.mark.parametrize(("key", "near"), [("data.scale", ""), ("data.scle", "; nearest: data.scale")])
+def test_a_key_that_the_recipe_lacks_cannot_be_taken_out(key, near):
+    with pytest.raises(Exception, match="Could not delete") as caught:
+        composed(f"~{key}")
+    says = f"~{key}: the recipe has no {key}, so nothing can be taken out; leave the argument out{near}"
+    assert re.fullmatch(re.escape(says), one_line(caught.value, Settings))
