@@ -53,9 +53,8 @@ studies: setup ## five studies on the embedded set, about 4 hours on 2 cores; th
 		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
 	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
 
-DEMONSTRATED := ties_and_pool splits ai_generated
+DEMONSTRATED := splits ai_generated
 demonstrate: setup ## two points, one seed, of each study without an answer; ai_generated needs PARA and AVT-AI
-	@$(RUN) -m experiments.ties_and_pool.mix
 	@for study in $(DEMONSTRATED); do \
 		points=$$($(RUN) -m experiments.demonstration $$study); \
 		$(RUN) -m aes_r1.train +sweeps=$$study $$points $(ARGS) || failed="$$failed $$study"; \

@@ -131,13 +131,14 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         print(f"note: --multirun: no key has several values, so there is one point; {several}", file=sys.stderr)
     if sweep.stops():
         return Stopped(True)
-    arguments, out, number = list(hydra_config.overrides.task), Path(config.out), hydra_config.job.num
+    given = str(config.out)  # Hydra reads out=7 as a number
+    arguments, out, number = list(hydra_config.overrides.task), Path(given), hydra_config.job.num
     name = announce.point_name(sweep, arguments)
     announce_end = partial(announce.ended, sweep, number, name, out, since=time.time())
     try:
         settings = _settings(config, sweep.schema, arguments)
         done = is_done(out, settings)
-        command = point_command(sweep, arguments, config.out, config.get("processes", 1))
+        command = point_command(sweep, arguments, given, config.get("processes", 1))
     except InputError as error:
         announce_end(end="failed", reason=str(error))
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 POINTS = {
-    "ties_and_pool": "reward.rank.pool=global,dataset reward.rank.ties=geq",
     "splits": "data.split_seed=0,1",
     "ai_generated": "reward=error,rapo",
 }

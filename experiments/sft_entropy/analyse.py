@@ -153,8 +153,8 @@ def _relations(result: Mapping[str, Any]) -> list[str]:
     names = {"gains": "gain in SRCC by RAPO", "ends": "final SRCC"}
     text = ["", "### Does what comes of a start follow its entropy?", ""]
     text += [
-        "Spearman's correlation over the starts of one seed, and the mean over seeds. Of four or five starts one "
-        "has a standard deviation of about .5 by chance alone.",
+        "Spearman's correlation over the starts of one seed, and the mean over seeds. Of n starts, one has a standard "
+        "deviation of 1 / sqrt(n - 1) by chance alone: .71 for three, .5 for five.",
         "",
         "| entropy with | starts | by seed (starts ranked) | mean |",
         "|---|---|---|---|",
