@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 WIDTH = 170 / 25.4  # inches: the width of a journal's page of text
 BLUE, ORANGE, GREEN, GRAY = "#0072b2", "#d55e00", "#009e73", "#999999"  # told apart by colour-blind readers
 TITLES = {"sample": "one sample", "greedy": "greedy", "mean": "mean of 4"}
-Starts = Mapping[tuple[str, str], float]  # {(condition, set): SRCC of the cold start, mean over replicates}
+Starts = Mapping[tuple[str, str], float]  # {(condition, set): SRCC of the cold start, mean over seeds}
 
 
 def starts_of(answers: Path, protocol: str) -> Starts:
@@ -51,12 +51,12 @@ def draw(
     """Draw a row of panels per set; without `baseline` no differences are drawn.
 
     rows: one per condition and set, {"condition", "set", "n", "srcc": {"mean", "low", "high", "n", "run", "seeds":
-    {replicate: {"value"}}}}. form: how the scores were read, in words. people: {set: SRCC of one half of its raters
+    {seed: {"value"}}}}. form: how the scores were read, in words. people: {set: SRCC of one half of its raters
     with the other}.
 
-    Left: SRCC by condition, a dot per replicate (thin lines join the dots of one replicate, where its conditions have
-    the same pictures) and the mean with its 95% interval over replicates; dashed, the cold start and the agreement of
-    two halves of the people, where they are known. Right: the difference to `baseline` within replicates, with the 95%
+    Left: SRCC by condition, a dot per seed (thin lines join the dots of one seed, where its conditions have the same
+    pictures) and the mean with its 95% interval over seeds; dashed, the cold start and the agreement of
+    two halves of the people, where they are known. Right: the difference to `baseline` within seeds, with the 95%
     interval from the error of all conditions. Intervals have at least two degrees of freedom.
     """
     places = list(dict.fromkeys(row["set"] for row in rows))
@@ -100,7 +100,7 @@ def _values(
         points = [(value, height) for value, height in zip(values, heights, strict=True) if value is not None]
         if points:
             line = "-" if joined else "none"
-            axis.plot(*zip(*points, strict=True), ls=line, marker="o", color=GRAY, lw=0.5, ms=2.5, label="a replicate")
+            axis.plot(*zip(*points, strict=True), ls=line, marker="o", color=GRAY, lw=0.5, ms=2.5, label="a seed")
     for height, row in zip(heights, rows, strict=True):
         if (start := starts.get(row["condition"])) is not None:
             axis.vlines(start, height - 0.45, height + 0.45, ls="--", lw=1, color=ORANGE, label="cold start")
@@ -134,7 +134,7 @@ def _interval(axis: Any, height: float, one: Mapping[str, Any], df: int, label: 
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    """Return a row's condition, with the number of replicates that have a value if some have none."""
+    """Return a row's condition, with the number of seeds that have a value if some have none."""
     n, run = row["srcc"]["n"], row["srcc"]["run"]
     return row["condition"] if n == run else f"{row['condition']}\n{n} of {run} defined"
 

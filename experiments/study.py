@@ -196,8 +196,12 @@ def run_analysis(analysis: Callable[[], T]) -> T:
         sys.exit(f"aes_r1: {error}")
 
 
-def main(study: Study, arguments: list[str] | None = None) -> None:
-    """Run the analysis: `python -m experiments.NAME.analyse [RUNS [OUT]]`."""
+def main(
+    study: Study,
+    arguments: list[str] | None = None,
+    section: Callable[[Mapping[str, Any]], str] = lambda _: "",
+) -> None:
+    """Run the analysis: `python -m experiments.NAME.analyse [RUNS [OUT]]`. section: what table.md has besides."""
     runs, out = folders(study.name, sys.argv[1:] if arguments is None else arguments)
     result, found = run_analysis(lambda: analyse(study, runs))
-    write(out, result, lambda: drawn(study, result, out), table(result), found)
+    write(out, result, lambda: drawn(study, result, out), table(result) + section(result), found)

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aes_r1.runs.cells import format_cell
+from experiments.blocks import contrast, equivalent
 from experiments.power import shown_by
 from experiments.reading import METRICS
+
+MARGIN = 0.02  # of SRCC: a smaller difference does not matter
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -49,6 +52,27 @@ def over_pictures(value: Mapping[str, Any]) -> str:
     if not known:
         return "–"
     return f"[{min(one['low'] for one in known):+.3f}, {max(one['high'] for one in known):+.3f}]"
+
+
+def effects(result: Mapping[str, Any], place: str, weights: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the lines of a table of contrasts, {name: {condition: weight}}, of one set under the study's protocol."""
+    rows = [row for row in result["rows"] if (row["set"], row["protocol"]) == (place, result["protocol"])]
+    lines = [
+        "With the error pooled over all conditions; not adjusted for their number. Equal: the contrast of SRCC is "
+        f"within {MARGIN:g} by two one-sided tests at .05.",
+        "",
+        f"| difference | SRCC | PLCC | equal within {MARGIN:g} |",
+        "|---|---|---|---|",
+    ]
+    for name, of_conditions in weights.items():
+        found = {}
+        for metric in ("srcc", "plcc"):
+            seeds = {row["condition"]: row[metric]["seeds"] for row in rows}
+            values = {key: {seed: cell["value"] for seed, cell in one.items()} for key, one in seeds.items()}
+            found[metric] = contrast(values, of_conditions)
+        cells = " | ".join(interval({**one, "run": one["n"]}, signed=True) for one in found.values())
+        lines.append(f"| {name} | {cells} | {'yes' if equivalent(found['srcc'], MARGIN) else 'not shown'} |")
+    return lines
 
 
 def _covered(result: Mapping[str, Any]) -> list[str]:
@@ -133,7 +157,7 @@ def _claims(result: Mapping[str, Any]) -> list[str]:
         "t-test within seeds with the error pooled over all conditions, as is the interval; p adjusted for the number "
         "of claims (Holm): yes and no are below .05, for and against. Not shown: neither. A margin makes the claim one "
         "of not being worse by as much. Pooling assumes that all conditions vary alike; p alone is of a paired t-test "
-        "of the two conditions, not adjusted.",
+        "of the two sides without the other conditions, not adjusted.",
         "",
         "| claim | margin | seeds | difference | p | p (Holm) | verdict | p alone |",
         "|---|---|---|---|---|---|---|---|",

@@ -23,6 +23,7 @@ class Members(dict[str, Any]):
     repeated: Mapping[str, Sequence[Any]] = {}
 
 
+# A number that `reading` adds to every key of an object, so that json_repair keeps the values of repeated keys.
 NUMBERED = re.compile(r"zq[0-9]+qz")
 
 

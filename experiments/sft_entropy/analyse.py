@@ -82,7 +82,7 @@ def draw(result: Mapping[str, Any]) -> Any:
         gain.set_ylabel("gain in SRCC by RAPO")
         outcome.set_ylabel("SRCC after RAPO, one sample")
         handles = dict(zip(*reversed(outcome.get_legend_handles_labels()), strict=True))
-        title = "length of the cold start;\na point is a replicate"
+        title = "length of the cold start;\na point is a seed"
         key.legend(handles.values(), handles, loc="center", title=title, frameon=False)
         for axis in grid.ravel():
             axis.grid(lw=0.3)

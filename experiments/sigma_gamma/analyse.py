@@ -5,13 +5,11 @@ python -m experiments.sigma_gamma.analyse [RUNS [OUT]]
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.blocks import contrast
-from experiments.study import Claim, Study, analyse, drawn, folders, run_analysis, write
-from experiments.tables import interval, table
+from experiments.study import Claim, Study, main
+from experiments.tables import effects
 
 SIGMAS, GAMMAS = (0.05, 0.1, 0.2), (1e-6, 1e-2)
 
@@ -40,27 +38,14 @@ MAIN_EFFECTS = {
 
 def section(result: Mapping[str, Any]) -> str:
     """Return the part of table.md that only this study has: the main effects, which were not among the claims."""
-    first = result["rows"][0]["set"], result["protocol"]
-    rows = [row for row in result["rows"] if (row["set"], row["protocol"]) == first]
-    lines = ["", f"### Main effects, on {first[0]}", ""]
-    lines += ["With the error pooled over all conditions. None was a claim, and none is adjusted for their number.", ""]
-    lines += ["| difference | SRCC | PLCC |", "|---|---|---|"]
-    for name, weights in MAIN_EFFECTS.items():
-        cells = []
-        for metric in ("srcc", "plcc"):
-            seeds = {row["condition"]: row[metric]["seeds"] for row in rows}
-            values = {key: {seed: cell["value"] for seed, cell in one.items()} for key, one in seeds.items()}
-            found = contrast(values, weights)
-            cells.append(interval({**found, "run": found["n"]}, signed=True))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def main(arguments: list[str]) -> None:
-    runs, out = folders(STUDY.name, arguments)
-    result, found = run_analysis(lambda: analyse(STUDY, runs))
-    write(out, result, lambda: drawn(STUDY, result, out), table(result) + section(result), found)
+    place = result["rows"][0]["set"]
+    return (
+        "\n".join(
+            ["", f"### Main effects, none of them a claim, on {place}", "", *effects(result, place, MAIN_EFFECTS)]
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(STUDY, section=section)

@@ -80,9 +80,7 @@ def test_cold_starts_and_people_are_dashed_where_they_are_known(tmp_path):
     assert float(figure.get_figwidth()) == pytest.approx(WIDTH)
     save(figure, tmp_path)
     text = (tmp_path / "figure.svg").read_text()
-    assert all(
-        f"<!-- {word} -->" in text for word in ("cold start", "a replicate", "half of the people with the other")
-    )
+    assert all(f"<!-- {word} -->" in text for word in ("cold start", "a seed", "half of the people with the other"))
     assert plt.get_fignums() == []
 
 
