@@ -39,12 +39,8 @@ MAIN_EFFECTS = {
 def section(result: Mapping[str, Any]) -> str:
     """Return the part of table.md that only this study has: the main effects, which were not among the claims."""
     place = result["rows"][0]["set"]
-    return (
-        "\n".join(
-            ["", f"### Main effects, none of them a claim, on {place}", "", *effects(result, place, MAIN_EFFECTS)]
-        )
-        + "\n"
-    )
+    heading = ["", f"### Main effects, none of them a claim, on {place}", ""]
+    return "\n".join([*heading, *effects(result, place, MAIN_EFFECTS)]) + "\n"
 
 
 if __name__ == "__main__":
