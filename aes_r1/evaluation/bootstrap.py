@@ -86,10 +86,15 @@ def with_interval(value: float, drawn: Array) -> Interval:
     return {"value": float(value) if np.isfinite(value) else None, "low": None, "high": None}
 
 
+def undefined() -> Interval:
+    """Return the interval of a value that is not defined."""
+    return {"value": None, "low": None, "high": None}
+
+
 def mean_with_interval(values: Array, n_bootstrap: int, seed: int) -> Interval:
     """Return the mean of `values` [n] with its 95% bootstrap interval; nulls where there are none."""
     if not len(values):
-        return {"value": None, "low": None, "high": None}
+        return undefined()
     drawn = [counts @ values / len(values) for counts in resamples(len(values), n_bootstrap, seed)]
     return with_interval(float(values.mean()), np.concatenate(drawn or [np.empty(0)]))
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from aes_r1.evaluation.bootstrap import bootstrap, filled_in, resamples, with_interval, with_intervals
+from aes_r1.evaluation.bootstrap import bootstrap, filled_in, resamples, undefined, with_interval, with_intervals
+from aes_r1.runs.cells import Calibration, Logistic
 
 Array = NDArray[np.float64]
 _ZERO_VARIANCE = 1e-12  # a variance below this counts as 0
 
 
-def calibration(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+def calibration(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> Calibration:
     """Return {"bias", "slope", "intercept"}, each {"value", "low", "high"}, over answered pictures of scores [n].
 
     bias = mean(score - mos); mos = intercept + slope * score by least squares, so a calibrated model has 0, 1, 0. A
@@ -22,12 +21,12 @@ def calibration(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int
     answered = ~np.isnan(scores)
     x, y = scores[answered], mos[answered]
     if len(x) < 3:
-        empty = {"value": None, "low": None, "high": None}
-        return {name: dict(empty) for name in ("bias", "slope", "intercept")}
+        return {"bias": undefined(), "slope": undefined(), "intercept": undefined()}
     values = {name: float(value[0]) for name, value in _fits(x, y, np.ones((1, len(x)))).items()}
     chunks = [_fits(x, y, counts) for counts in resamples(len(x), n_bootstrap, seed)]
     draws = {name: np.concatenate([chunk[name] for chunk in chunks] or [np.empty(0)]) for name in values}
-    return with_intervals(values, draws)
+    found = with_intervals(values, draws)
+    return {"bias": found["bias"], "slope": found["slope"], "intercept": found["intercept"]}
 
 
 def _fits(x: Array, y: Array, counts: Array) -> dict[str, Array]:
@@ -48,7 +47,7 @@ def logistic(x: Array, top: float, bottom: float, middle: float, width: float) -
     return (top - bottom) / (1 + np.exp(-np.clip((x - middle) / (abs(width) + 1e-9), -50, 50))) + bottom
 
 
-def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> Logistic:
     """Return the PLCC of the fitted, increasing `logistic` against `mos`: {"value", "low", "high", "parameters"}.
 
     Missing answers count as the mean answer. The interval resamples pictures and keeps the fit. It is None where PLCC
@@ -57,16 +56,16 @@ def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, s
     """
     from scipy import stats
 
-    undefined: dict[str, Any] = {"value": None, "low": None, "high": None, "parameters": None}
+    no_fit: Logistic = {**undefined(), "parameters": None}
     filled = filled_in(scores)
     if filled is None or len(filled) < 5 or filled.std() ** 2 < _ZERO_VARIANCE or mos.std() ** 2 < _ZERO_VARIANCE:
-        return undefined
+        return no_fit
     parameters = _increasing_fit(filled, mos) if stats.spearmanr(filled, mos).statistic > 0 else None
     if parameters is None:
-        return undefined
+        return no_fit
     mapped = logistic(filled, *parameters)
     if mapped.std() ** 2 < _ZERO_VARIANCE:
-        return undefined
+        return no_fit
     drawn = bootstrap(mapped, mos, n_bootstrap, seed, only=("plcc",))["plcc"]
     value = float(stats.pearsonr(mapped, mos).statistic)
     return {**with_interval(value, drawn), "parameters": [*map(float, parameters[:3]), float(abs(parameters[3]))]}

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aes_r1.data.opinions import rater_shares
-from aes_r1.evaluation.opinions import DISTANCES, NOT_KNOWN, distances
+from aes_r1.evaluation.opinions import NOT_KNOWN, distances
+from aes_r1.runs.cells import DISTANCES
 
 ORIGINS = ("photograph", "ai")
 Array = NDArray[np.float64]

@@ -30,6 +30,7 @@ from aes_r1.evaluation.bootstrap import agreement, bootstrap, mean_with_interval
 from aes_r1.evaluation.uncertainty import wilson
 from aes_r1.inference.predictions import Row
 from aes_r1.prompts import DIMENSIONS, level_of
+from aes_r1.runs.cells import Interval
 from aes_r1.settings import JudgeSettings
 
 _GROUPS, _STUDENT = 10, 2.262  # groups of the jackknife, and the 97.5% t quantile of its 9 degrees of freedom
@@ -132,9 +133,9 @@ def _diversity(texts: Sequence[str], seed: int) -> dict[str, Any]:
     return measures
 
 
-def share_of(flags: Sequence[bool]) -> dict[str, float | None]:
+def share_of(flags: Sequence[bool]) -> Interval:
     """Return the share of true `flags` with its 95% Wilson interval; nulls where there are none."""
-    return {"value": sum(flags) / len(flags) if len(flags) else None, **wilson(sum(flags), len(flags))}
+    return wilson(sum(flags), len(flags))
 
 
 # -- a judge, where one is set -----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 from aes_r1.aescot.wording import stated_steps, valence
 from aes_r1.evaluation.bootstrap import Array, agreement, bootstrap, mean_with_interval, with_interval
 from aes_r1.prompts import DIMENSIONS
-from aes_r1.runs.cells import Interval
+from aes_r1.runs.cells import Faithfulness, Grounding, Interval
 
 Row = Mapping[str, Any]
 
@@ -53,13 +53,12 @@ def grounding(
     exchanged: Mapping[str, Any] | None,
     n_bootstrap: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Grounding:
     """Compute the "critiques" of a cell of evaluation.json (docs/evaluation.md): {"value", "low", "high"} or None.
 
     rows: all prediction rows of the cell; factors: {id: {dimension: 0..1}} where known; informed: rows with words_nats
     and score_nats; exchanged: the result of `summarise_interventions` for the same critiques.
     """
-    follow = {name: (exchanged or {}).get(f"swapped_{name}", {}).get("follow") for name in ("critique", "picture")}
     return {
         "n": len(rows),
         "distinct": {"value": distinct(rows), "low": None, "high": None},
@@ -67,13 +66,14 @@ def grounding(
         "information_nats": _mean(informed, "words_nats", n_bootstrap, seed),
         "score_information_nats": _mean(informed, "score_nats", n_bootstrap, seed),
         "faithfulness": _faithfulness(rows, factors, n_bootstrap, seed) if factors else None,
-        **{f"follow_{name}": interval for name, interval in follow.items()},
+        "follow_critique": (exchanged or {}).get("swapped_critique", {}).get("follow"),
+        "follow_picture": (exchanged or {}).get("swapped_picture", {}).get("follow"),
     }
 
 
 def _faithfulness(
     rows: Sequence[Row], factors: Mapping[str, Mapping[str, float]], n_bootstrap: int, seed: int
-) -> dict[str, Any] | None:
+) -> Faithfulness | None:
     """Return the mean SRCC of stated steps and known ratings over the known dimensions, with each in "dimensions".
 
     A dimension with the same statement for every picture, or with none, carries no information and counts as 0.

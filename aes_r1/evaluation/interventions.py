@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.evaluation.bootstrap import Array, agreement, bootstrap, resamples, with_interval
+from aes_r1.evaluation.bootstrap import Array, agreement, bootstrap, resamples, undefined, with_interval
 from aes_r1.runs.cells import Interval
 
 _ZERO = 1e-12  # a sum of squared distances below this counts as 0
@@ -62,7 +62,7 @@ def _slope(shift: Array, distance: Array, n_bootstrap: int, seed: int) -> Interv
     """Fit shift = slope * distance by least squares, and return the slope with its interval."""
     products, squares = shift * distance, distance * distance
     if len(shift) == 0 or squares.sum() < _ZERO:
-        return {"value": None, "low": None, "high": None}
+        return undefined()
     drawn = [
         np.where(denominator > _ZERO, numerator / np.where(denominator > _ZERO, denominator, 1.0), np.nan)
         for counts in resamples(len(shift), n_bootstrap, seed)

@@ -7,13 +7,13 @@ reported beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from aes_r1.evaluation.bootstrap import METRICS, Array, agreement, as_columns, bootstrap, with_intervals
-from aes_r1.runs.cells import Cell, Interval
+from aes_r1.runs.cells import Cell, Interval, Measures
 
 STAGE_ORDER = ("base", "cold_start", "rapo")
 PROTOCOL_ORDER = ("sample", "greedy", "mean", "read_back", "direct", "label_tokens", "metric")
@@ -44,17 +44,23 @@ def correlations_with_draws(scores: Array, mos: Array, n_bootstrap: int, seed: i
         answered_pairs = scores[answered], mos[answered]
         answered_only = with_intervals(agreement(*answered_pairs), bootstrap(*answered_pairs, n_bootstrap, seed))
     cell: Cell = {
-        "n": len(mos),
+        **_measures(len(mos), headline),
         "n_answered": int(answered.sum()),
         "parse_failure_rate": float(1 - answered.mean()) if len(mos) else None,
-        "plcc": headline["plcc"],
-        "srcc": headline["srcc"],
-        "krcc": headline["krcc"],
-        "mae": headline["mae"],
-        "rmse": headline["rmse"],
-        "answered": {"n": int(answered.sum()), **answered_only},
+        "answered": _measures(int(answered.sum()), answered_only),
     }
     return cell, draws
+
+
+def _measures(n: int, of: Mapping[str, Interval]) -> Measures:
+    return {
+        "n": n,
+        "plcc": of["plcc"],
+        "srcc": of["srcc"],
+        "krcc": of["krcc"],
+        "mae": of["mae"],
+        "rmse": of["rmse"],
+    }
 
 
 def paired_bootstrap(

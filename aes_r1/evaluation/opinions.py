@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aes_r1.data.opinions import levels_of
 from aes_r1.evaluation.bootstrap import resamples, with_interval
+from aes_r1.runs.cells import DISTANCES, OpinionDistances
 
 Array = NDArray[np.float64]
-DISTANCES = ("emd", "crps", "kl", "crps_of_raters")
 
 
 def distances(scores: Sequence[float], shares: Sequence[float]) -> dict[str, float]:
@@ -49,7 +48,7 @@ def distances(scores: Sequence[float], shares: Sequence[float]) -> dict[str, flo
     }
 
 
-def opinion_distances(measured: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any] | None:
+def opinion_distances(measured: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> OpinionDistances | None:
     """Return {"n", emd, crps, kl, crps_of_raters}: means over pictures with 95% bootstrap intervals; None without any.
 
     measured [n, 4]: `distances` of each picture in the order of DISTANCES, NaN where the raters are unknown or no score
@@ -61,8 +60,14 @@ def opinion_distances(measured: Array, *, n_bootstrap: int = 1000, seed: int = 0
     resampled = [counts @ known / len(known) for counts in resamples(len(known), n_bootstrap, seed)]
     drawn = np.concatenate([np.empty((0, len(DISTANCES))), *resampled])
     means = known.mean(axis=0)
-    intervals = {name: with_interval(float(means[index]), drawn[:, index]) for index, name in enumerate(DISTANCES)}
-    return {"n": len(known), **intervals}
+    of = {name: with_interval(float(means[index]), drawn[:, index]) for index, name in enumerate(DISTANCES)}
+    return {
+        "n": len(known),
+        "emd": of["emd"],
+        "crps": of["crps"],
+        "kl": of["kl"],
+        "crps_of_raters": of["crps_of_raters"],
+    }
 
 
 NOT_KNOWN = (math.nan,) * len(DISTANCES)

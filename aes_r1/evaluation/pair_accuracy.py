@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.evaluation.bootstrap import Array, mean_with_interval
+from aes_r1.evaluation.bootstrap import Array, mean_with_interval, undefined
 from aes_r1.runs.cells import Interval
 
 # Edges of the differences between two opinions, 0..1, by which accuracy is shown.
@@ -94,7 +94,7 @@ def share(values: Sequence[float] | Array) -> Interval:
     """
     n, total = len(values), float(np.sum(values))
     if n == 0:
-        return {"value": None, "low": None, "high": None}
+        return undefined()
     center, width = (total + _Z**2 / 2) / (n + _Z**2), math.sqrt(total * (n - total) / n + _Z**2 / 4)
     half = _Z / (n + _Z**2) * width
     return {"value": total / n, "low": max(0.0, center - half), "high": min(1.0, center + half)}

@@ -13,19 +13,20 @@ import numpy as np
 
 from aes_r1.evaluation.bootstrap import mean_with_interval
 from aes_r1.evaluation.uncertainty import wilson
+from aes_r1.runs.cells import Sensitivity
 from aes_r1.settings import HARMED
 
 
 def summarise_sensitivity(
     rows: Sequence[Mapping[str, Any]], *, n_bootstrap: int = 1000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Sensitivity]:
     """Return {edit: measures} from rows of `ask_about_edits` of one stage, set and protocol.
 
     higher: share of the n answered pairs in which the original's score is higher, with a 95% Wilson interval; tied:
     share of equal scores; mean_difference: original - edited, intervals resample pictures; unanswered_rate: share of
     pairs without one of the scores.
     """
-    measures = {}
+    measures: dict[str, Sensitivity] = {}
     for edit in dict.fromkeys(row["edit"] for row in rows):
         scores = [(row["original"], row["edited"]) for row in rows if row["edit"] == edit]
         differences = np.asarray([before - after for before, after in scores if None not in (before, after)])
@@ -34,7 +35,7 @@ def summarise_sensitivity(
             "dimension": HARMED[edit],
             "n": n,
             "unanswered_rate": 1 - n / len(scores),
-            "higher": {"value": higher / n if n else None, **wilson(higher, n)},
+            "higher": wilson(higher, n),
             "tied": float((differences == 0).mean()) if n else None,
             "mean_difference": mean_with_interval(differences, n_bootstrap, seed),
         }

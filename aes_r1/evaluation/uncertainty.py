@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aes_r1.evaluation.bootstrap import agreement, bootstrap, with_interval
+from aes_r1.evaluation.bootstrap import agreement, bootstrap, undefined, with_interval
 from aes_r1.evaluation.columns import Column
+from aes_r1.runs.cells import Conformal, Coverage, Interval, Spread
 
 Array = NDArray[np.float64]
 LEVEL = 0.9
@@ -31,7 +31,7 @@ def conformal_quantile(residuals: Array, level: float = LEVEL) -> float:
 
 def conformal(
     scores: Array, mos: Array, *, scale: Array | None = None, level: float = LEVEL, seed: int = 0
-) -> dict[str, Any] | None:
+) -> Conformal | None:
     """Compute split-conformal intervals score +- half_width [* scale], over answered pictures; None with fewer than 20.
 
     half_width is the quantile over all pictures, for use on new pictures. "coverage" is measured on held-out halves:
@@ -121,7 +121,7 @@ def probability_highest(answers: Sequence[Array], *, draws: int = 20_000, seed: 
     return (highest / highest.sum(axis=1, keepdims=True)).mean(axis=0)
 
 
-def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any] | None:
+def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> Spread | None:
     """Read the spread of n completions as a predictive interval, and measure how well it holds.
 
     None without repeated completions. curve: per nominal level the share of pictures whose MOS lies in the interval
@@ -136,32 +136,42 @@ def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[st
     scores, mos, std, rater_std = (part[repeated] for part in (column.scores, column.mos, column.std, column.mos_std))
     count = column.count[repeated]
     known = np.isfinite(rater_std) & (rater_std > 0)
-    curve = []
+    curve: list[Coverage] = []
     for nominal in CURVE:
         half_width = predictive_half_width(std, count, nominal)
         inside = int((np.abs(scores - mos) <= half_width).sum())
-        row = {"nominal": nominal, "coverage": inside / len(scores), **wilson(inside, len(scores)), "raters": None}
+        share, raters = wilson(inside, len(scores)), None
         if known.any():
             upper = (scores + half_width - mos)[known] / rater_std[known]
             lower = (scores - half_width - mos)[known] / rater_std[known]
-            row["raters"] = float((stats.norm.cdf(upper) - stats.norm.cdf(lower)).mean())
-        curve.append(row)
-    summary: dict[str, Any] = {"n_samples": int(count.max()), "mean_std": float(std.mean()), "curve": curve}
-    summary["rater_std"] = float(rater_std[known].mean()) if known.any() else None
+            raters = float((stats.norm.cdf(upper) - stats.norm.cdf(lower)).mean())
+        of_level: Coverage = {
+            "nominal": nominal,
+            "coverage": inside / len(scores),
+            "low": share["low"],
+            "high": share["high"],
+            "raters": raters,
+        }
+        curve.append(of_level)
     pair = (std[known], rater_std[known])
+    rater_srcc = undefined()
     if known.sum() >= 3:
         drawn = bootstrap(*pair, n_bootstrap, seed, only=("srcc",))["srcc"]
-        summary["rater_srcc"] = with_interval(agreement(*pair)["srcc"], drawn)
-    else:
-        summary["rater_srcc"] = {"value": None, "low": None, "high": None}
-    return summary
+        rater_srcc = with_interval(agreement(*pair)["srcc"], drawn)
+    return {
+        "n_samples": int(count.max()),
+        "mean_std": float(std.mean()),
+        "curve": curve,
+        "rater_std": float(rater_std[known].mean()) if known.any() else None,
+        "rater_srcc": rater_srcc,
+    }
 
 
-def wilson(successes: int, n: int) -> dict[str, float | None]:
-    """Return the 95% Wilson score interval of a share, as {"low", "high"}."""
+def wilson(successes: int, n: int) -> Interval:
+    """Return the share of successes with its 95% Wilson score interval."""
     from scipy.stats import binomtest
 
     if n == 0:
-        return {"low": None, "high": None}
+        return undefined()
     interval = binomtest(successes, n).proportion_ci(method="wilson")
-    return {"low": float(interval.low), "high": float(interval.high)}
+    return {"value": successes / n, "low": float(interval.low), "high": float(interval.high)}

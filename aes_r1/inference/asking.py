@@ -179,8 +179,8 @@ def conformal_half_widths(evaluation: Evaluation, stage: str | None) -> tuple[di
     if not sets:
         return {}, None
     name, cells = next(iter(sets.items()))
-    widths = {protocol: (cell.get("conformal") or {}).get("half_width") for protocol, cell in cells.items()}
-    return {protocol: width for protocol, width in widths.items() if width is not None}, name
+    found = {protocol: cell.get("conformal") for protocol, cell in cells.items()}
+    return {protocol: conformal["half_width"] for protocol, conformal in found.items() if conformal}, name
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:

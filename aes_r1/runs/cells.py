@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 MetricName = Literal["plcc", "srcc", "krcc", "mae", "rmse"]
+DistanceName = Literal["emd", "crps", "kl", "crps_of_raters"]
+DISTANCES: tuple[DistanceName, ...] = ("emd", "crps", "kl", "crps_of_raters")  # evaluation/opinions.py explains them
 METRIC = "metric"  # the protocol of a no-reference metric, which has a scale of its own and is not a model
 
 
@@ -17,29 +19,126 @@ class Interval(TypedDict):
     high: float | None
 
 
-class Cell(TypedDict):
-    """Hold the results of one stage on one set under one protocol."""
+class Measures(TypedDict):
+    """Hold the five metrics over n pictures."""
 
     n: int
-    n_answered: int
-    parse_failure_rate: float | None
     plcc: Interval
     srcc: Interval
     krcc: Interval
     mae: Interval
     rmse: Interval
-    answered: dict[str, Any]  # n and the same metrics over answered pictures alone
+
+
+class Logistic(Interval):
+    """Hold the PLCC after a logistic fit; parameters: top, bottom, middle, width."""
+
+    parameters: list[float] | None
+
+
+class Calibration(TypedDict):
+    """Hold the mean error of the scores, and the line that leads from scores to opinions."""
+
+    bias: Interval
+    slope: Interval
+    intercept: Interval
+
+
+class Conformal(TypedDict):
+    """Hold a split-conformal interval around a score and how often it holds; widths on the scale of the scores."""
+
+    level: float
+    half_width: float
+    mean_half_width: float
+    coverage: Interval
+    splits: int
+    n_calibration: int
+    n_test: int
+
+
+class Coverage(TypedDict):
+    """Hold how often an interval of one nominal level holds the MOS, and the opinions of single raters."""
+
+    nominal: float
+    coverage: float
+    low: float | None
+    high: float | None
+    raters: float | None
+
+
+class Spread(TypedDict):
+    """Hold what the spread of repeated completions says of their error; standard deviations on 0..1."""
+
+    n_samples: int
+    mean_std: float
+    curve: list[Coverage]
+    rater_std: float | None
+    rater_srcc: Interval
+
+
+class OpinionDistances(TypedDict):
+    """Hold the mean distances of n pictures' scores from their raters' opinions."""
+
+    n: int
+    emd: Interval
+    crps: Interval
+    kl: Interval
+    crps_of_raters: Interval
+
+
+class Faithfulness(Interval):
+    """Hold the mean over dimensions of the SRCC of what critiques state and what is known, and each dimension's."""
+
+    dimensions: dict[str, Interval]
+
+
+class Grounding(TypedDict):
+    """Hold whether the critiques depend on the picture; None where it was not measured."""
+
+    n: int
+    distinct: Interval
+    words_srcc: Interval | None
+    information_nats: Interval | None
+    score_information_nats: Interval | None
+    faithfulness: Faithfulness | None
+    follow_critique: Interval | None
+    follow_picture: Interval | None
+
+
+class Sensitivity(TypedDict):
+    """Hold how scores change when the pictures are made worse by one edit."""
+
+    dimension: str
+    n: int
+    unanswered_rate: float
+    higher: Interval
+    tied: float | None
+    mean_difference: Interval
+
+
+class Cell(Measures):
+    """Hold the results of one stage on one set under one protocol."""
+
+    n_answered: int
+    parse_failure_rate: float | None
+    answered: Measures  # over answered pictures alone
     out_of_range_rate: NotRequired[float | None]
-    plcc_logistic: NotRequired[dict[str, Any]]
-    calibration: NotRequired[dict[str, Any]]
-    conformal: NotRequired[dict[str, Any] | None]
-    conformal_scaled: NotRequired[dict[str, Any] | None]
-    spread: NotRequired[dict[str, Any]]
-    opinions: NotRequired[dict[str, Any]]
-    origins: NotRequired[dict[str, Any]]
-    critiques: NotRequired[dict[str, Any]]
-    sensitivity: NotRequired[dict[str, Any]]
+    plcc_logistic: NotRequired[Logistic]
+    calibration: NotRequired[Calibration]
+    conformal: NotRequired[Conformal | None]
+    conformal_scaled: NotRequired[Conformal | None]
+    spread: NotRequired[Spread]
+    opinions: NotRequired[OpinionDistances]
+    origins: NotRequired[dict[str, OriginCell]]
+    critiques: NotRequired[Grounding]
+    sensitivity: NotRequired[dict[str, Sensitivity]]  # by edit
     sub_scores: NotRequired[dict[str, Cell]]  # by dimension, against its ratings
+
+
+class OriginCell(Cell):
+    """Hold the results on the pictures of one origin: photographs, or generated pictures."""
+
+    bias: Interval
 
 
 Stages = dict[str, dict[str, dict[str, Cell]]]  # {STAGE: {DATASET/SPLIT: {PROTOCOL: cell}}}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aes_r1.runs.cells import METRIC, Evaluation, MetricName, Stages, last_model, measured_in
-from aes_r1.tracking.glossary import GLOSSARY
+from aes_r1.runs.cells import DISTANCES, METRIC, Evaluation, MetricName, Stages, last_model, measured_in
 
 HEADLINE_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "mae")
 SUMMARY_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "krcc", "mae")
-_OPINIONS = [name for name in GLOSSARY if name.startswith("opinions/")]
 
 
 def headline_key(stages: Stages, last_stage: str | None = None) -> tuple[str, str, str]:
@@ -86,6 +84,6 @@ def summary_of(evaluation: Evaluation, last_stage: str | None = None) -> dict[st
                     if isinstance(measured, Mapping):
                         values[f"critiques/{name}"] = measured["value"]
                 if protocol != METRIC and (opinions := cell.get("opinions")):
-                    values |= {name: opinions[name.removeprefix("opinions/")]["value"] for name in _OPINIONS}
+                    values |= {f"opinions/{name}": opinions[name]["value"] for name in DISTANCES}
                 columns |= {f"{prefix}/{name}": value for name, value in values.items() if value is not None}
     return columns

@@ -118,7 +118,7 @@ def test_the_interval_of_a_share():
     assert (result["low"], result["high"]) == pytest.approx((0.1078, 0.6032), abs=1e-4)
     assert wilson(0, 10)["low"] == 0
     assert wilson(10, 10)["high"] == 1
-    assert wilson(0, 0) == {"low": None, "high": None}
+    assert wilson(0, 0) == {"value": None, "low": None, "high": None}
 
 
 @pytest.mark.slow

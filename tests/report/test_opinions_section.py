@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from aes_r1.evaluation.opinions import DISTANCES
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.html import fill, number
 from aes_r1.report.model_card import _measured
@@ -17,6 +16,7 @@ from aes_r1.report.opinions_section import COMPARABLE, MEASURES, opinions_sectio
 from aes_r1.report.results_section import results_section
 from aes_r1.report.tables import evaluation_tables
 from aes_r1.report.terminal import headline_tables
+from aes_r1.runs.cells import DISTANCES
 from aes_r1.tracking.glossary import GLOSSARY, definition
 from aes_r1.tracking.headline import summary_of
 
