@@ -5,12 +5,15 @@ python -m experiments.splits.analyse [RUNS [OUT]]
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
+from aes_r1.runs.cells import format_cell
 from experiments.reading import METRICS
 from experiments.study import Study, analyse, drawn, folders, run_analysis, write
 from experiments.tables import table
@@ -25,30 +28,58 @@ STUDY = Study(
 )
 
 
-def spread(rows: list[Mapping[str, Any]], metric: str) -> dict[str, float | None]:
-    """Return the standard deviation of a metric over seeds within a split, and over splits beyond what seeds explain.
+def spread(rows: list[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """Return standard deviations of a metric: over seeds, over splits beyond what seeds explain, and of one run.
 
-    One-way random effects: var_splits = (mean square between - mean square within) / seeds, at least 0.
+    One-way random effects over a splits and n seeds: var_splits = (mean square between - mean square within) / n, at
+    least 0. The 95% interval over seeds is that of chi-squared, the one over splits that of Williams (Biometrika 1962),
+    p that of the F test that splits do not differ. "pictures" is the standard deviation that the bootstrap over the
+    test pictures of a single run gives, from the mean width of its 95% intervals. All None if a run is missing.
     """
-    table = [[cell["value"] for cell in row[metric]["seeds"].values()] for row in rows]
-    if len(table) < 2 or any(None in row or len(row) != len(table[0]) for row in table):
-        return {"seeds": None, "splits": None}
-    values = np.array(table)
-    seeds = values.shape[1]
-    between = seeds * values.mean(axis=1).var(ddof=1)
+    cells = [list(row[metric]["seeds"].values()) for row in rows]
+    values = [[cell["value"] for cell in row] for row in cells]
+    unknown = dict.fromkeys(("seeds", "splits", "one_run", "pictures", "p"))
+    if len(values) < 2 or any(None in row or len(row) != len(values[0]) for row in values):
+        return unknown
+    table = np.array(values)
+    splits, seeds = table.shape
+    between = float(seeds * table.mean(axis=1).var(ddof=1))
+    pictures = float(np.mean([(cell["high"] - cell["low"]) / (2 * 1.96) for row in cells for cell in row]))
     if seeds < 2:
-        return {"seeds": None, "splits": float(np.sqrt(between))}
-    within = values.var(axis=1, ddof=1).mean()
-    return {"seeds": float(np.sqrt(within)), "splits": float(np.sqrt(max(0.0, (between - within) / seeds)))}
+        return {**unknown, "splits": {"value": math.sqrt(between), "low": None, "high": None}, "pictures": pictures}
+    within = float(table.var(axis=1, ddof=1).mean())
+    degrees = (splits - 1, splits * (seeds - 1))
+    ends = []
+    for share in (0.975, 0.025):
+        beyond = between - within * stats.f.ppf(share, *degrees)
+        ends.append(math.sqrt(max(0.0, degrees[0] * beyond / (seeds * stats.chi2.ppf(share, degrees[0])))))
+    of_splits = max(0.0, (between - within) / seeds)
+    squares = degrees[1] * within
+    return {
+        "seeds": {
+            "value": math.sqrt(within),
+            "low": math.sqrt(squares / stats.chi2.ppf(0.975, degrees[1])),
+            "high": math.sqrt(squares / stats.chi2.ppf(0.025, degrees[1])),
+        },
+        "splits": {"value": math.sqrt(of_splits), "low": ends[0], "high": ends[1]},
+        "one_run": math.sqrt(within + of_splits),
+        "pictures": pictures,
+        "p": float(stats.f.sf(between / within, *degrees)) if within else None,
+    }
 
 
 def section(result: Mapping[str, Any]) -> str:
     """Return the part of table.md that only this study has."""
     lines = ["", f"### Standard deviation on {result['rows'][0]['set']}", ""]
-    lines += ["| metric | over seeds | over splits |", "|---|---|---|"]
+    lines += ["Over splits: beyond what seeds explain. p: F test that splits do not differ, not adjusted.", ""]
+    lines += [
+        "| metric | over seeds | over splits | of one run | over its test pictures | p |",
+        "|---|---|---|---|---|---|",
+    ]
     for metric, one in result["spread"].items():
-        cells = " | ".join("–" if value is None else f"{value:.3f}" for value in (one["seeds"], one["splits"]))
-        lines.append(f"| {metric.upper()} | {cells} |")
+        parts = ["–" if one[name] is None else format_cell(one[name]) for name in ("seeds", "splits")]
+        parts += ["–" if one[name] is None else f"{one[name]:.3f}" for name in ("one_run", "pictures", "p")]
+        lines.append(f"| {metric.upper()} | {' | '.join(parts)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -463,18 +463,55 @@ def test_sources_of_ai_made_pictures(tmp_path, capsys):
     assert "midjourney" in capsys.readouterr().out
 
 
-def test_spread_over_splits_and_seeds_by_hand():
-    spread = study_of("splits").spread
+def rows_of_splits(values):
+    """One row per split, a value per seed, whose interval over test pictures is .0392 wide."""
+    return [
+        {
+            "srcc": {
+                "seeds": {
+                    s: {"value": v, "low": (v or 0) - 0.0196, "high": (v or 0) + 0.0196} for s, v in enumerate(line)
+                }
+            }
+        }
+        for line in values
+    ]
 
-    def rows(values):
-        return [{"srcc": {"seeds": {s: {"value": v} for s, v in enumerate(line)}}} for line in values]
+
+def test_spread_over_splits_and_seeds_by_hand():
+    spread, rows = study_of("splits").spread, rows_of_splits
 
     # Within variances .0002, .0002; means .71, .81, between 2 x .005 = .01; (.01 - .0002) / 2 = .0049 = .07^2.
     found = spread(rows([[0.70, 0.72], [0.80, 0.82]]), "srcc")
-    assert found["seeds"] == pytest.approx(0.0002**0.5)
-    assert found["splits"] == pytest.approx(0.07)
-    assert spread(rows([[0.70, 0.80], [0.80, 0.70]]), "srcc")["splits"] == 0
-    assert spread(rows([[0.70, None], [0.80, 0.82]]), "srcc") == {"seeds": None, "splits": None}
+    assert found["seeds"]["value"] == pytest.approx(0.0002**0.5)
+    assert found["splits"]["value"] == pytest.approx(0.07)
+    assert found["one_run"] == pytest.approx(0.0051**0.5)
+    assert found["pictures"] == pytest.approx(0.01)
+    # F = .01 / .0002 = 50 with 1 and 2 degrees of freedom, whose tail is 1 - sqrt(F / (F + 2)).
+    assert found["p"] == pytest.approx(1 - (50 / 52) ** 0.5)
+    # Two degrees of freedom: chi-squared is 2 ln(1 / (1 - share)) at a share.
+    assert found["seeds"]["low"] == pytest.approx((0.0004 / (-2 * math.log(0.025))) ** 0.5)
+    assert found["seeds"]["high"] == pytest.approx((0.0004 / (-2 * math.log(0.975))) ** 0.5)
+    assert spread(rows([[0.70, 0.80], [0.80, 0.70]]), "srcc")["splits"]["value"] == 0
+    assert set(spread(rows([[0.70, None], [0.80, 0.82]]), "srcc").values()) == {None}
+    single = spread(rows([[0.70], [0.80]]), "srcc")
+    assert single["splits"] == {"value": pytest.approx(0.005**0.5), "low": None, "high": None}
+
+
+@pytest.mark.parametrize("of_splits", [0.0, 0.01, 0.05])
+def test_the_intervals_of_both_spreads_hold_on_simulated_studies(of_splits):
+    """Five splits and three seeds, as in the study; standard deviation over seeds .02."""
+    spread, rng = study_of("splits").spread, np.random.default_rng(0)
+    held = {"seeds": 0, "splits": 0}
+    small = 0
+    for _ in range(400):
+        values = rng.normal(0, of_splits, (5, 1)) + rng.normal(0, 0.02, (5, 3))
+        found = spread(rows_of_splits(values.tolist()), "srcc")
+        for name, true in (("seeds", 0.02), ("splits", of_splits)):
+            held[name] += found[name]["low"] <= true <= found[name]["high"]
+        small += found["p"] < 0.05
+    assert held["seeds"] / 400 == pytest.approx(0.95, abs=0.04)
+    assert held["splits"] / 400 > 0.91
+    assert (small / 400 == pytest.approx(0.05, abs=0.04)) if of_splits == 0 else (small > 0.1)
 
 
 @pytest.mark.parametrize("name", STUDIES)
