@@ -14,14 +14,16 @@ ANSWERS = ("completion", "response", "output", "answer")
 IMAGES = ("images", "image", "image_path", "image_url")
 # Keys by which other tools take a row, or a message of it, out of training: by a false or 0, and by a true or 1.
 _LEARNED = ("label", "kto_tag", "loss", "loss_scale", "weight", "train", "training")
+_WEIGHTS = ("loss", "loss_scale", "weight")
 _NOT_LEARNED = ("mask", "masked")
 _SCORE = re.compile(r"<answer>\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)", re.IGNORECASE)
 
 
 def require_learned(row: dict[str, Any], where: str) -> None:
-    """Raise InputError where a row, or the message that is its answer, is marked as not to be learned.
+    """Raise InputError where a row, or the message that is its answer, is marked as not to be learned, or in part.
 
-    Every row is taught as a good answer, so that one kept as a bad example (KTO) or for its question would be too.
+    Every row is taught in whole as a good answer, and so would one be that is kept as a bad example (KTO), for its
+    question, or with a weight of its own.
     """
     ends = [row[key][-1] for key in (*TURNS, *ANSWERS) if isinstance(row.get(key), list) and row[key]]
     for part in (row, *(end for end in ends if isinstance(end, dict))):
@@ -31,6 +33,12 @@ def require_learned(row: dict[str, Any], where: str) -> None:
             raise InputError(
                 f"{where}: {marks[0]}={repr(part[marks[0]])[:40]} marks it as not to be learned; take the row out, or "
                 "rename the key if it means something else"
+            )
+        weights = [key for key in _WEIGHTS if _is_part(part.get(key))]
+        if weights:
+            raise InputError(
+                f"{where}: {weights[0]}={part[weights[0]]} is a weight, but every row is taught in whole; set it to 1 "
+                "or take the row out, or rename the key if it means something else"
             )
 
 
@@ -70,6 +78,14 @@ def _means_no(mark: Any) -> bool:
     if isinstance(mark, str):
         return mark.strip().lower() in ("false", "no", "0", "0.0")
     return isinstance(mark, int | float) and mark <= 0
+
+
+def _is_part(mark: Any) -> bool:
+    try:
+        weight = float(mark) if isinstance(mark, int | float | str) else 1.0
+    except ValueError:  # a word
+        return False
+    return weight != 1 and weight > 0
 
 
 def _means_yes(mark: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -51,7 +51,8 @@ def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[
             f"{path}: labels stand in sheet {' and '.join(labelled)}, but only the first sheet, {title}, is "
             "read; put them all into the first"
         )
-    names = column_names([str(name or "").strip() for row in rows[:1] for name in row], path, wanted)
+    width = max(map(len, rows), default=0)
+    names = column_names([str(name or "").strip() for row in rows[:1] for name in _filled(row, width)], path, wanted)
     for cell, row_number, place in open_formulas:
         if row_number == 1 or (place < len(names) and names[place]):
             raise InputError(
@@ -60,7 +61,7 @@ def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[
             )
     for number, row in enumerate(rows[1:], 2):
         if any(cell is not None for cell in row):
-            yield f"line {number}", dict(zip(names, map(_text_of_date, row), strict=False))
+            yield f"line {number}", dict(zip(names, map(_text_of_date, _filled(row, width)), strict=True))
 
 
 def _reader(path: Path) -> Any:
@@ -74,7 +75,14 @@ def _reader(path: Path) -> Any:
 
     reader = Reader(path, read_only=True, data_only=True)
     reader.read()
+    for table in reader.wb.worksheets:
+        table.reset_dimensions()  # a file states its own size, and cells outside it would be passed over
     return reader
+
+
+def _filled(row: Sequence[Any], width: int) -> list[Any]:
+    """Return a row as `width` cells, of which the file may leave out the last ones."""
+    return [*row, *[None] * (width - len(row))]
 
 
 def _has_labels(worksheet: Any) -> bool:

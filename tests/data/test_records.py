@@ -512,11 +512,29 @@ def test_a_row_that_is_marked_as_not_to_be_learned_is_refused_by_its_line(row, s
 
 
 @pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (marked(weight=0.5), "weight=0.5"),
+        ({**RELEASED, "weight": 2}, "weight=2"),
+        ({**OURS, "weight": "0.25"}, "weight=0.25"),
+        (marked(loss_scale=0.1), "loss_scale=0.1"),
+        (marked(loss=0.3), "loss=0.3"),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+def test_a_row_with_a_weight_of_its_own_is_refused_by_its_line(row, says, tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_records(write(tmp_path, OURS, row))
+    assert f":2: {says} is a weight, but every row is taught in whole; set it to 1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "row",
     [
         {**RELEASED, "label": True, "kto_tag": None},
         {**OURS, "label": "landscape", "weight": 1, "masked": False},
-        marked(loss=True, weight=1, loss_scale=0.5, masked=0),
+        marked(loss=True, weight=1, loss_scale="1.0", masked=0),
+        {**OURS, "loss_scale": "last_round"},
         {**RELEASED, "messages": [{**ASK, "loss": False}, {"role": "assistant", "content": SAID}]},
     ],
 )

@@ -100,6 +100,21 @@ def test_formulas_that_nothing_reads_do_no_harm(tmp_path):
     assert [row["split"] for _, row in sheet(tmp_path / "labels.xlsx")] == [None]
 
 
+@pytest.mark.parametrize("stated", ["A1:G2", "A1:C3", "A1", "A1:ZZ99"])
+def test_cells_outside_the_size_that_a_sheet_states_are_read(stated, tmp_path):
+    book(tmp_path, ROW, ["b.jpg", *ROW[1:]])
+    rewritten(tmp_path, '<dimension ref="A1:G3" />', f'<dimension ref="{stated}" />')
+    assert [label.image for label in folder_labels(tmp_path)] == ["a.jpg", "b.jpg"]
+    assert [row["color"] for _, row in sheet(tmp_path / "labels.xlsx")] == [7, 7]
+
+
+def test_last_cells_that_a_row_leaves_out_are_empty(tmp_path):
+    book(tmp_path, ROW[:4], [*ROW, "beside the table"])
+    rows = [row for _, row in sheet(tmp_path / "labels.xlsx")]
+    assert [row["color"] for row in rows] == [None, 7]
+    assert rows[0].keys() == rows[1].keys()
+
+
 @pytest.mark.parametrize("charts", [(0,), (1,), (0, 1, 3)])
 def test_charts_are_no_sheets_of_labels(charts, tmp_path):
     book(tmp_path, ROW, charts=charts)
