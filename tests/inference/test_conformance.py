@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +15,13 @@ import torch
 from aes_r1 import check_model
 from aes_r1.inference import conformance
 from aes_r1.inference.conformance import FAIL, NOT_SUPPORTED, PASS, examine
+from aes_r1.model import backbone as backbones
 from aes_r1.model import families, tiny
 from aes_r1.settings import InputError
 from tests import processes
 from tests.model.siblings import save_sibling
 
+HONEST = conformance._gradients
 # Families whose language layers are plain attention, so that completions share their prompt.
 SHARING = {"qwen2_5_vl", "qwen3_vl", "qwen2_vl", "internvl", "smolvlm", "idefics3"}
 
@@ -38,12 +42,21 @@ def test_every_family_passes(family, tmp_path):
     assert family in found["loads"].reason
 
 
+@functools.cache
+def shipped_gradients(dtype, shared):
+    """What conformance._gradients finds for the shipped model, on the path that computes a prompt once or the plain."""
+    backbone = backbones.load(tiny.shipped(), dtype=dtype, max_pixels=9216)
+    backbone.model.eval()
+    backbones.freeze(backbone.model, vision=False)
+    model = conformance.Examined(backbone, conformance._prompts(backbone), dtype, 9216, Path("unused"))
+    return HONEST(model, model.backbone if shared else model.plain)
+
+
 def spoiled(spoil):
     """conformance._gradients, with `spoil` applied to the gradient of the path that computes a prompt once."""
-    honest = conformance._gradients
 
     def gradients(model, backbone):
-        logps, found = honest(model, backbone)
+        logps, found = shipped_gradients(model.dtype, backbone.shares_prefix)
         if backbone.shares_prefix:
             found = {name: spoil(name, gradient) for name, gradient in found.items()}
         return logps, found
