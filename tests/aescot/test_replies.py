@@ -192,6 +192,28 @@ def test_no_reply_stops_a_distillation_and_a_later_start_buys_nothing(serve, tmp
     assert again["mended"] == report["mended"]
 
 
+def test_no_path_is_made_from_a_reply(serve, tmp_path):
+    """Wherever a reply or its envelope holds a path, the same files are written as without it, and none elsewhere."""
+    escape = f"{tmp_path}/gone/../../escaped"
+    content = WHOLE.replace("Soft", "../../escaped").removesuffix("}") + f', "id": "{escape}", "file": "../escaped"}}'
+    status, kind, body = completion(content, name=escape)
+    envelope = json.dumps({**json.loads(body), "id": escape, "model": escape, "system_fingerprint": "../escaped"})
+    written = {}
+    for name, sent in (("plain", completion(WHOLE)), ("escaping", (status, kind, envelope))):
+        folder = tmp_path / name
+        folder.mkdir()
+        samples = pictures(folder, 2)
+        before = set(tmp_path.rglob("*"))
+        report = build(samples, folder / "a" / "out", serve(lambda prompt, times, sent=sent: sent).url)
+        assert report["kept"] == 2
+        made = set(tmp_path.rglob("*")) - before
+        assert all(path.is_relative_to(folder / "a") for path in made)
+        written[name] = sorted(str(path.relative_to(folder)) for path in made)
+    assert "escaped" in (tmp_path / "escaping" / "a" / "out" / "aescot.jsonl").read_text()
+    assert written["escaping"] == written["plain"]
+    assert not Path(escape).exists()
+
+
 def test_pictures_that_were_moved_are_not_bought_again(serve, tmp_path):
     """Every answer is found again: of the expert, of both checks of the judge, and of a second try."""
 
