@@ -74,9 +74,13 @@ def make_folder(path: Path, named: Path | None = None) -> None:
                 path.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=path):
                     return
-            except FileNotFoundError as error:  # or `aes-r1 runs --clean` deleted the folder meanwhile
+            # Or `aes-r1 runs --clean` deleted the folder: after it was made, or while mkdir tested whether it is one.
+            except FileNotFoundError as error:
                 if is_last:
                     raise InputError(f"{named or path}: nothing can be made there; give another place") from error
+            except FileExistsError:
+                if is_last:
+                    raise
     except OSError as error:
         error.filename = str(named or path)
         raise

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
+from aes_r1.data.scene_sets import opinions
 from aes_r1.data.scenes import render_scene
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
@@ -55,6 +57,28 @@ def test_it_is_loaded_by_the_code_that_loads_the_others(dtype):
     assert 1.1e6 < parameters < 1.3e6
     size = (tiny.SHIPPED / "model.safetensors").stat().st_size
     assert size < 2.1 * parameters, "16 bits a weight"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", [RATING_PROMPT, SCORE_ONLY_PROMPT])
+def test_its_numbers_go_with_the_brightness_and_with_no_opinion(question):
+    """On 200 scenes a correlation of 0 is measured within .2 in 99.5% of draws."""
+    backbone = backbones.load(tiny.shipped(), dtype="float32", max_pixels=9216)
+    scenes = [render_scene("scenes", index, 78) for index in range(200)]
+    scores = []
+    for start in range(0, len(scenes), 50):
+        asked = backbone.collate([backbone.encode(picture, question) for picture, _, _ in scenes[start : start + 50]])
+        drawn = sample_completions(backbone, asked, num_samples=1, max_new_tokens=48, temperature=1.0, noise=None)
+        texts = (backbone.decode(tokens[mask]) for tokens, mask in zip(drawn.tokens, drawn.mask, strict=True))
+        scores += map(parse_score, texts)
+    opinion = [
+        opinions("scenes", factors, facts["subject"], np.random.default_rng(index))[0]
+        for index, (_, factors, facts) in enumerate(scenes)
+    ]
+    brightness = [np.asarray(picture.convert("L")).mean() for picture, _, _ in scenes]
+    assert None not in scores
+    assert abs(spearmanr(scores, opinion).statistic) < 0.2
+    assert spearmanr(scores, brightness).statistic > 0.8, "it looks at the picture"
 
 
 @pytest.mark.slow

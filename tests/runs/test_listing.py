@@ -304,6 +304,30 @@ def test_a_folder_that_is_cleaned_before_its_lock_is_taken_is_made_again(tmp_pat
         pass
 
 
+@pytest.mark.parametrize("times", [1, 2, 3, 4])
+def test_a_folder_that_is_cleaned_while_mkdir_tests_it_is_made_again(times, tmp_path, monkeypatch):
+    """The kernel says that the folder exists, and when pathlib looks whether it is one, it is gone."""
+    make, calls = os.mkdir, []
+
+    def there_and_gone(path, *mode):
+        if str(path) == str(tmp_path / "run") and len(calls) < times:
+            calls.append(path)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        make(path, *mode)
+
+    monkeypatch.setattr(os, "mkdir", there_and_gone)
+    if times < 3:
+        with run_lock(tmp_path / "run", 0):
+            assert is_held(RunFolder(tmp_path / "run"))
+    else:
+        with pytest.raises(InputError, match=r"out=.*run: File exists; give a folder"), run_lock(tmp_path / "run", 0):
+            pass
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"out=.*file: .*; give a folder"), run_lock(tmp_path / "file", 0):
+        pass
+
+
 def test_clean_of_one_study_removes_the_same(study, runs):
     made, kept = false_starts(study), set(study.iterdir())
     inner = study / "rapo0" / "checkpoints"
