@@ -76,7 +76,7 @@ def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, s
 def _increasing_fit(scores: Array, mos: Array) -> Array | None:
     """Return top, bottom, middle and width of the least-squares increasing `logistic`; None if none is found.
 
-    The usual fit without bounds is tried first. Only if it decreases, the height above the bottom is kept from below 0.
+    The usual fit without bounds is tried first. If it decreases, the height of top above bottom is kept at 0 or more.
     """
     from scipy import optimize
 

@@ -159,7 +159,7 @@ def adapter_of(cold_start: ColdStartSettings, settings: Settings) -> LoraSetting
 
 
 def _adapter_identity(lora: LoraSettings) -> dict:
-    """Return what decides an adapter's weights; lora.target=language is left out, as in names from before that key."""
+    """Return what decides an adapter's weights; target=language is left out, so that names without that key hold."""
     return {key: value for key, value in as_dict(lora).items() if (key, value) != ("target", "language")}
 
 
