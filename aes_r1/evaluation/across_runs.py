@@ -22,7 +22,8 @@ def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
     """Return {"runs": [{"run", "split", "seed"}], "stages": {STAGE: {SET: {PROTOCOL: {METRIC: ..}}}}}.
 
     split is data.split_seed (null: the published split). Each metric is summarised by `summarise_values`.
-    Raises InputError where a run has no evaluation, or two runs differ in more than split and seed, or in neither.
+    Raises InputError for fewer than two runs, where a run has no evaluation, and where two runs differ in more than
+    split and seed, or in neither.
     """
     runs: list[dict[str, Any]] = []
     for folder in folders:
@@ -81,10 +82,10 @@ def summarise_values(
     pictures, are averaged first; the interval is over split means. Splits of one set share pictures, so their means
     scatter less than those of new sets would: the half-width is multiplied by sqrt(1 + n_splits * tested_per_trained),
     with the test pictures per training picture (Nadeau and Bengio 2003, eq. 7). Where that is None, a mean over several
-    splits has no interval. A mean of two values has none either if it would leave `possible`, the smallest and the
-    largest value of the metric, because it would then only reflect the t-distribution with one degree of freedom.
-    no_interval: the reason why there is no interval, null where there is one. std_seeds: pooled standard deviation
-    within splits; std_splits: that of split means.
+    splits has no interval. The interval of a mean of two values is left out if it would leave `possible`, the smallest
+    and the largest value of the metric, because it would then only reflect the t-distribution with one degree of
+    freedom. no_interval: the reason why there is no interval, null where there is one. std: standard deviation of all
+    values; std_seeds: the pooled one within splits; std_splits: that of split means.
     """
     from scipy import stats
 

@@ -16,7 +16,8 @@ def calibration(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int
     """Return {"bias", "slope", "intercept"}, each {"value", "low", "high"}, over answered pictures of scores [n].
 
     bias = mean(score - mos); mos = intercept + slope * score by least squares, so a calibrated model has 0, 1, 0. A
-    slope below 1 means that scores are too extreme. Null with fewer than three answers, or for constant scores.
+    slope below 1 means that scores are too extreme. All three are null with fewer than three answers, and for constant
+    scores slope and intercept are.
     """
     answered = ~np.isnan(scores)
     x, y = scores[answered], mos[answered]
@@ -50,9 +51,10 @@ def logistic(x: Array, top: float, bottom: float, middle: float, width: float) -
 def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> Logistic:
     """Return the PLCC of the fitted, increasing `logistic` against `mos`: {"value", "low", "high", "parameters"}.
 
-    Missing answers count as the mean answer. The interval resamples pictures and keeps the fit. It is None where PLCC
-    is not defined, where no fit is found, and where SRCC is not positive: a decreasing logistic would reverse the order
-    of the scores, and an increasing one would follow the opinions of a few pictures against those of the others.
+    Missing answers count as the mean answer. The interval resamples pictures and keeps the fit. All values are None
+    with fewer than five pictures, where PLCC is not defined, where no fit is found, and where SRCC is not positive: a
+    decreasing logistic would reverse the order of the scores, and an increasing one would follow the opinions of a few
+    pictures against those of the others.
     """
     from scipy import stats
 
@@ -74,7 +76,7 @@ def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, s
 def _increasing_fit(scores: Array, mos: Array) -> Array | None:
     """Return top, bottom, middle and width of the least-squares increasing `logistic`; None if none is found.
 
-    The usual fit without bounds is tried first. Only if it decreases, the height above the bottom is bounded by 0.
+    The usual fit without bounds is tried first. If it decreases, the height of top above bottom is kept at 0 or more.
     """
     from scipy import optimize
 

@@ -61,7 +61,10 @@ def recent(metrics: Rows, name: str) -> float | None:
 
 
 def share_of_start(metrics: Rows, name: str) -> float | None:
-    """Divide the mean of `name` over the last WINDOW rows by that over the first; None while the windows overlap."""
+    """Divide the mean of `name` over the last WINDOW rows by that over the first.
+
+    None while the windows overlap, and where the first mean is not positive.
+    """
     values = list(islice(_values(metrics, name), 2 * WINDOW))
     if len(values) < 2 * WINDOW:
         return None

@@ -2,8 +2,9 @@
 
 emd    earth mover's distance (Wasserstein 1): the area between the two distribution functions
 crps   continuous ranked probability score of the scores, averaged over the raters' opinions: E |o - v| - 1/2
-       E |o - o'| over different scores o, o' (the fair form, which is 0 for a single score), opinion v. It is a
-       proper score: in expectation no other distribution of scores gets a lower one than the raters' own does
+       E |o - o'| over opinions v and pairs of different scores o, o' (the fair form; without such pairs, for a
+       single score, the second term is 0). It is a proper score: in expectation no other distribution of scores gets
+       a lower one than the raters' own does
 kl     Kullback-Leibler divergence from raters to scores, nats, on the raters' levels. Each score counts for its
        nearest level, and one further score is shared equally by all levels, so that the divergence is finite
 """

@@ -21,7 +21,7 @@ _MIN_PICTURES = 20  # with fewer pictures a 90% interval cannot be calibrated an
 
 
 def conformal_quantile(residuals: Array, level: float = LEVEL) -> float:
-    """Return the ceil((n + 1) level)-th smallest residual, which exceeds a new one with probability at least `level`.
+    """Return the ceil((n + 1) level)-th smallest residual: a new one exceeds it with probability 1 - level at most.
 
     Vovk et al. 2005, Lei et al. 2018; infinity when n is too small for the level.
     """
@@ -65,7 +65,7 @@ def conformal(
 
 
 def spread_scale(std: Array) -> Array:
-    """Return `std` plus its mean, a scale that is never 0: identical completions do not make a score certain."""
+    """Return `std` plus its mean, a scale that is 0 only if all are: identical completions make no score certain."""
     return std + float(np.nanmean(std)) if np.isfinite(std).any() else std
 
 

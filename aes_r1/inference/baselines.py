@@ -27,10 +27,9 @@ LEVEL_OPENING = "The aesthetics of the image is"
 def level_expectation(backbone: Backbone, prompts: Sequence[EncodedPrompt]) -> list[float]:
     """Return the expected level of each picture in [0, 1].
 
-    It is the mean of the five words' values, weighted by the softmax of their logits after LEVEL_OPENING.
-
-    A word's probability is the product over its tokens, so the vocabulary need not hold whole words. Where each word is
-    one token this is the softmax over five logits. `prompts` ask LEVEL_PROMPT.
+    It is the mean of the five words' values, weighted by the softmax of their log-probabilities after LEVEL_OPENING. A
+    word's probability is the product over its tokens, so the vocabulary need not hold whole words. Where each word is
+    one token, this is the softmax over five logits. `prompts` ask LEVEL_PROMPT.
     """
     words = [backbone.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in LEVEL_WORDS]
     tokens, mask = completion_table(words, backbone.pad_token)
@@ -63,7 +62,8 @@ def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]]
     """Return a no-reference metric of pyiqa as a function of samples that yields (sample, value); higher is better.
 
     A metric whose values fall with quality is negated. Values keep the metric's own scale, so only their correlations
-    can be compared. Raises InputError for an unknown name or a metric that needs a reference picture.
+    can be compared. Raises InputError for an unknown name, for a metric that needs a reference picture, and where pyiqa
+    is not installed.
     """
     require_pyiqa(name)
     import pyiqa

@@ -66,7 +66,7 @@ class Examined:
 
     @property
     def plain(self) -> Backbone:
-        """Return the same model, set to compute the prompt once for every completion."""
+        """Return the same model, set to compute the prompt anew for each of its completions."""
         alone = copy.copy(self.backbone)
         alone.shares_prefix = False
         return alone
@@ -80,9 +80,10 @@ class Examined:
 def examine(
     path: str | Path, *, dtype: str, max_pixels: int, device: torch.device, draft: Path, key: str | None = None
 ) -> Iterator[Finding]:
-    """Yield the finding of each check of the model at `path`, in turn; the first that loads it decides about the rest.
+    """Yield the finding of each check of the model at `path`, in turn.
 
-    draft: a folder that does not exist yet and gets a copy of the model, as large as the model itself.
+    The other checks follow only if the model loads and takes a picture in a prompt. draft: a folder that does not exist
+    yet and gets a copy of the model, as large as the model itself.
     """
     try:
         backbone = backbones.load(path, dtype=dtype, max_pixels=max_pixels, key=key)

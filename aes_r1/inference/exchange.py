@@ -24,7 +24,10 @@ INTERVENTION_KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "
 
 
 def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
-    """Return prediction rows with a critique, each with two other rows from which to take critique or picture."""
+    """Return the prediction rows with critique and score, each with two others as sources of a critique and a picture.
+
+    There are none if fewer than three rows have both.
+    """
     rows = [row for row in rows if row["critique"] and row["score"] is not None]
     if len(rows) < 3:  # each row needs two others
         return []
@@ -90,7 +93,7 @@ def exchange_critiques(
     """Exchange up to `pictures` critiques of `stage` per set and protocol, and score them with other pictures.
 
     Writes run.examined_file(KIND, STAGE, SET) for the kinds interventions and information; an existing file is kept.
-    The protocols are predictions.GROUNDED, or else the first that writes critiques. If the score comes before the
+    The protocols are predictions.GROUNDED and the first that writes critiques. If the score comes before the
     critique, an exchange cannot move it; if answer_from is "words", the score follows the critique by construction. So
     in these cases only the information is measured, and in the second only that of the words ("score_nats" is null).
     """

@@ -17,7 +17,8 @@ from aes_r1.model.tower import Tower
 def eyes_features(eyes: Backbone | Tower, pictures: Sequence[Image.Image]) -> np.ndarray:
     """Return [n, 2 D] float64: mean and standard deviation over a picture's tokens of the tower's D outputs.
 
-    The language model gets no other information about a picture. Pictures have the size at which the model is asked.
+    Each output is the input of the language model in place of one picture token; outputs of deeper layers, which some
+    families add to these, are left out. Pictures have the size at which the model is asked.
     """
     pixels, grids, counts = zip(
         *(prepare(eyes.core.config, eyes.image_processor, picture) for picture in pictures), strict=True

@@ -90,9 +90,10 @@ def fit_trees(features: Array, mos: Array, *, seed: int = 0) -> Scores:
 
 
 def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]], limits: Limits) -> tuple[list[Sample], int]:
-    """Return the pictures of `train` with an opinion and without a byte-identical test picture, and the copies' number.
+    """Return the pictures of `train` with an opinion that are not byte-identical to a test picture.
 
-    Raises InputError where fewer than FEWEST remain. limits: the settings by which `train` was drawn.
+    Returns also how many were left out as such copies. Raises InputError where fewer than FEWEST remain. limits: the
+    settings by which `train` was drawn.
     """
     known = [sample for sample in train if sample.mos is not None]
     kept = without_copies(known, tests)

@@ -34,7 +34,7 @@ def handmade_of(picture: Image.Image, measured: Measurement) -> Array:
 
 
 def _tones(rgb: Array) -> dict[str, float]:
-    """Return the spread of the luminance, its quartiles, and how much brighter the middle is than the rim."""
+    """Return the luminance's spread, quartiles and entropy, and how much brighter the middle is than the whole."""
     luminance = _luminance(rgb)
     inner = luminance[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
     dark, bright = np.percentile(luminance, (25, 75))
@@ -49,7 +49,7 @@ def _tones(rgb: Array) -> dict[str, float]:
 
 
 def _colors(rgb: Array) -> dict[str, float]:
-    """Return mean and spread of the saturation, inside and outside of the middle, and how many hues there are."""
+    """Return the saturation's mean, spread and excess in the middle, the hues' entropy, and the channels' means."""
     high, low = rgb.max(axis=2), rgb.min(axis=2)
     chroma = high - low
     saturation = chroma / np.maximum(high, 1e-6)
@@ -69,7 +69,7 @@ def _colors(rgb: Array) -> dict[str, float]:
 
 
 def _details(rgb: Array) -> dict[str, float]:
-    """Return sharpness overall, of the sharpest place and of the middle, symmetry, and the fall of the spectrum."""
+    """Return the sharpness of whole, sharpest tenth and middle, the blurred share, spectrum's fall and symmetry."""
     luminance = _luminance(rgb)
     laplacian = np.zeros_like(luminance)
     laplacian[1:-1, 1:-1] = (

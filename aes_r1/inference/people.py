@@ -44,8 +44,8 @@ def agreement_of_people(samples: Iterable[Sample], *, seed: int = 0) -> dict[str
         s^2 / h (1 - h / n), as a half that is drawn without replacement has. There are at least FEWEST_RATERS. Where
         every s is 0, nothing is known of the raters, for no people agree entirely.
 
-    A picture without MOS or with one rater is left out, and of several with the same id the last counts. The samples
-    are read once, and none is kept.
+    A picture without MOS is left out, and so is one with a single rater from halves. Of several pictures with the same
+    id the last counts. The samples are read once, and none is kept.
     """
     sets: dict[str, _Opinions] = {}
     for sample in samples:

@@ -1,7 +1,8 @@
 """State plain facts about photographs: measurements, and people's ratings of single dimensions.
 
 Numbers are ranks: the share of the photographs in which the measured value is smaller. So a digit names the tenth in
-which a photograph lies, every digit is equally frequent, and measures of any unit have the same weight.
+which a photograph lies, every digit is equally frequent, and measures of any unit have the same weight. In the words,
+brightness and the place of the subject are not ranks but the measured values, as they are for scenes.
 """
 
 from __future__ import annotations

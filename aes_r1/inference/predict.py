@@ -56,8 +56,8 @@ def predict(
     empty critique; label_tokens: expectation over five level words; read_back: the most likely number after greedy's
     critique when the picture is blanked, and no score without a critique. A picture's completions depend only on `seed`
     and its id, except for rounding, which depends on the shape of the batch; `batch_invariant` avoids this by asking
-    about one picture at a time. The rows end between two batches once `should_stop()` is true. `sample` is the sampler.
-    InputError names a picture that cannot be read.
+    about one picture at a time. The rows end between two batches once `should_stop()` is true. The argument `sample`
+    draws the completions. InputError names a picture that cannot be read.
     """
     questions = {name: _question(name, asking.question) for name in protocols}
 

@@ -37,7 +37,7 @@ def record_stage(
     process: Processes = ALONE,
     file: Path | None = None,
 ) -> int:
-    """Write the rows of `stage` on every set to `file`, resuming after a kill; return their number.
+    """Write the rows of `stage` on every set to `file`, resuming after a kill; return their number on rank 0, else 0.
 
     file: None for the run's predictions. Every process asks about every size-th picture or pair. The rows of each
     process stay in the run's folder until the caller has marked the stage as done. Raises Stopped in all processes if

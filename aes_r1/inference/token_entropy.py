@@ -56,10 +56,10 @@ def measure_entropy(
     seed: int,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """Measure the entropy in nats of an answer: {"n", "answered", "tokens", "entropy", "by_kind", "by_position"}.
+    """Measure the entropy of answers' tokens in nats: {"n", "answered", "tokens", "entropy", "by_kind", "by_position"}.
 
-    "answered": share that parse_score can read. by_kind: {kind: {"tokens", "entropy"}}; by_position: POSITIONS means,
-    from the first part of the answers to the last. Means are over tokens, null without tokens.
+    answered: share of the n answers that parse_score can read; by_kind: {kind: {"tokens", "entropy"}}; by_position:
+    POSITIONS means, from the first part of the answers to the last. Means are over tokens, null without tokens.
     """
     values: list[float] = []
     kinds: list[str] = []

@@ -41,7 +41,10 @@ _ALL_HELD_OUT = (
 
 
 def critiques_of(job: Job) -> Path:
-    """Return the AesCoT file of the cold start: the given one, or one that the expert writes on training pictures."""
+    """Return the AesCoT file of the cold start.
+
+    It is the given one, the data set itself with data=aescot, or one that the expert writes on training pictures.
+    """
     settings = job.settings
     if settings.cold_start.data is not None:
         return Path(settings.cold_start.data)
@@ -90,7 +93,10 @@ def critiques_of(job: Job) -> Path:
 
 
 def records_of(job: Job, path: Path) -> list[dict]:
-    """Return the records of the AesCoT file `path` that the cold start trains on; InputError where there are none."""
+    """Return the records of the AesCoT file `path` that the cold start trains on.
+
+    InputError where there are none, or where none has a rating that model.sub_scores could teach.
+    """
     given = job.settings.cold_start.data is not None
     records = _readable(job, path) if given else read_records(path)
     if not given and job.settings.data.name == "aescot":  # the training split, whose pictures were checked

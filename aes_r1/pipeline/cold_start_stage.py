@@ -105,7 +105,7 @@ def least_steps(settings: Settings) -> int:
 
 
 def _announced(settings: Settings, critiques: int, pairs: int, recipe: ColdStartSettings) -> str:
-    """Print how many steps the cold start takes, and why if these are more than cold_start.epochs alone would take."""
+    """Return the line that says how many steps the cold start takes, and why if cold_start.epochs would take fewer."""
     count, compared = critiques + pairs, f" and {pairs} comparisons" if pairs else ""
     line, asked = f"{critiques} critiques{compared}, {sft_steps(count, recipe)} steps", settings.cold_start
     if recipe.epochs == asked.epochs:
@@ -124,7 +124,7 @@ def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], c
     settings, lora = job.settings, adapter_of(cold_start, job.settings)
     recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
     if cold_start.blank_pictures == 0:
-        del recipe["blank_pictures"]  # cold starts in the store were named before this key existed
+        del recipe["blank_pictures"]  # so that the store's cold starts from before this key keep their names
     if cold_start.pairs == 0:
         del recipe["pairs"]
     else:
@@ -159,7 +159,7 @@ def adapter_of(cold_start: ColdStartSettings, settings: Settings) -> LoraSetting
 
 
 def _adapter_identity(lora: LoraSettings) -> dict:
-    """Return what decides an adapter's weights; lora.target=language is left out, as in names from before that key."""
+    """Return what decides an adapter's weights; target=language is left out, so that names without that key hold."""
     return {key: value for key, value in as_dict(lora).items() if (key, value) != ("target", "language")}
 
 
@@ -259,7 +259,7 @@ def _log_again(job: Job, made: RunFolder) -> None:
 
 
 def _cut_rows(path: Path, step: int) -> None:
-    """Delete the rows after `step`, from which training resumes."""
+    """Delete the rows of the file `path` that come after `step`, the step after which training resumes."""
     if path.exists():
         write_rows(path, [row for row in typed(iter_rows(path), ENTROPY) if row["step"] <= step])
 

@@ -24,7 +24,7 @@ OTHERS = 2
 def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sample: Sampler) -> dict[str, float]:
     """Compute critique/* of the glossary over the first pictures of every validation set; NaN where undefined.
 
-    The result is empty if no critique is asked for. sample: the result of job.sampler.
+    The result is empty if no critique is asked for. sample: the result of job.sampler. Collective.
     """
     if job.settings.model.prompt not in ("critique", "score_first"):
         return {}

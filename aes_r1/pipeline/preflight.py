@@ -138,9 +138,9 @@ def _divisible(settings: Settings, size: int) -> None:
 
 
 def _check_data(data: DataSettings, settings: Settings, train: TrainingSamples) -> None:
-    """Check that the set's labels can be read, its splits hold pictures, and training pictures have ratings.
+    """Check that the set's labels can be read, and its splits hold pictures.
 
-    The pictures are opened later.
+    Every training and validation picture must have an opinion. The pictures are opened later.
     """
     if data.name in scene_sets.SCENE_SETS:
         return
@@ -156,7 +156,12 @@ def _check_data(data: DataSettings, settings: Settings, train: TrainingSamples) 
 
 
 def _check_critiques(settings: Settings, train: TrainingSamples) -> None:
-    """Check that the AesCoT file can be read and its pictures exist, or that the expert has the key it needs."""
+    """Check what the cold start's critiques need.
+
+    An AesCoT file must be readable and have words if the prompt asks for them; at least one picture of the file
+    cold_start.data must exist. Where critiques are to be written, expert and judge must have the keys that they need,
+    and the expert `attributes` the ratings of training pictures.
+    """
     cold_start = settings.cold_start
     if cold_start.data is not None:
         path = Path(cold_start.data)

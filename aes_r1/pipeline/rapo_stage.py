@@ -186,9 +186,9 @@ def _free_room(job: Job) -> None:
 
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
-    """Compute SRCC and PLCC on validation pictures by data set, and critique/*.
+    """Return eval/*, which are SRCC, PLCC, MAE and parse_failure_rate of each validation set, and critique/*.
 
-    Each picture gets one completion at the evaluation temperature.
+    Each picture gets one completion at the evaluation temperature. Collective; the weights must be whole.
     """
     sample = job.sampler(backbone)
     rows = predictions(job, backbone, _validated(job), ["sample"], sample)

@@ -1,7 +1,8 @@
 """Run the whole job as a chain of stages: data -> base model -> cold start -> RAPO -> evaluation -> report.
 
 Each stage writes RUN/stages/NAME.json when it is done and is not repeated. Results that do not depend on the run
-(scenes, the pretrained tiny model, cold starts) are kept in the store, where all runs and sweep points share them.
+(scenes, the pretrained tiny model, critiques, cold starts) are kept in the store, where all runs and sweep points share
+them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compute the rewards of critiques (trainer.credit=parts): whether one is true, and about its own picture.
+"""Compute the rewards of critiques (trainer.credit=parts): whether a critique is true, and about its own picture.
 
     faithfulness   agreement of the words' statement on a dimension with its known rating
     read_back      reward.error.error_reward of the score that a frozen reader infers from the words alone
@@ -20,12 +20,10 @@ FORMS = ("rank", "squared")
 def faithfulness_reward(
     stated: Tensor, ratings: Tensor, *, form: str = FaithfulnessSettings.form, pool: Tensor | None = None
 ) -> Tensor:
-    """Measure how the critiques' statements [N, K, D] agree with known ratings [N, D], all 0..1.
+    """Return [N, K], 0..1: how well the critiques' statements [N, K, D] agree with known ratings [N, D], both 0..1.
 
-    It is the mean over the known dimensions.
-
-    stated is NaN where a critique does not mention a dimension, which earns 0 there. ratings are NaN where nobody
-    rated; a picture without any rating earns 0. Raises ValueError for another form.
+    It is the mean over the known dimensions. stated is NaN where a critique does not mention a dimension, which earns 0
+    there. ratings are NaN where nobody rated; a picture without any rating earns 0. Raises ValueError for another form.
 
     squared: 1 - (stated - rating)^2. If the model cannot see a dimension, it earns most by stating the average for
     every picture. rank: in each dimension, the share of the critiques of other pictures (of the same `pool` [N], if

@@ -4,7 +4,8 @@
         + w_custom r_custom + w_twin r_twin
 
 Sub-scores add w_sub_scores (w_rank r_rank + w_error r_error) of each dimension (sub_score_rewards). A comparison of two
-pictures has no score; its reward is w_pair r_pair + w_format r_format.
+pictures has no score; its reward is w_pair r_pair + w_format r_format. trainer/step_rewards.py adds what needs more
+than scores: the judge's reward, the overlong penalty and the KL divergence.
 
 The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. The
 format reward, a custom reward and the comparison with an edited twin always count.
@@ -71,13 +72,13 @@ def total_reward(
     `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used
     when reward.rank.pool is "dataset". `guesses` [N, K] replace failed parses, except in the part "format", which still
     counts them as failed, and in the part "twin" if sub-scores are compared (twins.scores), for which there are no
-    guesses. Parts of weight 0 are computed too, so that every run logs the same curves; but "distribution" and "custom"
-    exist only if they have a weight. `raters`: levels and shares [N, V] of opinions (distribution_reward); `custom` [N,
-    K]: the custom reward. `twins`: how edited twins are compared. Twins have no opinion, so they earn only "twin" and
-    "format", and are no opponents in "rank".
+    guesses. Parts of weight 0 are computed too, so that every run logs the same curves; but "distribution" exists only
+    if it has a weight, and "custom" and "twin" only if `custom` and `twins` are given. `raters`: levels and shares
+    [N, V] of opinions (distribution_reward); `custom` [N, K]: the custom reward. `twins`: how edited twins are
+    compared. Twins have no opinion, so they earn only "twin" and "format", and are no opponents in "rank".
 
     With reward.pair.weight, `scores` are the choices between two pictures and `mos` the numbers of the better ones
-    (pair_reward); the parts are then {"pair", "format"}.
+    (pair_reward); the parts are then {"pair", "format"}. ValueError where the distribution reward lacks `raters`.
     """
     weights = weights_at(reward, progress)
     if reward.pair.weight > 0:

@@ -44,8 +44,8 @@ class Decoder:
 class SharedDecoder(Decoder):
     """Compute prompt and picture once per image; their keys and values serve all of the image's rows.
 
-    The keys and values of a prompt are read once per image and step and never copied. The rows' own keys and values are
-    in a cache as long as the longest completion.
+    The keys and values of a prompt are read once per image and step, and are not repeated for its rows. The rows' own
+    keys and values are in a cache as long as the longest completion.
     """
 
     attend = staticmethod(attend_filled)

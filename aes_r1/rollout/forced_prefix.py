@@ -16,7 +16,7 @@ ANSWER_TOKENS = 16  # enough for a number and the closing tag, or for a sub-scor
 
 
 def answer_tokens(question: str) -> int:
-    """Return the tokens that suffice for the answer to `question`: a number, its sub-scores and the closing tag."""
+    """Return how many tokens suffice for the answer to `question`: a number, its sub-scores and the closing tag."""
     return ANSWER_TOKENS * (1 + len(sub_scores_of(question)))
 
 

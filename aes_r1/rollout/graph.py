@@ -57,7 +57,7 @@ class CapturedDecoder(StaticDecoder):
     warm = 0
 
     def advance(self, token: Callable[[], None]) -> None:
-        """Run `token`: directly during the warm-up, then once under capture, then as a replay."""
+        """Run `token` directly during the warm-up; after it, capture `token` once and replay the capture each time."""
         if self.graph is None and self.warm < WARM_UP:
             self.warm += 1
             return self._warm_up(token)

@@ -1,7 +1,7 @@
 """Draw K completions per image: compute prompt and picture once, then run an explicit decode loop.
 
-The caller passes the noise: one uniform number per token, from a separate generator for each completion. So a
-completion depends only on seed, step, image and k, and not on the rest of its batch or the number of processes.
+The caller passes the noise: one uniform number per token, from a separate generator for each completion. So, up to
+rounding, a completion depends only on seed, step, image and k, and not on its batch or the number of processes.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from aes_r1.runs.files import read_json, replacing_folder, write_json
 from aes_r1.settings import InputError, RolloutSettings, place
 
 AT_ONCE = 64  # concurrent requests of one process, each for all completions of a picture
-BAN = -100.0  # added to a banned token's logit: its probability, about e^-100, is then negligible
+BAN = -100.0  # added to a banned token's logit, which makes its probability negligible: e^-100 of what it was
 HELD = "held.json"  # file in the weights' folder that tells the other processes which weights servers must hold
 KEPT_WHOLE = 2  # vLLM's FINAL_ONLY: without it some versions lose some of a request's completions
 LARGEST_GAP = {torch.float32: 1e-3}  # nats, mean over tokens; equal weights differ only by rounding
@@ -152,7 +152,7 @@ class ServedPolicy:
 
         A prompt's seed is a hash of its noise, so its completions depend on the noise's key alone. With noise None
         (greedy), log-probabilities are those at temperature 1. The weights of `backbone` are not used. ServersGone if
-        no server answers.
+        no server answers, InputError if one refuses the request or answers another one.
         """
         sampling = {
             "n": num_samples,
@@ -208,7 +208,7 @@ class ServedPolicy:
     def as_served(self, model: str) -> Sampler:
         """Return the sampler for servers that were started with the weights in the folder `model`.
 
-        InputError if a server holds another folder's weights, or does not answer within a tenth of the patience.
+        InputError if a server was started with another folder, or does not answer within a tenth of the patience.
         """
         for server in self.servers.servers:
             served = server.started_with(patience=self.settings.patience / 10)
@@ -251,7 +251,7 @@ class ServedPolicy:
 
 
 def probe_picture() -> Image.Image:
-    """Return a picture whose patches, colours and directions all differ, so that no two can be confused."""
+    """Return a picture whose patches, colors and directions all differ, so that no two can be confused."""
     rows, columns = np.mgrid[0:150, 0:190]
     levels = np.stack([rows * 1.7, columns * 1.3, (rows * columns) % 251], axis=2)
     return Image.fromarray(levels.astype(np.uint8))
@@ -275,7 +275,8 @@ def require_match(gap: float, bound: float, where: str) -> None:
 def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int, longest: int) -> None:
     """Raise Unusable unless `answer` has `count` complete completions.
 
-    InputError if it answers another prompt, or if the server's own limit cut a completion before `longest` tokens.
+    InputError if it answers another prompt, if the server's own limit cut a completion before `longest` tokens, or if a
+    completion has a banned token.
     """
     try:
         if answer["prompt_token_ids"] != prompt:
@@ -350,6 +351,6 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
 
 
 def _weights_folder(folder: str | None) -> Path:
-    """Return the folder through which the servers get weights: in memory (/dev/shm) if the machine has it."""
+    """Return `folder`; if it is None, one in memory (/dev/shm) where there is that, else the temporary folder."""
     shared = Path("/dev/shm")
     return place(folder, "rollout.weights") if folder else shared if shared.is_dir() else Path(tempfile.gettempdir())

@@ -50,7 +50,7 @@ class Server:
         self._refusals = 0  # failed attempts to give it weights
 
     def call(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float) -> Any:
-        """POST `body`, or GET if it is None; return the content of the answer.
+        """POST `body`, or GET if it is None; return the JSON of the answer, or None for a path whose answer has none.
 
         Unusable if there is no answer or the server reports a failure of its own; Refused if it rejects the request.
         """
@@ -86,7 +86,7 @@ class Server:
         self.rests_until = time.monotonic() + min(LONGEST_PAUSE_S, 0.1 * 2**self._failures)
 
     def started_with(self, *, patience: float) -> str:
-        """Return the folder, or name, of the model with which the server was started; InputError if it names none."""
+        """Return folder or name of the model with which the server was started; InputError if it does not tell."""
         try:
             models = self.call("/v1/models", timeout=patience)["data"]
             return str(next(model["root"] for model in models if model["id"] == SERVED))
@@ -197,7 +197,7 @@ class Servers:
         self._closed = False
 
     def close(self) -> None:
-        """Stop all requests; those that wait for a server end as after `patience` seconds."""
+        """Stop all requests; those that wait for a server raise ServersGone, as after `patience` seconds."""
         self._closed = True
         self._connections.end()
         self._http.close()

@@ -57,7 +57,7 @@ _DO_NOT_FIT = (
 def random_state() -> dict:
     """Return the state of every global random generator.
 
-    Libraries may draw from these; the loops use keyed generators.
+    Libraries may draw from these; the loops use generators of their own.
     """
     version, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -80,7 +80,7 @@ def set_random_state(state: dict) -> None:
 
 
 def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, backbone: Backbone | None = None) -> Path:
-    """write checkpoints/step_N (N steps done) and prune all but the last `keep`. Collective.
+    """Write checkpoints/step_N (N steps done) and prune all but the last `keep`. Collective.
 
     `progress` is what the loop needs besides weights, optimizer and generators, and the "identity" of what is trained;
     `backbone` is also written in Hugging Face form. Raises InputError when the disk is full or cannot be written.
@@ -189,7 +189,7 @@ def progress_of(root: Path, identity: str | None = None) -> dict:
 
 
 def _require_same(folder: Path, progress: dict, identity: str | None) -> None:
-    """Raise InputError if the checkpoint in `folder` has another identity; older versions wrote none."""
+    """Raise InputError if the checkpoint in `folder` has another identity; one of an older version may have none."""
     of = progress.get("identity")
     if None not in (of, identity) and of != identity:
         raise InputError(

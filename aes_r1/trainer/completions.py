@@ -209,9 +209,8 @@ def completion_rows(
 def _named(image: Sample | Pair) -> dict[str, Any]:
     """Return the fields of a row of completions.jsonl that describe its image.
 
-    A pair's `mos` is the number of its better picture.
-
-    For an edited twin, the file `image` holds the picture before the `edit`.
+    A pair's `mos` is the number of its better picture. An edited twin's `image` is the file of the picture before the
+    `edit`.
     """
     if isinstance(image, Pair):
         return {"id": image.id, "image": image.first.image, "second": image.second.image, "mos": image.better}

@@ -59,11 +59,11 @@ class TrainingContext:
     folder: the loop's checkpoints, from which it resumes. identity: names what is trained; it is saved in every
     checkpoint, and one with another identity is refused; None compares nothing. `log(step, values)` is called after
     every step with values by glossary name. `evaluate(step)` returns the validation values that are logged with that
-    step; values from before the first step it logs itself. `log_completions(step, rows)` receives sampled completions.
-    `on_resume(step)` is called once before the first step with the number of steps already done. extra_state is saved
-    in every checkpoint. `timer(device)` returns a new timer for each step. trace_file: the file for the trace of step
-    trainer.profile, or None on processes that do not trace. judge: the judge of reward.judge, on rank 0 if that reward
-    has a weight.
+    step; what it measures before the first step (step 0), it must log itself. `log_completions(step, rows)` receives
+    sampled completions. `on_resume(step)` is called once before the first step with the number of steps already done.
+    extra_state is saved in every checkpoint. `timer(device)` returns a new timer for each step. trace_file: the file
+    for the trace of step trainer.profile, or None on processes that do not trace. judge: the judge of reward.judge, on
+    rank 0 if that reward has a weight; else None.
     """
 
     folder: Path

@@ -68,11 +68,11 @@ def critique_rewards(
     frozen: Callable[[], AbstractContextManager[Backbone]],
     micro_batch_size: int,
 ) -> dict[str, Tensor]:
-    """Return {name: [N, K]} of every critique reward with a weight, over the images of all processes. Collective.
+    """Return {name: [N, K]} of each weighted critique reward except the judge's, over all processes. Collective.
 
-    A completion without a critique earns 0. mos, pool [N]: over the images of all processes. frozen(): a context
-    manager that yields the whole initial model, which reads critiques and computes their likelihood, `micro_batch_size`
-    at once.
+    The N images are in the order of ranks, as in StepRewards, which holds the judge's reward. A completion without a
+    critique earns 0. mos, pool [N]: in the same order. frozen(): a context manager that yields the whole initial model,
+    which reads critiques and computes their likelihood, `micro_batch_size` at once.
     """
     weights, own_images = reward.critique_weights, drawn.images[engine.rank :: engine.size]
     shape = (len(own_images), len(drawn.texts) // len(own_images))
@@ -145,8 +145,8 @@ def under_pictures(
     """Return [R, 1 + M] log-probabilities, in nats, of critiques under their own picture and M others.
 
     They are NaN without a critique. The other pictures are the next M = OTHERS of the step, cyclically in `images`,
-    whichever process they belong to. `pictures` [n]: the indices of this process's pictures in `images`, each with R /
-    n critiques. in_critique [R, T] bool: the tokens of the critiques, with which the completions begin.
+    whichever process they belong to. pictures: {index in `images`: prompt} of this process's n pictures, each with
+    R / n critiques. in_critique [R, T] bool: the tokens of the critiques, with which the completions begin.
     """
     positions, others = list(pictures), min(OTHERS, len(images) - 1)
     per_image = len(critiques) // len(positions)

@@ -41,8 +41,8 @@ class Engine(Protocol):
     def step(self, lr: float) -> Tensor:
         """Clip, update with learning rate `lr`, clear the gradients; return the gradient norm before clipping.
 
-        Where loss or gradient are not finite on any process, all skip the update: weights and optimizer state stay
-        unchanged, the gradients are dropped, and the returned norm is not finite.
+        Where the loss or the gradient is not finite on any process, all skip the update: weights and optimizer state
+        stay unchanged, the gradients are dropped, and the returned norm is not finite.
         """
 
     def gathered_parameters(self) -> contextlib.AbstractContextManager[None]:

@@ -38,8 +38,9 @@ def launched(name: str, otherwise: int) -> int:
 def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.device:
     """Join the process group when there are several processes; return this process's device.
 
-    A collective that lasts longer than `patience` fails. Raises InputError when the launch does not fit the engine or
-    a launcher's variables are missing, and when DeepSpeed would wait for the lock of a dead process.
+    A collective that lasts longer than `patience` fails. Raises InputError where a launcher's variables are missing or
+    impossible, and where DeepSpeed would wait for a lock whose owner may be dead (compiled_ops.before_compiling).
+    Whether the engine can serve so many processes is checked by preflight.check_launch.
     """
     rank, size = world()
     cuda = torch.cuda.is_available()

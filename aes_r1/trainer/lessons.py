@@ -1,4 +1,4 @@
-"""Turn plain facts about a picture into a question and its true answer, without an opinion of the picture."""
+"""Turn plain facts about a picture into a question and its true answer, without an opinion of the whole picture."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def lesson(facts: PictureFacts, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def unjudged(facts: PictureFacts, rng: np.random.Generator, *, count: int) -> str:
-    """Write an answer in the format but without a judgement: `count` random facts, and the brightness as number.
+    """Write an answer in the format but without a judgement: `count` random facts, and the brightness as its number.
 
     Brightness is not correlated with the scores of scenes, because too much light spoils a scene as often as too
     little. It is not among the facts in the words, so the model has to read the number from the picture, as it must
@@ -74,7 +74,7 @@ def unjudged(facts: PictureFacts, rng: np.random.Generator, *, count: int) -> st
 def spelling(known: Sequence[PictureFacts]) -> Iterable[str]:
     """Return the texts of which lessons about such pictures consist, so that the tokenizer can be trained on them.
 
-    They are those of the first pictures, so `known` comes in a drawn order.
+    They are those of the first pictures, so `known` must be in a random order.
     """
     measured = [pair for facts in known[:300] for pair in facts.measured]
     rng = np.random.default_rng(0)

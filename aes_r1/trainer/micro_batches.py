@@ -21,7 +21,7 @@ def micro_batches(
     size: int,
     max_tokens: int | None,
 ) -> list[list[int]]:
-    """Divide `rows` (indices into N x num_samples completions, image by image) into pieces.
+    """Divide `rows` (indices into N * K completions, image by image; K is num_samples) into pieces.
 
     With max_tokens None, each piece has the next `size` completions. Otherwise each piece has at most `max_tokens`
     tokens, and images with completions of similar length are in the same piece. An image's completions stay together if

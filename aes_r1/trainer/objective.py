@@ -57,7 +57,7 @@ def advantage_by_reward(rewards: Mapping[str, Tensor], weights: Mapping[str, flo
     rewards {name: [N, K]}, K >= 2; weights {name: weight}, of which those that are 0 or missing are left out. A =
     sum_r w_r (r - mean_r) / (std_r + eps), then (A - mean A) / (std A + eps) over the N * K completions of the step
     (GDPO, Liu et al., 2026, eq. 4 to 7), std unbiased. So a weight is relative to the other rewards, whatever their
-    scales are. Computed in float64, like group_advantage.
+    scales are. Computed in float64, like group_advantage. ValueError if no reward has a weight.
     """
     counted = [(weights[name], reward.double()) for name, reward in rewards.items() if weights.get(name)]
     if not counted:
@@ -109,7 +109,7 @@ def k3(difference: Tensor) -> Tensor:
 def aggregate(per_token: Tensor, mask: Tensor, aggregation: str) -> Tensor:
     """Return the sum that `loss_divisor`'s result divides: of sequence means for sequence_mean, else of tokens.
 
-    per_token [B, T]: 0 outside the mask [B, T].
+    per_token [B, T]: 0 outside the mask [B, T]. ValueError for another aggregation.
     """
     if aggregation == "sequence_mean":
         return (per_token.sum(dim=1) / mask.to(per_token.dtype).sum(dim=1).clamp(min=1)).sum()
@@ -132,7 +132,7 @@ def probability_ratio(logps: Tensor, old_logps: Tensor, mask: Tensor, level: str
     logps (with gradient), old_logps, mask: [B, T]. level "token": the ratio of each token by itself (GRPO). level
     "sequence": the geometric mean of the completion's ratios (Zheng et al., 2025: GSPO, eq. 7), in the form GSPO-token
     (eq. 13): all tokens have the same value, and each passes the gradient to its own log-probability, so that tokens
-    may differ in advantage. The logarithm is clamped to LARGEST_DIFFERENCE.
+    may differ in advantage. The logarithm is clamped to LARGEST_DIFFERENCE. ValueError for another level.
     """
     difference = (logps - old_logps).masked_fill(~mask.bool(), 0.0)
     if level == "sequence":
@@ -171,8 +171,8 @@ def sapo_objective(ratio: Tensor, advantages: Tensor, *, temperatures: tuple[flo
     """Return 4 / tau sigmoid(tau (r - 1)) A of every token: a soft gate in place of the clip (Gao et al., 2025: SAPO).
 
     ratio [B, T]; advantages of a shape that broadcasts to it. temperatures: tau for positive advantages, and for all
-    others; the higher, the sooner the gradient vanishes as r leaves 1. At r = 1 value and gradient do not depend on it,
-    apart from a constant in the value.
+    others; the higher tau is, the sooner the gradient vanishes as r leaves 1. At r = 1 the gradient does not depend on
+    tau; the value there, 2 A / tau, does.
     """
     positive, others = temperatures
     tau = torch.where(advantages > 0, positive, others)
@@ -218,9 +218,11 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     is split. Values outside the mask, infinities and NaN included, affect neither loss nor gradient. Differences of
     log-probabilities above LARGEST_DIFFERENCE are clamped in the ratio and in k3, where they then have no gradient.
 
-    entropy [B, T] (with gradient) is needed where surrogate.entropy_coef is above 0.
-    Returns (loss, metrics): metrics are detached means over this call's tokens (ratio_max: the maximum), with their
-    number under "tokens".
+    entropy [B, T] (with gradient) is needed where surrogate.entropy_coef is above 0. ValueError where entropy or
+    ref_logps is needed but missing, and for an unknown surrogate, ratio or aggregation.
+
+    Returns (loss, metrics): metrics are detached means over this call's tokens, with their number under "tokens".
+    "ratio_max" is a maximum, to which each place outside the mask contributes 1.
     """
     if advantages.dim() == 1:
         advantages = advantages[:, None]
@@ -265,7 +267,11 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
 
 
 def learning_rate(step: int, total: int, *, base: float, schedule: str, warmup: int = 0) -> float:
-    """Return the learning rate of step `step` (from 0) of `total`: linear or cosine decay to 0, or constant."""
+    """Return the learning rate of step `step` (from 0) of `total`.
+
+    It rises linearly to `base` in the first `warmup` steps, then falls to 0, linearly or as a cosine, or stays constant
+    (schedule: linear, cosine or constant).
+    """
     if step < warmup:
         return base * (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)

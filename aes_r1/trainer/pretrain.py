@@ -5,7 +5,8 @@ bright). Asked to judge, it learns to answer in the format, with plain facts and
 so that RAPO can start from it as it could from a pretrained model that follows instructions. A linear readout predicts
 the same facts from the vision tower's mean feature, which trains the tower several times faster than words alone; it is
 discarded at the end. The model sees no opinion of a whole picture and no aesthetic score, and the scenes are drawn from
-seeds that no data set uses. Photographs may stand beside the scenes, with facts that were measured in them.
+seeds that no data set uses. Photographs may stand beside the scenes, with facts that were measured in them and people's
+ratings of their single dimensions.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from aes_r1.trainer.single_engine import SingleEngine
 
 SCENE_SEED = 1_000_003  # for the pictures of pretraining; data sets count their seeds from 0
 SAVE_EVERY = 50  # optimizer steps between checkpoints
-LOOKS = 2  # photographs per lesson that only tower and readout see, several times cheaper than a lesson
+LOOKS = 2  # photographs per lesson that only tower and readout see, each at a fraction of a lesson's cost
 
 # Part of the pretrained model's name in the store. Raise it with every change that trains a different model from the
 # same settings; tests/test_golden.py fails until then.
@@ -54,8 +55,9 @@ def pretrain_tiny(
     """Build the tiny model, pretrain it and save its Hugging Face form into `target`.
 
     `corpus` is text that the tokenizer should encode in few tokens; it has no pictures. `report(done, total, text)` is
-    called after every step; after an exception of it the same call goes on from the last checkpoint in `target`,
-    whose name is the checkpoint's identity. An epoch is one pass over the scenes and `photographs`.
+    called at the beginning and after every step. If it raises an exception, the same call goes on from the last
+    checkpoint in `target`, whose name is the checkpoint's identity. An epoch is one pass over the scenes and
+    `photographs`.
     """
     # -- data ----------------------------------------------------------------------------------------------------------
     report(0, 1, "drawing scenes")

@@ -54,8 +54,8 @@ def train_rapo(
 ) -> None:
     """Train `policy` in place on `images`, by the scores that it gives them, or by its choices between pairs.
 
-    Resumes from context.folder (RUN/checkpoints). Keeps the model with the best validation SRCC in RUN/best. Raises
-    Stopped after a checkpoint when asked to stop.
+    Resumes from context.folder (RUN/checkpoints). Keeps the model with the best validation SRCC in RUN/best. Raises,
+    after a checkpoint, Stopped when asked to stop and NeverFinite after too many skipped steps.
     """
     backbone, served = policy.backbone, policy.served
     total = rapo_steps(len(images), trainer)

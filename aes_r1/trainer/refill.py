@@ -22,7 +22,7 @@ from aes_r1.trainer.step_rewards import StepRewards
 
 
 class Refill:
-    """Draws replacements in a run's steps, up to trainer.refill_rounds times per step; 0: none."""
+    """Draw replacements in a run's steps, up to trainer.refill_rounds times per step; 0: none."""
 
     def __init__(
         self,

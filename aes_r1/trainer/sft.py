@@ -66,11 +66,10 @@ def train_sft(
 ) -> None:
     """Train `backbone` in place on AesCoT records and `taught.comparisons`.
 
-    A record is {"id", "image", "critique", "mos"}, perhaps with "sub_scores".
-
-    `question` decides whether critique or score is written first. Resumes from context.folder. With
-    cold_start.probe_every = n, `context.evaluate(step)` is called before the first step, after every n-th and after the
-    last. Raises Stopped after a checkpoint when asked to stop.
+    A record is {"id", "image", "critique", "mos"}, perhaps with "sub_scores". `question` decides whether critique or
+    score is written first. Resumes from context.folder. With cold_start.probe_every = n, `context.evaluate(step)` is
+    called before the first step, after every n-th and after the last. Raises, after a checkpoint, Stopped when asked to
+    stop and NeverFinite after too many skipped steps.
     """
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(context.folder, engine, context.identity) or {"step": 0}

@@ -30,7 +30,7 @@ class SkippedSteps:
         self.in_a_row, self.remedy = in_a_row, remedy
 
     def count(self, grad_norm: float) -> int:
-        """Return 1 when the optimizer step with this norm was skipped, else 0."""
+        """Count the optimizer step with this gradient norm; return 1 if it was skipped, else 0."""
         skipped = not math.isfinite(grad_norm)
         self.in_a_row = self.in_a_row + 1 if skipped else 0
         return int(skipped)

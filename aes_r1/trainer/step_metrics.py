@@ -39,7 +39,7 @@ def step_values(
 
 
 def policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
-    """Return policy/* from the sums of `Update`. Collective."""
+    """Return policy/* from the sums of `Update`, from which it removes "loss". Collective."""
     # Micro-batches and processes add up, because each loss is divided by the divisor of its whole optimizer step.
     loss = engine.all_reduce_sum(sums.pop("loss"))
     names = sorted(name for name in sums if name != "ratio_max")

@@ -59,11 +59,11 @@ def require_teachable(records: Sequence[dict[str, Any]], backbone: Backbone, pat
 
 
 def comparisons(records: Sequence[dict[str, Any]], *, share: float, margin: float, seed: int) -> list[dict[str, Any]]:
-    """Pair records of single pictures, {"image", "mos", "critique", ..}, as data.pairs draws pairs; return the answers.
+    """Pair records of single pictures, {"image", "mos", "critique", ..}, as data.pairs draws pairs.
 
     A returned record is {"images": the two files, "answer": both critiques and the number of the better picture}. Each
-    record draws at most one partner, and `share` of the resulting pairs are returned. InputError where no two opinions
-    differ by `margin`.
+    record draws at most one partner, and `share` of the resulting pairs are returned. InputError where none is, as when
+    no two opinions differ by `margin`.
     """
     samples = [sample_of({**row, "id": number}) for number, row in enumerate(records)]
     pairs = draw_pairs(samples, margin=margin, seed=seed, share=share)

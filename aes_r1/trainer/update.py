@@ -21,9 +21,9 @@ class Update:
     """Hold the results of a step's update that are logged.
 
     sums: of the metrics of policy_loss, weighted by their tokens, and of entropy and tokens; "loss" is the mean over
-    the optimizer steps; logp_diffs: log pi of the trainer minus that of the sampler before any update, [r, longest] for
-    each micro-batch of the first minibatch that is in the loss, 0 beyond its mask; grad_norm: of the last optimizer
-    step; skipped: optimizer steps that were skipped.
+    the optimizer steps and "ratio_max" the maximum; logp_diffs: log pi of the trainer minus that of the sampler before
+    any update, [r, longest] for each micro-batch of the first minibatch that is in the loss, 0 beyond its mask;
+    grad_norm: of the last optimizer step; skipped: optimizer steps that were skipped.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -65,7 +65,8 @@ def update_policy(
     """Take trainer.inner_epochs * trainer.minibatches optimizer steps with the learning rate `lr`. Collective.
 
     Advantages of completions from servers are multiplied by min(pi / mu, cap), where mu is the server's probability of
-    the token. This corrects for the servers' different numerics and older weights.
+    the token, and pi the trainer's before the first update of the step. This corrects for the servers' different
+    numerics and older weights.
     """
     policy, trainer, rollout = passes.policy, passes.trainer, passes.completions.rollout
     loss_of = partial(
@@ -108,7 +109,7 @@ def update_policy(
             engine.backward(loss)
             if micro_batch.in_loss:
                 done.add(loss, metrics, entropy, int(micro_batch.mask.sum()))
-                if number == 0:  # before the first update both have the same weights
+                if number == 0:  # before any update, so that both have the same weights unless drawn ahead
                     done.logp_diffs.append(logps.detach() - sampler_logps)
         done.grad_norm = float(engine.step(lr))
         done.skipped += skips.count(done.grad_norm)

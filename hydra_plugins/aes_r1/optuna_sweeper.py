@@ -1,7 +1,7 @@
 """`hydra/sweeper=optuna`: ask Optuna for points, run them with any launcher, report their scores to it.
 
-The published plugin, hydra-optuna-sweeper, needs Optuna below 3, whose storage no longer works with today's SQLAlchemy;
-it also runs points again that a study already holds.
+The published plugin, hydra-optuna-sweeper, needs Optuna below 3, whose storage does not work with current versions of
+SQLAlchemy; it also runs points again that a study already holds.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from aes_r1.settings import InputError, require
 
 
 class OptunaSweeper(Sweeper):
-    """Runs points that TPE proposes, each once, until `n_trials` have a score or failed; higher is better.
+    """Run points that TPE proposes, each once, until `n_trials` have a score or failed; higher is better.
 
-    A space of fewer points ends the search earlier.
-
-    The study is kept in the SQLite file `storage`. Its name is a hash of the search space and of all settings that its
-    points share, so other settings are another study. A point without a score is a failed trial. The same command first
-    repeats points that failed or were interrupted, with the same values and so in the same run folders.
+    A space of fewer points ends the search earlier. The study is kept in the SQLite file `storage`. Its name is a hash
+    of the search space and of all settings that its points share, so other settings are another study. A point without
+    a score is a failed trial. The same command first repeats points that failed or were interrupted, with the same
+    values and so in the same run folders.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class OptunaSweeper(Sweeper):
             self._search(self._study(name), space, fixed)
 
     def _search(self, study: Any, space: Mapping[str, Any], fixed: Sequence[str]) -> None:
-        """Run what the study misses."""
+        """Run points until the study has its n_trials; those of an earlier command without a score come first."""
         again = _without_score(study)
         missing = self.n_trials - len(_scores(study))
         answers: list[JobReturn] = []
@@ -156,7 +155,8 @@ class OptunaSweeper(Sweeper):
     def _ask(self, study: Any, space: Mapping[str, Any], taken: set[tuple]) -> Any:
         """Return a trial of a point outside `taken`; None where the space has no other.
 
-        Of lists TPE proposes points again, which would give the score that the study has. Then another point is taken.
+        Where axes are lists, TPE may propose a point again, which would get the score that the study has. Such a trial
+        is closed as failed, and the first point of the space that is not taken replaces it.
         """
         study.sampler = self._sampler(study)
         trial = study.ask(space)

@@ -24,7 +24,7 @@ from aes_r1.settings import InputError
 
 
 class RayLauncher(Launcher):
-    """Runs as many points at the same time as Ray has resources for.
+    """Run as many points at the same time as Ray has resources for.
 
     init: arguments of ray.init (the cluster); remote: arguments of ray.remote (the resources of one point). Every
     machine must see the folder in which the command was started.
