@@ -248,9 +248,9 @@ def prompt_pass_bytes(shape: Shape, tokens: int, element: int) -> int:
 def attention_score_bytes(shape: Shape, rows: int, answer: int, prompt: int, *, checkpointed: bool) -> int:
     """Return the bytes of attention scores in PyTorch's "math" path, which runs where no fused kernel applies.
 
-    rows: outputs in one pass; answer, prompt: tokens of the longest ones. Each head has a float32 score for every pair
-    of an answer token and a token that it may attend to, three times: the scores, the masked scores and the softmax.
-    With gradient checkpointing they exist for one layer at a time.
+    rows: completions in one pass; answer, prompt: tokens of the longest ones. Each head has a float32 score for every
+    pair of an answer token and a token that it may attend to, three times: the scores, the masked scores and the
+    softmax. With gradient checkpointing they exist for one layer at a time.
     """
     layers = 1 if checkpointed else shape.layers
     return 3 * 4 * layers * rows * shape.heads * answer * (prompt + answer)

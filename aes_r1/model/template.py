@@ -78,7 +78,7 @@ def checked(tokenizer: Any, config: Any) -> Any:
 
 
 def _without_ending(template: str, ending: str) -> str:
-    """Wrap `template` so that its prompts no longer end with `ending`."""
+    """Wrap `template` so that none of its prompts ends with `ending`."""
     text = json.dumps(ending)
     return (
         f"{{% set whole +%}}{template}{{%+ endset %}}"  # the plus signs keep the template's white space
