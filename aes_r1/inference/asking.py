@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ import torch
 from aes_r1.data.sample import MAX_FILE_PIXELS
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.model import tiny
+from aes_r1.model.families import SQUARE
 from aes_r1.model.files import hub_file, refuse_scorer
 from aes_r1.prompts import RATING_PROMPT, Order, order_of, question_of, sub_scores_of, unasked
 from aes_r1.runs.cells import Evaluation
@@ -134,7 +136,9 @@ def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
         raise InputError(f"{path}: {lacks}")
     if not folder.exists():
         exported = hub_file(str(path), FACTS_FILE, key)
-        return str(path), Facts() if exported is None else read_facts(exported)
+        if exported is not None:
+            return str(path), read_facts(exported)
+        return str(path), Facts(max_pixels=_processor_pixels(partial(hub_file, str(path), key=key)))
     if not is_model(model):
         refuse_scorer(folder, key)
         inside = runs_inside(folder, "a final model", lambda one: model_file(one.model))
@@ -142,7 +146,7 @@ def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
     if run is not None:
         return str(model), run_facts(run, model)
     return str(model), Facts(
-        max_pixels=_processor_pixels(model), scenes_alone=model.resolve() == tiny.SHIPPED.resolve()
+        max_pixels=_processor_pixels(partial(_in_folder, model)), scenes_alone=model.resolve() == tiny.SHIPPED.resolve()
     )
 
 
@@ -239,10 +243,20 @@ def _object_in(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is nested too deeply; give a whole model folder") from error
 
 
-def _processor_pixels(folder: Path) -> int:
-    """Return the area limit in the folder's own image processor, at most the paper's."""
-    path = folder / "preprocessor_config.json"
-    own = _object_in(path) if path.exists() else {}
+def _in_folder(folder: Path, name: str) -> Path | None:
+    return folder / name if (folder / name).exists() else None
+
+
+def _processor_pixels(find: Callable[[str], Path | None]) -> int:
+    """Return the area limit in a model's own image processor, at most the paper's; `find` finds its files by name.
+
+    Families with a square of their own have no such limit: what their processor calls longest edge is an edge.
+    """
+    config = find("config.json")
+    if config is not None and _object_in(config).get("model_type") in SQUARE:
+        return PAPER_PIXELS
+    path = find("preprocessor_config.json")
+    own = _object_in(path) if path is not None else {}
     size = own.get("size")
     bound = (size.get("longest_edge") if isinstance(size, dict) else None) or own.get("max_pixels") or PAPER_PIXELS
     if not _is_number(bound, 1, math.inf):

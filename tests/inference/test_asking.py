@@ -17,6 +17,7 @@ from aes_r1 import evaluate
 from aes_r1.data.sample import MAX_FILE_PIXELS
 from aes_r1.inference.asking import FACTS_FILE, Asking, Facts, find_model
 from aes_r1.model import files, tiny
+from aes_r1.model.families import SQUARE
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.runs.folder import RunFolder
@@ -192,8 +193,9 @@ def test_a_repository_without_facts_is_asked_by_the_defaults(hub, monkeypatch):
 
 def test_facts_that_cannot_be_asked_for_are_not_silently_the_defaults(hub, caplog):
     """Offline nobody knows whether the repository has the file, unless the hub has said so before."""
-    hub.fill("me/unknown", {"config.json": "{}"})
-    hub.fill("me/without", {"config.json": "{}"})
+    files = {"config.json": "{}", "preprocessor_config.json": "{}"}
+    hub.fill("me/unknown", files)
+    hub.fill("me/without", files)
     said_so = hub.cache / "models--me--without" / ".no_exist" / ("a" * 40) / FACTS_FILE
     said_so.parent.mkdir(parents=True)
     said_so.touch()
@@ -328,6 +330,24 @@ def test_a_bare_folder_sees_pictures_as_its_processor_says_within_the_paper(size
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(size))
     assert find_model(tmp_path)[1] == Facts(max_pixels=9216)
     (tmp_path / "preprocessor_config.json").write_text('{"size": {"longest_edge": 12845056}}')
+    assert find_model(tmp_path)[1] == Facts()
+
+
+@pytest.mark.slow
+def test_a_hub_model_sees_pictures_as_its_processor_says(hub, monkeypatch):
+    files = {"config.json": "{}", "preprocessor_config.json": '{"max_pixels": 9216}'}
+    folder = hub.fill("me/base", files)
+    assert find_model("me/base")[1] == find_model(folder)[1] == Facts(max_pixels=9216)
+    hub.files["me/new"] = files
+    server = hub.serve(monkeypatch)
+    assert find_model("me/new")[1] == Facts(max_pixels=9216)
+    server.shutdown()
+
+
+@pytest.mark.parametrize("family", SQUARE)
+def test_the_edge_of_a_square_is_no_area(family, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"longest_edge": 2048}}')
     assert find_model(tmp_path)[1] == Facts()
 
 
