@@ -13,13 +13,21 @@ from __future__ import annotations
 import sys
 import time
 
-from aes_r1.runs.stopping import leave_when_interrupted, leave_when_told
+from aes_r1.runs.stopping import (
+    StopRequest,
+    leave_when_interrupted,
+    leave_when_told,
+    stop_requests,
+    take_signals_for_interrupts,
+)
 from aes_r1.wrong_input import require_conf
 
 if __name__ == "__main__":  # before the imports, which take seconds
     leave_when_interrupted()
     if any(argument.startswith("--shards") for argument in sys.argv):
-        leave_when_told()  # without shards there is nothing to save
+        leave_when_told()
+    else:
+        take_signals_for_interrupts()  # rows are shown, and nothing is kept that could be gone on from
     require_conf()
 
 import argparse
@@ -144,14 +152,15 @@ def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
     at_once = AT_ONCE * len(options.url) or 1
-    verdicts = _verdicts(listed, critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
-    rows: Iterable[Row] = _counted(_until_interrupted(verdicts, counts), counts)
-    if options.best_of:
-        rows = chosen = group_takes(list(rows), within=options.alike)
-    elif options.sort is not None:
-        rows = sorted_rows(rows, options.sort, reverse=options.reverse)
     shown = options.format or "table"
-    write_rows(rows, shown, sys.stdout, chosen=options.best_of, **critic.shown)
+    with stop_requests() as stop:
+        verdicts = _verdicts(listed, critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
+        rows: Iterable[Row] = _counted(_until_stopped(verdicts, stop, counts), counts)
+        if options.best_of:
+            rows = chosen = group_takes(list(rows), within=options.alike)
+        elif options.sort is not None:
+            rows = sorted_rows(rows, options.sort, reverse=options.reverse)
+        write_rows(rows, shown, sys.stdout, chosen=options.best_of, **critic.shown)
     if shown == "table" and any(row["best"] is not None for row in chosen):
         print(MEANING)
     return Scored(counts, unreadable, chosen, len(listed))
@@ -173,12 +182,13 @@ def _close(scored: Scored, skipped: Counter[str], began: float) -> int:
     return 1 if unreadable or counts["interrupted"] else 0
 
 
-def _until_interrupted(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:
-    """Yield `rows` up to a Ctrl-C, which is counted as "interrupted": what was scored before it is not lost."""
-    try:
-        yield from rows
-    except KeyboardInterrupt:
-        counts["interrupted"] += 1
+def _until_stopped(rows: Iterable[Row], stop: StopRequest, counts: Counter[str]) -> Iterator[Row]:
+    """Yield `rows` up to a stop signal, which is counted as "interrupted": what was scored before it is not lost."""
+    for row in rows:
+        yield row
+        if stop:
+            counts["interrupted"] += 1
+            return
 
 
 def _counted(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:

@@ -133,12 +133,12 @@ def test_rows_are_sorted_on_request(photos, talking_run, monkeypatch, capsys):
 
 @pytest.mark.parametrize("how", ["", "--sort path", "--best-of", "--format jsonl"])
 def test_an_interruption_leaves_what_was_scored(how, talking_run, monkeypatch, capsys):
-    """Ctrl-C comes while the third of four pictures is scored, as a signal."""
+    """Ctrl-C comes while the second of four pictures is scored, which is still finished."""
     judge, begun = score.Critic.score, []
 
     def interrupted(critic, picture):
         begun.append(picture)
-        if len(begun) == 3:
+        if len(begun) == 2:
             signal.raise_signal(signal.SIGINT)
         return judge(critic, picture)
 
@@ -149,6 +149,22 @@ def test_an_interruption_leaves_what_was_scored(how, talking_run, monkeypatch, c
     assert [name.name for name in names if name.name in "".join(out.split())] == ["03.png", "09.png"]
     assert err.splitlines()[-1] == "aes_r1: interrupted; 2 of 4 scored"
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_s_signal_leaves_what_was_scored_too(number, talking_run):
+    names = [str(path) for path in sorted((talking_run / "pictures").glob("*.png"))] * 20
+    command = [sys.executable, "-m", "aes_r1.score", *names, "--model", str(talking_run), "--format", "jsonl"]
+    with processes.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as scoring:
+        first = scoring.stdout.readline()
+        scoring.send_signal(number)
+        rest, said = scoring.communicate(timeout=300)
+    rows = [json.loads(line) for line in (first + rest).splitlines()]
+    assert scoring.returncode == 1
+    assert said.splitlines()[-1] == f"aes_r1: interrupted; {len(rows)} of {len(names)} scored"
+    assert [row["path"] for row in rows] == names[: len(rows)]
+    assert "Traceback" not in said
 
 
 def test_what_has_no_number_is_sorted_last():

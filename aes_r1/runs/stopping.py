@@ -88,10 +88,26 @@ def leave_when_interrupted() -> None:
         signal.signal(signal.SIGINT, _leave_interrupted)
 
 
+_raising = threading.Event()
+
+
 def raise_interrupts() -> None:
     """Let Ctrl-C raise KeyboardInterrupt from now on, because the command handles it."""
+    _raising.set()
     if signal.getsignal(signal.SIGINT) is _leave_interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def take_signals_for_interrupts() -> None:
+    """Treat SIGTERM and SIGUSR1 as Ctrl-C: for a command that shows what it has when it is interrupted, and ends."""
+    for number in _FROM_SCHEDULERS:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    if _raising.is_set():
+        raise KeyboardInterrupt
+    _leave_now(_INTERRUPTED, 1)
 
 
 def leave_to_parent() -> None:

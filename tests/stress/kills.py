@@ -68,7 +68,7 @@ class Start:
                     env=environment(), cwd=where, stdout=out, stderr=said, start_new_session=True, preexec_fn=limit,
                 ).pid  # fmt: skip
         self.code: int | None = None
-        self._helped, self._began, self._unhandled = subject.helped, time.monotonic(), subject.name == "score"
+        self._helped, self._began = subject.helped, time.monotonic()
 
     def worked(self) -> float:
         """Seconds that its processor worked, which mean the same moment however busy the machine is.
@@ -84,12 +84,10 @@ class Start:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def handles(self, number: int) -> bool:
-        """Whether it has a handler for the signal, as every command but `score` has from its first lines on.
+        """Whether it has a handler for the signal, as every command has from its first lines on.
 
         Before them Python itself starts, in a copy of this process as in one of its own.
         """
-        if self._unhandled:
-            return True
         with contextlib.suppress(FileNotFoundError):
             for line in Path(f"/proc/{self.process}/status").read_text().splitlines():
                 if line.startswith("SigCgt"):
@@ -263,7 +261,7 @@ def judge(kind: str, subject: Subject, start: Start) -> None:
     code, said = start.wait(), start.said()
     allowed = ALLOWED[kind]
     if subject.name == "score" and kind in ("terminate", "usr1"):
-        allowed = (-signal.SIGTERM, -signal.SIGUSR1, 0)  # nothing is kept, so it ends as any program does
+        allowed = ALLOWED["interrupt"]  # nothing is kept that could be gone on from
     if code not in allowed:
         raise Fault(f"{kind}: exit code {code}: {_tail(said)}")
     if "Traceback" in said or "Exception ignored" in said:
