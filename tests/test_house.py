@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import graphlib
 import io
 import re
 import sys
@@ -91,6 +92,19 @@ def test_a_file_imports_only_from_rooms_above(path):
     own = ROOMS.index(room(path))
     below = [name for name, place in rooms_imported(path).items() if ROOMS.index(place) > own]
     assert not below, f"{path.name} imports {below} from a room below it"
+
+
+def test_no_file_imports_itself_over_others():
+    """Imports within functions count; typing.TYPE_CHECKING hides none, because imports() reads every line."""
+    names = {".".join(path.relative_to(HOUSE.parent).with_suffix("").parts): path for path in FILES}
+    graph = {
+        name.removesuffix(".__init__"): {found for found in imports(path) if found in names} - {name}
+        for name, path in names.items()
+    }
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+    graphlib.TopologicalSorter(graph).prepare()
+    assert sum(map(len, graph.values())) > 1000
 
 
 @pytest.mark.parametrize(("line", "place"), [

@@ -14,9 +14,9 @@ from PIL import Image
 
 from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.report.html import templates
-from aes_r1.scoring.critic import Verdict
 from aes_r1.scoring.intervals import meaning
 from aes_r1.scoring.rows import row_of, write_rows
+from aes_r1.scoring.verdict import Verdict
 
 _THUMBNAIL = (720, 720)
 NEWEST, HIGHEST, LOWEST = "Newest first", "Highest score first", "Lowest score first"

@@ -13,13 +13,14 @@ import numpy as np
 from aes_r1.data import scene_sets
 from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.labels import Label
-from aes_r1.data.manifest import Samples, read_manifest
+from aes_r1.data.manifest import read_manifest
 from aes_r1.data.mix import mix_samples, mixed_sets
 from aes_r1.data.names import local_name
 from aes_r1.data.pairs import opinions_of
 from aes_r1.data.published_lists import LISTS
 from aes_r1.data.records import read_records, require_one_opinion, unique_samples
 from aes_r1.data.sample import Sample
+from aes_r1.data.samples import Samples
 from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve_validation, share_out, stratified_draw
 from aes_r1.settings import DataSettings, InputError, place, printable
 

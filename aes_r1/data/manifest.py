@@ -12,16 +12,16 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, overload
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from aes_r1.data.attributes import ROUNDING, attributes_fault
+from aes_r1.data.catalog import CATALOG
 from aes_r1.data.contradictions import contradiction
 from aes_r1.data.names import name_fault
 from aes_r1.data.sample import Sample
+from aes_r1.data.samples import Samples
 from aes_r1.data.spreadsheet import parse_json, require_file
 from aes_r1.runs.files import make_folder, replacing, sha256_of, write_rows
 from aes_r1.runs.private import private_cache
@@ -246,8 +246,6 @@ def _check_opinions(sample: Sample) -> None:
 
     A published set is not asked, because its user cannot mend what was published.
     """
-    from aes_r1.data.catalog import CATALOG  # it imports this file
-
     if sample.dataset == "folder" or sample.dataset not in CATALOG:
         votes = sample.attributes.get("votes")
         fault = contradiction(sample.mos, sample.mos_std, sample.n_raters, votes, counts="attributes.votes")
@@ -320,48 +318,6 @@ def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[st
             batch = []
     if batch:
         yield batch
-
-
-class Samples(Sequence[Sample]):
-    """Present rows on disk as a sequence of samples; slices and selections share the file."""
-
-    def __init__(self, table: Any, folder: Path, indices: np.ndarray | None = None) -> None:
-        """Wrap `table`, a datasets.Dataset.
-
-        Relative paths start at `folder`; `indices` are rows of the table, [n] int.
-        """
-        self._table, self._folder = table, folder
-        self._indices = np.arange(len(table)) if indices is None else indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Samples: ...
-    def __getitem__(self, index: int | slice) -> Sample | Samples:
-        if isinstance(index, slice):
-            return self.select(np.arange(len(self))[index])
-        return self._sample(self._table[int(self._indices[index])])
-
-    def __iter__(self) -> Iterator[Sample]:
-        for start in range(0, len(self), 1000):
-            rows = self._table[self._indices[start : start + 1000]]
-            for values in zip(*rows.values(), strict=True):
-                yield self._sample(dict(zip(rows, values, strict=True)))
-
-    def _sample(self, row: dict[str, Any]) -> Sample:
-        attributes = json.loads(row.pop("attributes"))
-        return Sample(**{**row, "image": str(self._folder / row["image"]), "attributes": attributes})
-
-    def select(self, indices: np.ndarray) -> Samples:
-        """Return the samples at `indices` into this list, [n]."""
-        return Samples(self._table, self._folder, self._indices[indices])
-
-    def column(self, name: str) -> np.ndarray:
-        """Return one field of every sample, [n]."""
-        return self._table.data.column(name).to_numpy()[self._indices]
 
 
 def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aes_r1.data.manifest import Samples
 from aes_r1.data.sample import Sample
+from aes_r1.data.samples import Samples
 from aes_r1.data.splits import datasets_of
 
 _ROUNDING = 1e-9  # more than the rounding error of a difference, so that .7 and .6 count as .1 apart

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from aes_r1.data.labels import Label
-from aes_r1.data.manifest import Samples
 from aes_r1.data.sample import Sample
+from aes_r1.data.samples import Samples
 from aes_r1.data.spreadsheet import parse_json, require_file
 from aes_r1.settings import InputError, place
 

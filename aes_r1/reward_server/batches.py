@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from aes_r1.data.sample import PictureError
-from aes_r1.scoring.critic import Critic, Verdict
+from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.uploads import read_upload
+from aes_r1.scoring.verdict import Verdict
 
 
 class Closed(Exception):

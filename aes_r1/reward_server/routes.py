@@ -27,9 +27,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aes_r1.app.guard import Guard
 from aes_r1.data.sample import PictureError
 from aes_r1.reward_server.batches import Batches, Closed, Full
-from aes_r1.scoring.critic import Verdict
 from aes_r1.scoring.rows import row_of
 from aes_r1.scoring.uploads import MAX_BYTES
+from aes_r1.scoring.verdict import Verdict
 
 ROUTES = {"GET": re.compile("/health"), "POST": re.compile("/(score|compute)")}
 MAX_BODY = 400_000_000  # bytes of a request at most; 64 PNG of 1024 x 1024 pixels have about 200 million as base64

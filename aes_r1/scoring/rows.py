@@ -6,7 +6,7 @@ import csv
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,10 +16,8 @@ from rich.text import Text
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.files import row_line
 from aes_r1.scoring.intervals import HOLDING, NO_LANGUAGE, meaning
+from aes_r1.scoring.verdict import Verdict
 from aes_r1.settings import printable
-
-if TYPE_CHECKING:
-    from aes_r1.scoring.critic import Verdict
 
 COLUMNS = ("path", "score", "low", "high", "critique")
 AGREEMENT = ("words", "agreement", "contradiction")
