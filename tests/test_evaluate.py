@@ -369,7 +369,9 @@ def test_baselines_that_have_answered_are_not_checked_again(tmp_path):
     given += ["data.scale=[1,2]", "baselines=[mean,people]"]
     evaluate.run(settings(*given))
     shutil.rmtree(root)
+    measured = (tmp_path / "out" / "evaluation.json").read_text()
     evaluate.run(settings(*given))
+    assert (tmp_path / "out" / "evaluation.json").read_text() == measured
 
 
 @pytest.mark.parametrize("first", ["made", "other"])

@@ -310,7 +310,8 @@ def test_a_set_that_was_moved_with_its_manifest_is_prepared_again(tmp_path):
     rated_folder(tmp_path / "mine", [0.2, 0.8, 0.5])
     prepared(tmp_path / "mine", settings("folder", tmp_path / "mine"))
     (tmp_path / "mine").rename(tmp_path / "moved")
-    prepared(tmp_path / "moved", settings("folder", tmp_path / "moved"))
+    rows, _ = prepared(tmp_path / "moved", settings("folder", tmp_path / "moved"))
+    assert [row["mos"] for row in rows] == [0.2, 0.8, 0.5]
 
 
 def test_a_set_that_was_moved_with_the_default_folder_inside_it_is_prepared_again(tmp_path, monkeypatch):
@@ -320,7 +321,8 @@ def test_a_set_that_was_moved_with_the_default_folder_inside_it_is_prepared_agai
     prepared(Path("prepared"), settings("folder", Path()))
     (tmp_path / "mine").rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path / "moved")
-    prepared(Path("prepared"), settings("folder", Path()))
+    rows, _ = prepared(Path("prepared"), settings("folder", Path()))
+    assert [row["mos"] for row in rows] == [0.2, 0.8, 0.5]
 
 
 @pytest.mark.parametrize("lost", [(), ("roots",)])

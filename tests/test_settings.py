@@ -380,8 +380,9 @@ def test_completions_are_not_drawn_by_a_policy_that_drops_inputs(rollout):
 
 
 def test_what_is_of_whole_completions_may_be_charged_to_all_their_tokens():
-    Settings(trainer=TrainerSettings(kl_reward_coef=0.1, overlong_penalty=1.0))
-    Settings(trainer=TrainerSettings(name="sft", kl_reward_coef=0.1, credit="answer"))  # no step of RAPO is taken
+    assert Settings(trainer=TrainerSettings(kl_reward_coef=0.1, overlong_penalty=1.0)).trainer.credit == "all"
+    taught = Settings(trainer=TrainerSettings(name="sft", kl_reward_coef=0.1, credit="answer"))  # no step of RAPO
+    assert taught.trainer.credit == "answer"
 
 
 ALL = (Settings, EvaluateSettings, DistillSettings, PlanSettings, PrepareSettings, DashboardSettings)
@@ -453,7 +454,8 @@ def test_what_is_no_address_is_refused_in_one_line(holder, url):
     "url", ["http://127.0.0.1:8000/v1", "https://host", "HTTP://[::1]:8000/v1", "https://host/publishers/m@001/v1"]
 )
 def test_a_bare_address_is_accepted(holder, url):
-    holder(url)
+    held = as_dict(holder(url))
+    assert url in (held.get("api_base"), *(held.get("url") or ()))
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

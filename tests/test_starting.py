@@ -23,6 +23,7 @@ def test_a_stream_that_was_closed_before_the_start_ends_no_command(name, monkeyp
     print("said to nobody", file=stream)
     csv.writer(stream).writerow(["a", "b"])
     stream.flush()
+    assert stream.name == os.devnull
 
 
 STARTS = {
