@@ -17,7 +17,8 @@ def test_the_wheel_has_every_file_of_the_package(tmp_path):
     (path,) = wheels.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with ZipFile(path) as wheel:
         held = set(wheel.namelist())
-        wheel.extractall(tmp_path / "installed")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+    subprocess.run([*install, "--target", str(tmp_path / "installed"), str(path)], check=True)
     files = [path for path in (ROOT / "aes_r1").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert {path.relative_to(ROOT).as_posix() for path in files} <= held
     for folder, place in (("conf", "aes_r1"), ("sweeps", "aes_r1/conf")):
@@ -30,6 +31,7 @@ def test_the_wheel_has_every_file_of_the_package(tmp_path):
         "print(fill('side_by_side_page.html', title='<t>', measures={}, pictures=[])); "
         "from hydra import compose, initialize_config_dir; from aes_r1.settings import CONF; "
         "initialize_config_dir(str(CONF), version_base='1.3').__enter__(); "
+        "print(compose('config', overrides=['+sweeps=splits']).run_name); "
         "print(CONF, compose('config', overrides=['+experiment=rapo']).trainer.name)"
     )
     there = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
@@ -37,6 +39,7 @@ def test_the_wheel_has_every_file_of_the_package(tmp_path):
         [sys.executable, "-c", code], env=there, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(str(tmp_path / "installed"))
+    assert done.stdout.splitlines()[-2] == "splits"
     assert done.stdout.splitlines()[-1] == f"{tmp_path / 'installed' / 'aes_r1' / 'conf'} rapo"
     assert "--paper" in done.stdout
     assert "<title>&lt;t&gt; · Aes-R1</title>" in done.stdout

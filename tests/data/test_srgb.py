@@ -86,6 +86,18 @@ def test_a_copy_in_another_color_space_is_the_same_picture(space, kind, scene):
     assert np.abs(result - scene).mean() < 2.5
 
 
+@pytest.mark.parametrize("space", ["Display P3", "Adobe RGB"])
+def test_a_phone_s_picture_in_another_color_space_is_the_same_picture(space, scene):
+    """HEIC holds the profile itself, or names the space by numbers, as another test has it."""
+    heif = pytest.importorskip("pillow_heif")
+    coded, profile = in_space(scene, space)
+    stream = io.BytesIO()
+    heif.from_pillow(coded).save(stream, quality=-1, chroma=444, icc_profile=profile)
+    result = shown(stream)
+    assert np.abs(np.asarray(coded).astype(int) - scene).mean() > 2.5, "as bytes it is another picture"
+    assert np.abs(result - scene).mean() < 1.5
+
+
 def test_transparency_and_palette_have_colors_of_the_profile_too(scene):
     coded, profile = in_space(scene, "Adobe RGB")
     clear = coded.copy()
