@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from aes_r1.model import tiny
 from aes_r1.pipeline.run import run
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
+from tests.conftest import twelve_pictures
 from tests.pipeline.small_job import rows_of, settings
+from tests.trainer.cold_starts import train_comparer
 
 REWARD = {"rank": {"weight": 0}, "error": {"weight": 0}, "pair": {"weight": 1, "margin": 0.2}}
 
@@ -34,6 +37,31 @@ def test_a_run_on_pairs(base, root, tmp_path, capsys):
     assert (measures["n"], measures["unread_rate"], measures["scores_by"]) == (3, 1.0, "greedy")
     assert "which of two is better" in capsys.readouterr().out
     assert "Which of two is better?" in done.report_file.read_text()
+
+
+@pytest.mark.slow
+def test_choices_of_a_model_that_answers_are_measured(tokenizer, root, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    comparer = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    train_comparer(comparer, twelve_pictures(pictures), tmp_path / "steps").save(tmp_path / "comparer")
+    asked = of_pairs(
+        tmp_path / "comparer",
+        root,
+        tmp_path / "run",
+        cold_start={"epochs": 0, "pairs": 1.0},
+        trainer={"init_from": "base", "max_new_tokens": 48, "max_steps": 2, "lr": 1e-5},  # asked about pairs alone
+        evaluation={"protocols": ["greedy", "pair"], "max_new_tokens": 60},
+    )
+    run(asked)
+    done = RunFolder(tmp_path / "run")
+    rows = [row for row in rows_of(done.pairs_file) if row["stage"] == "rapo"]
+    right = [row["choice"] == (1 if row["mos"][0] > row["mos"][1] else 2) for row in rows]
+    measures = done.evaluation["pairs"]["rapo"]["folder/test"]
+    assert measures["unread_rate"] == sum(row["choice"] is None for row in rows) / len(rows) < 0.5
+    assert measures["accuracy"]["value"] == pytest.approx(sum(right) / len(right))
+    assert sum(right) / len(right) > 0.6, "it has seen these pictures"
+    assert measures["first_share"]["value"] is not None
 
 
 def test_opinions_that_are_all_too_near_are_refused_before_any_work(base, root, tmp_path):
