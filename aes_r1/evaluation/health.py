@@ -20,6 +20,7 @@ import numpy as np
 from aes_r1.aescot.diversity import diversity
 from aes_r1.aescot.leak import find_leak
 from aes_r1.prompts import parse_critique, written_order
+from aes_r1.runs.cells import Evaluation
 
 log = logging.getLogger("aes_r1")
 
@@ -288,12 +289,12 @@ ONE_PLACE = WarningSign(
 OF_EVALUATION = (UNREAD, ONE_PLACE)
 
 
-def unread_share(evaluation: Mapping[str, Any], stage: str | None) -> float | None:
+def unread_share(evaluation: Evaluation, stage: str | None) -> float | None:
     """Return the largest parse_failure_rate of `stage` over sets and protocols that ask for a critique.
 
     It is None where the stage was not evaluated.
     """
-    sets = (evaluation.get("stages") or {}).get(stage, {})
+    sets = (evaluation.get("stages") or {}).get(stage or "", {})
     shares = [
         cell["parse_failure_rate"]
         for cells in sets.values()
@@ -303,17 +304,17 @@ def unread_share(evaluation: Mapping[str, Any], stage: str | None) -> float | No
     return max(shares, default=None)
 
 
-def one_place_share(evaluation: Mapping[str, Any], stage: str | None) -> float | None:
+def one_place_share(evaluation: Evaluation, stage: str | None) -> float | None:
     """Return the largest share over sets of the answers of `stage` about pairs that name the first, or the second.
 
     It is None if the stage was not asked about pairs, or gave no readable answer.
     """
-    sets = (evaluation.get("pairs") or {}).get(stage, {})
+    sets = (evaluation.get("pairs") or {}).get(stage or "", {})
     shares = [measures["first_share"]["value"] for measures in sets.values()]
     return max((max(share, 1 - share) for share in shares if share is not None), default=None)
 
 
-def evaluation_rows(evaluation: Mapping[str, Any], stage: str | None) -> list[dict[str, Any]]:
+def evaluation_rows(evaluation: Evaluation, stage: str | None) -> list[dict[str, Any]]:
     """Build the report's rows for the signs in the evaluation of `stage`, in the form of health_rows.
 
     ONE_PLACE has a row where pairs were asked about.

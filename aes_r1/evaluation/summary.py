@@ -181,7 +181,7 @@ def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) ->
 
 
 def _against_baselines(
-    stages: Mapping, columns: Mapping[Key, Column], baseline_columns: Mapping[Key, Column], n_bootstrap: int, seed: int
+    stages: Stages, columns: Mapping[Key, Column], baseline_columns: Mapping[Key, Column], n_bootstrap: int, seed: int
 ) -> list[dict[str, Any]]:
     """Compare the last stage that writes critiques with every baseline of the same pictures, set by set.
 
@@ -210,7 +210,7 @@ def _against_baselines(
     return rows
 
 
-def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: int) -> dict[str, Any]:
+def _means(stages: Stages, draws: Draws, seen: Collection[str] | None, seed: int) -> dict[str, Any]:
     """Average each metric over sets, {STAGE: {PROTOCOL: {"seen"|"unseen"|"all": ..}}}; null if any set's is null.
 
     Sets are resampled independently of one another.
@@ -230,7 +230,8 @@ def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: in
                 mean: dict[str, Any] = {"sets": members}
                 for metric in METRICS:
                     values = [sets[name][protocol][metric]["value"] for name in members]
-                    value = float(np.mean(values)) if None not in values else np.nan
+                    known = [value for value in values if value is not None]
+                    value = float(np.mean(known)) if len(known) == len(values) else np.nan
                     drawn = [generator.permutation(draws[stage, name, protocol][metric]) for name in members]
                     length = min(map(len, drawn))  # Kendall's tau of a large set has fewer resamples
                     mean[metric] = with_interval(value, np.mean([draw[:length] for draw in drawn], axis=0))

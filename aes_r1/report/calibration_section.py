@@ -9,15 +9,14 @@ from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.charts import Figure, Line, square_chart
 from aes_r1.report.html import number, stage_color, stage_name
 from aes_r1.report.results_section import cells_by_stage, datasets
+from aes_r1.runs.cells import Evaluation, Stages
 
 _BINS = 8
 _MIN_PICTURES = 5  # per bin
 _MIN_BINS = 3  # two points show only a straight line
 
 
-def calibration_section(
-    evaluation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def calibration_section(evaluation: Evaluation, predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the content of calibration.html: calibration and intervals of every set that has any."""
     stages = evaluation.get("stages", {})
     sections = []
@@ -39,7 +38,7 @@ def calibration_section(
     return sections
 
 
-def _opinion_charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
+def _opinion_charts(stages: Stages, dataset: str, predictions: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
     lines, counts, left_out = [], [], []
     for stage, sets in stages.items():
         cells = sets.get(dataset, {})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aes_r1.aescot.record import DIMENSION_NAMES
+from aes_r1.runs.cells import Evaluation
 
 # {group: {line: path of its cell in evaluation.json, below critiques/STAGE/SET}}. Paths that begin with one of _SHARES
 # are shares, shown in per cent.
@@ -39,7 +40,7 @@ _GROUPS = {
 _SHARES = ("leak_rate", "coverage", "faithfulness", "judge", "words_and_score/level_agreement")
 
 
-def critique_section(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+def critique_section(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the content of critiques.html: a table per set whose critiques were measured; a stage is a column."""
     critiques = evaluation.get("critiques", {})
     sections = []

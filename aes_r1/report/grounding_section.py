@@ -12,6 +12,7 @@ from aes_r1.report.gallery import Plate, plates
 from aes_r1.report.html import STAGE_NAMES, stage_name
 from aes_r1.report.results_section import cells_by_protocol, datasets
 from aes_r1.report.training_section import curve
+from aes_r1.runs.cells import Evaluation, Stages
 
 EXAMPLES = 3  # pictures whose first and last critique are shown
 _CURVES = {
@@ -29,7 +30,7 @@ _CAPTION = (
 
 
 def grounding_section(
-    evaluation: Mapping[str, Any], metrics: Sequence[Mapping], predictions: Sequence[Mapping], names: Mapping[str, str]
+    evaluation: Evaluation, metrics: Sequence[Mapping], predictions: Sequence[Mapping], names: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """Return the content of grounding.html: tables, curves over RAPO's steps, critiques of the first and last stage.
 
@@ -44,7 +45,7 @@ def grounding_section(
     return {"sets": sets, "charts": charts, "examples": _examples(stages, predictions)}
 
 
-def _cells(stages: Mapping, dataset: str, names: Mapping[str, str]) -> dict[str, dict[str, Mapping]]:
+def _cells(stages: Stages, dataset: str, names: Mapping[str, str]) -> dict[str, dict[str, Mapping]]:
     """Return {name of a protocol: {stage: cell}} of one set, where critiques were measured."""
     by_protocol = cells_by_protocol(stages, dataset)
     cells_of_protocol = {
@@ -63,7 +64,7 @@ def _figure(title: str, metrics: Sequence[Mapping]) -> Figure:
     )
 
 
-def _examples(stages: Mapping[str, Any], predictions: Sequence[Mapping]) -> list[list[Plate]]:
+def _examples(stages: Stages, predictions: Sequence[Mapping]) -> list[list[Plate]]:
     """Return pairs of greedy critiques, of the first and the last stage, of pictures from low to high opinion."""
     by_stage: dict[str, dict[str, Mapping]] = {}
     first_set = next(iter(datasets(stages)), None)

@@ -16,7 +16,7 @@ from aes_r1.prompts import FILLER, answer
 from aes_r1.report.html import STAGE_NAMES, number, percent, reached, two_groups
 from aes_r1.report.opinions_section import opinions_lines
 from aes_r1.report.settings_section import main_settings
-from aes_r1.runs.cells import format_cell
+from aes_r1.runs.cells import Evaluation, format_cell
 from aes_r1.runs.folder import run_folder_of
 from aes_r1.scoring.intervals import HELD, NOT_CALIBRATED
 from aes_r1.settings import models_of
@@ -78,7 +78,7 @@ class Made(NamedTuple):
 
 def model_card(
     settings: Mapping[str, Any],
-    evaluation: Mapping[str, Any],
+    evaluation: Evaluation,
     made: Made,
     facts: Facts,
     folder: str,
@@ -180,9 +180,7 @@ def _taken(done: Mapping[str, Any], cold_start: Mapping[str, Any]) -> Iterator[s
         )
 
 
-def _data(
-    settings: Mapping[str, Any], evaluation: Mapping[str, Any], made: Made, models: Sequence[str]
-) -> Iterator[str]:
+def _data(settings: Mapping[str, Any], evaluation: Evaluation, made: Made, models: Sequence[str]) -> Iterator[str]:
     # The run's own digests win, because an evaluation may have drawn a part of a list (evaluation.limit).
     digests = {**evaluation.get("manifests", {}), **made.digests}
     yield "| set and split | pictures |" + " SHA-256 of the list |" * bool(digests)
@@ -203,7 +201,7 @@ def _critiques_from(settings: Mapping[str, Any]) -> str:
     return f"written by expert={cold_start['expert'] or settings['expert']['name']}"
 
 
-def _measured(evaluation: Mapping[str, Any], stage: str, cells: Cells) -> str:
+def _measured(evaluation: Evaluation, stage: str, cells: Cells) -> str:
     if not cells:
         others = "; the run evaluated earlier models alone" if evaluation.get("stages") else ""
         return f"This model was not evaluated{others}."
@@ -239,7 +237,7 @@ def _measured(evaluation: Mapping[str, Any], stage: str, cells: Cells) -> str:
     return "\n".join([*lines, *opinions_lines(cells), *_sensitivity(cells)])
 
 
-def _people(evaluation: Mapping[str, Any], cells: Cells) -> Iterator[str]:
+def _people(evaluation: Evaluation, cells: Cells) -> Iterator[str]:
     """Yield a table of how far people agree about the same pictures, where their opinions show it."""
     baselines = evaluation.get("baseline_cells", {})
     known = [
@@ -270,7 +268,7 @@ def _sensitivity(cells: Cells) -> Iterator[str]:
 
 
 def _limits(
-    settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts, stage: str, cells: Cells
+    settings: Mapping[str, Any], evaluation: Evaluation, facts: Facts, stage: str, cells: Cells
 ) -> Iterator[str]:
     data = settings["data"]
     if stage != "base" and data["name"] in SCENE_SETS:
@@ -333,7 +331,7 @@ def _score_and_words(measured: Mapping[str, Any], model: Mapping[str, Any]) -> I
             )
 
 
-def _cells(evaluation: Mapping[str, Any], stage: str) -> Cells:
+def _cells(evaluation: Evaluation, stage: str) -> Cells:
     """Return (set, protocol, cell) of what was measured of `stage`."""
     sets = (evaluation.get("stages") or {}).get(stage, {})
     return [

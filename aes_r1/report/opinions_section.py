@@ -10,11 +10,11 @@ from rich.table import Table
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.html import number, stage_name
 from aes_r1.report.titled_table import titled_table
-from aes_r1.runs.cells import METRIC, Interval, format_cell
+from aes_r1.runs.cells import METRIC, DistanceName, Evaluation, OpinionDistances, format_cell
 from aes_r1.tracking.glossary import GLOSSARY
 
 # The raters' own CRPS stands beside that of the scores, because no model gets below it in expectation.
-MEASURES = {"emd": "EMD", "crps": "CRPS", "crps_of_raters": "Raters’ own CRPS", "kl": "KL"}
+MEASURES: dict[DistanceName, str] = {"emd": "EMD", "crps": "CRPS", "crps_of_raters": "Raters’ own CRPS", "kl": "KL"}
 COMPARABLE = "Compare only cells with equally many completions: EMD and KL of few are larger than those of many."
 
 
@@ -23,7 +23,7 @@ def meanings() -> Iterator[str]:
     yield from (f"{title}: {GLOSSARY[f'opinions/{name}']}" for name, title in MEASURES.items())
 
 
-def opinions_section(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, Mapping[str, Any], int]]:
+def opinions_section(evaluation: Evaluation) -> list[tuple[str, str, str, OpinionDistances, int]]:
     """Return (stage, set, protocol, measures, completions of a picture) of every cell whose raters' opinions are known.
 
     A baseline has its name and how it was made in place of stage and protocol, and counts as one completion. A
@@ -47,7 +47,7 @@ def opinions_section(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str,
     return found
 
 
-def opinions_table(dataset: str, evaluation: Mapping[str, Any]) -> Table | None:
+def opinions_table(dataset: str, evaluation: Evaluation) -> Table | None:
     """Return a table of `dataset`, within 80 columns; None without opinions.
 
     It shows the protocol with the most completions of a picture, because few estimate a distribution badly; the report
@@ -65,7 +65,7 @@ def opinions_table(dataset: str, evaluation: Mapping[str, Any]) -> Table | None:
     return table
 
 
-def every_opinion(dataset: str, evaluation: Mapping[str, Any]) -> Table | None:
+def every_opinion(dataset: str, evaluation: Evaluation) -> Table | None:
     """Return a table of all that is measured on the set `dataset`, explained below it; None without opinions."""
     found = [row for row in opinions_section(evaluation) if row[1] == dataset]
     title = f"{dataset}: distance from the raters’ opinions as distributions"
@@ -97,7 +97,7 @@ def _outputs(cell: Mapping[str, Any]) -> int:
     return cell["spread"]["n_samples"] if cell.get("spread") else 1
 
 
-def _values(measures: Mapping[str, Interval], *, end_digits: int = 3, alone: Iterable[str] = ()) -> list[str]:
+def _values(measures: OpinionDistances, *, end_digits: int = 3, alone: Iterable[str] = ()) -> list[str]:
     """Write every measure with its interval, or without it where it is named in `alone`."""
     return [
         number(measures[name]["value"])

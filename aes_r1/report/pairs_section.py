@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
@@ -12,14 +12,14 @@ from aes_r1.report.titled_table import titled_table
 from aes_r1.runs.cells import Evaluation, Interval
 
 
-def pairs_section(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+def pairs_section(evaluation: Evaluation) -> dict[str, dict[str, Any]] | None:
     """Return the content of pairs.html, {set: {stage: measures}}; None where no model was asked about pairs."""
     return _by_set(evaluation) or None
 
 
-def pairs_headline(evaluation: Mapping[str, Any], last_stage: str | None) -> dict[str, Any] | None:
+def pairs_headline(evaluation: Evaluation, last_stage: str | None) -> dict[str, Any] | None:
     """Return the measures of the run's last model on its first set, with `set`; None where it was not asked."""
-    sets = evaluation.get("pairs", {}).get(last_stage, {})
+    sets = evaluation.get("pairs", {}).get(last_stage or "", {})
     return next(({"set": name, **measures} for name, measures in sets.items()), None)
 
 
@@ -36,7 +36,7 @@ def pairs_tables(evaluation: Evaluation) -> Iterator[Table]:
         yield table
 
 
-def _by_set(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _by_set(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     by_set: dict[str, dict[str, Any]] = {}
     for stage, sets in evaluation.get("pairs", {}).items():
         for name, measures in sets.items():

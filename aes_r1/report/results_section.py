@@ -9,14 +9,14 @@ from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.charts import Estimate, Figure, interval_chart
 from aes_r1.report.html import reached, short_protocol, stage_color, stage_name
 from aes_r1.report.opinions_section import COMPARABLE, MEASURES, meanings, opinions_section
-from aes_r1.runs.cells import MetricName
+from aes_r1.runs.cells import Evaluation, MetricName, Stages
 
 METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "krcc", "mae", "rmse")
 CHARTED: tuple[MetricName, ...] = ("srcc", "plcc")
 _ORIGINS = {"photograph": "photographs", "ai": "AI-made"}
 
 
-def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
+def results_section(evaluation: Evaluation, names: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the content of results.html, or None without an evaluated stage. `names` are those of the protocols."""
     stages, baselines = evaluation.get("stages", {}), evaluation.get("baseline_cells", {})
     if not stages and not baselines:
@@ -99,7 +99,7 @@ def shared_metrics(cells: Iterable[Mapping]) -> list[MetricName]:
     return [metric for metric in METRICS if all(metric in cell for cell in cells)]
 
 
-def _means(evaluation: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
+def _means(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Mapping]]:
     """Yield the means over seen sets, unseen sets and all, under the first protocol of every stage."""
     for stage, protocols in evaluation.get("means", {}).items():
         for protocol in in_order(protocols, PROTOCOL_ORDER)[:1]:  # evaluation.json holds the other protocols
@@ -108,7 +108,7 @@ def _means(evaluation: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
                     yield stage, protocol, kind, cell
 
 
-def _sub_scores(stages: Mapping) -> Iterator[tuple[str, str, str, str, Mapping]]:
+def _sub_scores(stages: Stages) -> Iterator[tuple[str, str, str, str, Mapping]]:
     """Yield the agreement of sub-scores with the ratings of their dimensions, by stage, set and protocol."""
     for dataset in datasets(stages):
         for stage, protocol, cell in cells_by_stage(stages, dataset):
@@ -116,7 +116,7 @@ def _sub_scores(stages: Mapping) -> Iterator[tuple[str, str, str, str, Mapping]]
                 yield stage, dataset, protocol, dimension.replace("_", " "), rated
 
 
-def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
+def _origins(stages: Stages) -> Iterator[tuple[str, str, str, Mapping]]:
     """Yield photographs and AI-made pictures separately, where a set says which is which."""
     for stage, sets in stages.items():
         for dataset, cells in sets.items():
@@ -126,7 +126,7 @@ def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
                         yield stage, dataset, _ORIGINS.get(origin, origin), cell
 
 
-def _sensitivity(stages: Mapping) -> Iterator[tuple[str, str, str, str, Mapping]]:
+def _sensitivity(stages: Stages) -> Iterator[tuple[str, str, str, str, Mapping]]:
     """Yield (stage, protocol, set, edit, measures) under the first protocol, where edits were asked about."""
     for stage, sets in stages.items():
         for dataset, cells in sets.items():
@@ -135,7 +135,7 @@ def _sensitivity(stages: Mapping) -> Iterator[tuple[str, str, str, str, Mapping]
                     yield stage, protocol, dataset, edit, measures
 
 
-def changes_section(evaluation: Mapping) -> list[dict[str, Any]]:
+def changes_section(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the content of changes.html: per set the differences that each stage made."""
     comparisons = evaluation.get("comparisons", [])
     sections = []
@@ -162,12 +162,12 @@ def _difference(comparison: Mapping, metric: str) -> Estimate:
     return Estimate(label, cell["difference"], cell["low"], cell["high"], color)
 
 
-def datasets(stages: Mapping) -> list[str]:
+def datasets(stages: Stages) -> list[str]:
     """List the sets of any stage, in order of appearance."""
     return list(dict.fromkeys(dataset for sets in stages.values() for dataset in sets))
 
 
-def cells_by_protocol(stages: Mapping, dataset: str) -> dict[str, dict[str, Mapping]]:
+def cells_by_protocol(stages: Stages, dataset: str) -> dict[str, dict[str, Mapping]]:
     """Return {protocol: {stage: cell}} of one set."""
     protocols = dict.fromkeys(protocol for sets in stages.values() for protocol in sets.get(dataset, {}))
     return {
@@ -178,7 +178,7 @@ def cells_by_protocol(stages: Mapping, dataset: str) -> dict[str, dict[str, Mapp
     }
 
 
-def cells_by_stage(stages: Mapping, dataset: str) -> Iterator[tuple[str, str, Mapping]]:
+def cells_by_stage(stages: Stages, dataset: str) -> Iterator[tuple[str, str, Mapping]]:
     """Yield (stage, protocol, cell) of one set."""
     for stage, sets in stages.items():
         for protocol in in_order(sets.get(dataset, {}), PROTOCOL_ORDER):

@@ -22,7 +22,7 @@ from aes_r1.report.results_section import changes_section, results_section
 from aes_r1.report.settings_section import settings_section
 from aes_r1.report.training_section import health_section, training_section
 from aes_r1.report.trouble import trouble
-from aes_r1.runs.cells import METRIC, last_model
+from aes_r1.runs.cells import METRIC, Evaluation, last_model
 from aes_r1.runs.files import write_text_atomically
 from aes_r1.runs.folder import RunFolder, runs_inside
 from aes_r1.settings import InputError
@@ -93,7 +93,7 @@ def _facts(settings: Mapping) -> list[str]:
     return [str(fact) for fact in facts if fact] + ([f"seed {settings['seed']}"] if "seed" in settings else [])
 
 
-def _headline(evaluation: Mapping, names: Mapping[str, str], last_stage: str | None) -> dict[str, Any] | None:
+def _headline(evaluation: Evaluation, names: Mapping[str, str], last_stage: str | None) -> dict[str, Any] | None:
     """Return the headline: the cells of all stages under the last model's headline key, and the last change there.
 
     `models` has the names of the stages; that of the last model says if it is not the run's final model.

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from aes_r1.report.studies import setting
+from aes_r1.runs.cells import Evaluation
 from aes_r1.tracking.secrets import without_secrets
 
 _SHOWN = (
@@ -47,7 +48,7 @@ _SHOWN = (
 
 
 def settings_section(
-    settings: Mapping, evaluation: Mapping, resumed: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping, evaluation: Evaluation, resumed: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any] | None:
     """Return the content of settings.html: the main settings, all of them as JSON, and which pictures the sets were.
 

@@ -164,7 +164,7 @@ def _means(means: Mapping) -> Iterator[Table]:
         yield table
 
 
-def _comparisons(evaluation: Mapping) -> Iterator[Table]:
+def _comparisons(evaluation: Evaluation) -> Iterator[Table]:
     lines = [
         (comparison, f"{comparison['from']} → {comparison['to']}\n{comparison['protocol']}")
         for comparison in evaluation["comparisons"]

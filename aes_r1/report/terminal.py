@@ -18,8 +18,6 @@ from aes_r1.report.tables import sensitivity_table
 from aes_r1.report.titled_table import titled_table
 from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages, format_cell
 
-_NATS = ("information_nats", "score_information_nats")
-
 
 def headline_tables(evaluation: Evaluation) -> list[Table]:
     """Build tables per set from evaluation.json: per protocol a row for each stage, correlations with 95% intervals.
@@ -59,7 +57,7 @@ def critiques_line(evaluation: Evaluation) -> str | None:
     opinions reaches 0, it says that, too. Where most answers of the last stage cannot be read there is no verdict,
     because the words are lost with the format. None where no stage before the last wrote critiques.
     """
-    stages: Mapping[str, Any] = evaluation["stages"]
+    stages: Stages = evaluation["stages"]
     dataset = next((name for sets in stages.values() for name in sets), "")
     answered = [(stage, sets[dataset]["greedy"]) for stage, sets in stages.items() if "greedy" in sets.get(dataset, {})]
     wordless: dict[str, Any] = {"distinct": {"value": 0}, "words_srcc": None, "information_nats": None}
@@ -141,27 +139,25 @@ def _sub_scores(dataset: str, stages: Stages) -> Table:
     return table
 
 
-def _critiques(dataset: str, stages: Mapping[str, Any]) -> Table:
+def _critiques(dataset: str, stages: Stages) -> Table:
     """Return words beside score: rank correlation with the opinions, and information about the picture in nats."""
     title = f"{dataset}: SRCC with opinions, and nats known of the picture in each"
     head = ("critiques", "words", "score", "in words", "in score", "distinct")
     table = titled_table(title, head, no_wrap=True)
     for protocol in GROUNDED:
-        lines = {
-            stage: sets[dataset][protocol]
-            for stage, sets in stages.items()
-            if sets.get(dataset, {}).get(protocol, {}).get("critiques")
-        }
+        cells = {stage: sets.get(dataset, {}).get(protocol) for stage, sets in stages.items()}
+        lines = {stage: cell for stage, cell in cells.items() if cell is not None and cell.get("critiques")}
         if lines:
             table.add_section()
             table.add_row(protocol, style="dim")
         for stage, cell in lines.items():
             measures = cell["critiques"]
+            known = (measures["information_nats"], measures["score_information_nats"])
             table.add_row(
                 f"  {STAGE_NAMES.get(stage, stage)}",
                 _with_interval(measures["words_srcc"]) if measures["words_srcc"] else "–",
                 number(cell["srcc"]["value"]),
-                *(number(measures[name]["value"], 1) if measures[name] else "–" for name in _NATS),
+                *(number(nats["value"], 1) if nats else "–" for nats in known),
                 f"{measures['distinct']['value']} of {measures['n']}",
             )
     return table

@@ -7,6 +7,7 @@ from typing import Any
 
 from aes_r1.evaluation.health import evaluation_rows, health_rows
 from aes_r1.report.charts import Figure, Line, line_chart
+from aes_r1.runs.cells import Evaluation
 from aes_r1.settings.model import SUB_SCORES
 from aes_r1.tracking.glossary import GLOSSARY, definition
 
@@ -108,7 +109,7 @@ def curve(rows: Sequence[Mapping], metric: str, name: str, color: str, *, dots: 
 def health_section(
     metrics: Sequence[Mapping[str, Any]],
     completions: Sequence[Mapping[str, Any]],
-    evaluation: Mapping[str, Any],
+    evaluation: Evaluation,
     last_stage: str | None,
 ) -> list[dict[str, Any]]:
     """Return the content of health.html: the rows of the evaluation, then a row per sign of RAPO.

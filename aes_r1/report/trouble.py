@@ -8,6 +8,7 @@ from typing import Any
 
 from aes_r1.evaluation.health import MOST_UNREAD
 from aes_r1.prompts import out_of_range, written_order
+from aes_r1.runs.cells import Evaluation
 from aes_r1.tracking.headline import headline_key
 
 _MODELS = {"base": "the base model", "cold_start": "the model after its cold start", "rapo": "the model after RAPO"}
@@ -15,7 +16,7 @@ _MODELS = {"base": "the base model", "cold_start": "the model after its cold sta
 
 def trouble(
     state: str,
-    evaluation: Mapping[str, Any],
+    evaluation: Evaluation,
     predictions: Iterable[Mapping[str, Any]],
     last_stage: str | None = None,
 ) -> str:
@@ -30,9 +31,10 @@ def trouble(
         return "This run has not been evaluated: it was stopped before, or is still going on."
     stage, dataset, protocol = headline_key(stages, last_stage)
     cell, model = stages[stage][dataset][protocol], _MODELS.get(stage, stage)
-    if cell["srcc"]["value"] is not None and cell["parse_failure_rate"] < MOST_UNREAD:
+    failed = cell["parse_failure_rate"] or 0.0  # None without pictures
+    if cell["srcc"]["value"] is not None and failed < MOST_UNREAD:
         return ""
-    if cell["parse_failure_rate"] < MOST_UNREAD:
+    if failed < MOST_UNREAD:
         all_equal = "scores or opinions are the same for all pictures"
         explanation = "fewer than three pictures were answered" if cell["n_answered"] < 3 else all_equal
         return f"No correlation is defined on {dataset} for {model}: {explanation}."
