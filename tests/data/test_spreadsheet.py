@@ -339,7 +339,8 @@ def test_one_picture_under_two_names_has_one_opinion(second, tmp_path):
     (tmp_path / "labels.csv").write_text(f"image,mos\na.jpg,0.2\n{second.format(root=tmp_path)},0.9\nb.jpg,0.5\n")
     kept, dropped = read_set("folder", tmp_path)
     assert [label.image for label in kept] == ["b.jpg"]
-    assert [label.fault for label in dropped] == ["rows of different opinion: 0.2, 0.9 in 2 rows"] * 2
+    fault = "rows of different opinion: 0.2, 0.9 in 2 rows; give the picture one row, with their mean"
+    assert [label.fault for label in dropped] == [fault] * 2
 
 
 def test_a_way_over_a_link_is_not_shortened(tmp_path):
