@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1 import names_elsewhere
-from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, keys_of, meant, nearest
+from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, meant, nearest
 from aes_r1.quoting import check_texts, quoted, unread
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
@@ -198,8 +198,7 @@ def _check_override(argument: str, schema: type, rest: Sequence[str] = ()) -> No
             raise InputError(f"{argument}: not KEY=VALUE; give a key and its value, or an option of --help") from error
         _check_run_folder(argument, key, value)
         reason = " ".join(str(error).split("See https")[0].split())
-        is_text, is_number = (key.lstrip("+") in keys_of(schema, *kinds) for kinds in ((str,), (int, float, bool)))
-        cure = unread(argument, rest, is_text=is_text, is_number=is_number, given=expanded(value))
+        cure = unread(argument, rest, schema, expanded(value))
         raise InputError(f"{argument}: cannot be read ({reason}){cure}") from error
     _check_run_folder(argument, key, value if override.is_sweep_override() else override.value())
     _check_group(argument, key, override.value())
@@ -338,7 +337,7 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
         group, option = match[1], match[2]
         found = [name.strip() for name in match[3].replace("\n", ",").split(",")]
         options = [name for name in found if name and name not in ONLY_EXTENDED]
-        return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
+        return f"{group}={option}: no such option{nearest(option.lower(), options)}; there are {', '.join(options)}"
     match = re.search(r"Error merging override ([^=]*)=(.*)", message)
     if match:
         return f"{match[1]}={match[2]}: the setting is of another kind; --cfg job prints its value"
@@ -351,6 +350,14 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
     match = re.search(r"Multiple values for (\w+)\. To override", message)
     if match:
         return f"+{match[1]}=..: the recipe has a {match[1]} already; give {match[1]}=.. without +"
+    match = re.search(r"force-add of config groups is not supported: '\+\+(\w+)=(.*?)'", message)
+    if match:
+        argument = shlex.quote(f"{'+' * (match[1] in ADDED)}{match[1]}={match[2]}")
+        return f"++{match[1]}={match[2]}: a group is chosen without ++; give {argument}"
+    match = re.search(r"Could not delete '(\w+)(?:=.*?)?'\. No match in the defaults list", message)
+    if match:
+        chosen = f"; ~{match[1]} takes out whichever is chosen" if match[1] in groups(conf) else ""
+        return f"~{match[1]}: it is not chosen that way, so nothing can be taken out; leave the argument out{chosen}"
     match = re.search(r"Could not append to config\. An item is already at '(.*?)'", message)
     if match:
         return f"+{match[1]}=..: the recipe has {match[1]} already; give {match[1]}=.. without +"
