@@ -131,7 +131,7 @@ def _record(path: Path, number: int, value: Any) -> dict[str, Any]:
         row = _conversation(path, number, where, value)
     reason = untaught(row["critique"])
     if reason is not None:
-        raise InputError(f"{where}: the critique holds {reason}, which would break training; take it or the row out")
+        raise InputError(f"{where}: the critique holds {reason}, which must not be taught; take it or the row out")
     return row
 
 
