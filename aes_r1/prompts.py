@@ -219,6 +219,11 @@ def parse_critique(text: str, order: Order = "critique_first") -> str | None:
     return None if parts is None else parts[0].strip()
 
 
+# A text that stands for none. A text without a letter also says nothing about a picture.
+PLACEHOLDER = re.compile(
+    r"[\W\d_]*+(?:n/?a|nan|none|null|nil|todo|tbd|unknown|not applicable|string|text)?[\W\d_]*+", re.IGNORECASE
+)
+
 # Texts that would break training: half a surrogate pair, which no tokenizer accepts; control characters and characters
 # that change the direction of writing; the tags of the answer format; and special tokens of tokenizers and chat
 # templates (<|im_end|>, <image>, </s>, [INST]), which would end an answer or stand for a picture. The cold start also

@@ -203,6 +203,8 @@ def test_pictures_in_a_record_of_a_folder_that_cannot_be_written(tmp_path, monke
         (7, "is no picture"),
         (["a.jpg"], "is no picture"),
         ({}, "is no picture"),
+        ({"src": "https://datasets-server.huggingface.co/a.jpg", "height": 8}, "is not on this machine; download it"),
+        ({"height": 8}, "image=\"{'height': 8}\" is no picture; give its path"),
         ({"bytes": "no base64!"}, "cannot be unpacked"),
         ({"bytes": [1, 300]}, "cannot be unpacked"),
         ({"bytes": 7}, "cannot be unpacked"),
