@@ -102,6 +102,26 @@ def _alike_below(root: Path, wanted: str) -> list[str]:
     return [path for rank, path in found if rank == best]
 
 
+def alike_path(name: str) -> str | None:
+    """Return the path of a file that is there and that the path `name`, which names none, may mean; None without one.
+
+    It is `name` without quotes and blanks around it, with the values of its variables ($HOME), with slashes for
+    backslashes or without an address's escapes (%20); else the file of its folder whose name is most like it.
+    """
+    bare = os.path.expandvars(name.strip(" \t\n'\"“”‘’"))
+    written = (bare, bare.replace("\\", "/"), unquote(bare))
+    there = next((one for one in written if one and exists(Path(one))), None)
+    if there is not None:
+        return there
+    folder, last = os.path.split(bare)
+    try:
+        names = sorted(os.listdir(folder or "."))
+    except (OSError, ValueError):
+        return None
+    best = max(names, key=lambda one: _likeness(one, last), default="")
+    return os.path.join(folder, best) if best and _likeness(best, last) else None
+
+
 def _likeness(name: str, wanted: str) -> int:
     """Return how alike two names of files are: 3 for the same, 2 and 1 as in `_alike_below`, 0 for different ones."""
     if name == wanted:
