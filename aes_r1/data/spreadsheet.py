@@ -71,7 +71,7 @@ def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such label file; check data.root") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read as text ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); put a file there that you may read") from error
     for opening, description in _NO_TEXT:
         if content.startswith(opening):
             raise InputError(f"{path}: {description}")
