@@ -110,6 +110,9 @@ def meant(name: str, known: Sequence[str]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest: .." with the known names that are spelled or end like `name`, or an empty text."""
     known = list(known)
+    same = [candidate for candidate in known if candidate.casefold() == name.casefold() and candidate != name]
+    if same:
+        return f"; nearest: {same[0]}"
     group, _, last = name.rpartition(".")
     siblings = [candidate for candidate in known if group and candidate.startswith(f"{group}.")]
     similar = difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)

@@ -15,6 +15,7 @@ from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, mea
 from aes_r1.quoting import check_texts, quoted, unread
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
+_KEY = re.compile(r"[\w$-]+(?:[./][\w$-]+)*(?:@[\w$.:-]*)?")  # of a setting, or of a group and its place
 COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
 # Keys that hold one path or address; a comma in them is part of the name rather than a request for two runs.
 _PATH_KEYS = (
@@ -191,6 +192,10 @@ def _check_override(argument: str, schema: type, rest: Sequence[str] = ()) -> No
         raise InputError(f"{argument}: a value without a key; give KEY=VALUE")
     if equals and key != key.strip():
         raise InputError(f"{argument!r}: white space around a key; give {shlex.quote(f'{key.strip()}={value}')}")
+    if equals and not _KEY.fullmatch(key.lstrip("+~")):
+        parts = ".".join(re.findall(r"[^\W\d]\w*", key))
+        way_out = f"give {shlex.quote(f'{parts}={value}')}" if parts in keys(schema) else "--cfg job prints all keys"
+        raise InputError(f"{argument}: {key} is no key; {way_out}")
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException as error:
@@ -337,7 +342,7 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
         group, option = match[1], match[2]
         found = [name.strip() for name in match[3].replace("\n", ",").split(",")]
         options = [name for name in found if name and name not in ONLY_EXTENDED]
-        return f"{group}={option}: no such option{nearest(option.lower(), options)}; there are {', '.join(options)}"
+        return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
     match = re.search(r"Error merging override ([^=]*)=(.*)", message)
     if match:
         return f"{match[1]}={match[2]}: the setting is of another kind; --cfg job prints its value"
@@ -347,6 +352,15 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
     match = re.search(r"Interpolation key '(.*?)' not found.*full_key: ([\w.]+)", message, re.DOTALL)
     if match:
         return f"{match[2]}: ${{{match[1]}}} names no key{nearest(match[1], keys(schema))}; --cfg job prints all"
+    match = re.search(
+        r"(Unsupported interpolation type \w+|Recursive interpolation detected|"
+        r"\w+ raised while resolving interpolation)"
+        r".*full_key: ([\w.]+)",
+        message,
+        re.DOTALL,
+    )
+    if match:
+        return f"{match[2]}: {match[1]}; give {match[2]}=VALUE, or ${{KEY}} with the name of another key"
     match = re.search(r"Multiple values for (\w+)\. To override", message)
     if match:
         return f"+{match[1]}=..: the recipe has a {match[1]} already; give {match[1]}=.. without +"

@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from aes_r1 import overrides
 from aes_r1.ending import one_line
@@ -97,6 +98,49 @@ def test_a_number_that_means_nothing_in_python_is_asked_about(key):
 
 def test_none_is_a_name_where_nothing_cannot_be_meant():
     overrides.check(["judge=none", "tracker=none", "model.quantize=none", "reward.failed_parse=none"], Settings)
+
+
+@pytest.mark.parametrize(
+    ("argument", "way_out"),
+    [
+        ("trainer[lr]=1e-6", "trainer[lr] is no key; give trainer.lr=1e-6"),
+        ("trainer['lr']=1e-6", "trainer['lr'] is no key; give trainer.lr=1e-6"),
+        ("trainer..lr=1e-6", "trainer..lr is no key; give trainer.lr=1e-6"),
+        (".seed=1", ".seed is no key; give seed=1"),
+        ("–seed=1", "–seed is no key; give seed=1"),
+        ("@seed=1", "@seed is no key; give seed=1"),
+        ("seed+=1", "seed+ is no key; give seed=1"),
+        ("#no.such=1", "#no.such is no key; --cfg job prints all keys"),
+    ],
+)
+def test_what_cannot_be_a_key_is_said_with_the_key_that_is_meant(argument, way_out):
+    assert refusal(argument) == f"{argument}: {way_out}"
+
+
+@pytest.mark.parametrize(
+    "key", ["seed", "+a.b-c", "++hydra.run.x", "hydra/launcher", "data@also", "~data", "a.0", "data@:x"]
+)
+def test_keys_of_every_form_that_hydra_has_are_keys(key):
+    assert overrides._KEY.fullmatch(key.lstrip("+~"))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("${trainer.lr}", "Recursive interpolation detected"),
+        ("${eval:'1'}", "Unsupported interpolation type eval"),
+        ("${oc.decode:1}", "TypeError raised while resolving interpolation"),
+    ],
+)
+def test_a_reference_that_cannot_be_resolved_has_a_way_out(value, says):
+    with pytest.raises(OmegaConfBaseException) as caught:
+        composed(f"trainer.lr={value}")
+    expected = f"trainer.lr: {says}; give trainer.lr=VALUE, or ${{KEY}} with the name of another key"
+    assert one_line(caught.value, Settings) == expected
+
+
+def test_a_key_in_other_case_is_known():
+    assert "; nearest: trainer.lr" in one_line(HydraException("Could not override 'TRAINER.LR'."), Settings)
 
 
 @pytest.mark.parametrize(
