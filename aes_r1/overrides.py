@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1 import names_elsewhere
-from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, meant, nearest
+from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, keys_of, meant, nearest
 from aes_r1.quoting import check_texts, quoted, unread
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
 _KEY = re.compile(r"[\w$-]+(?:[./][\w$-]+)*(?:@[\w$.:-]*)?")  # of a setting, or of a group and its place
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
 # Keys that hold one path or address; a comma in them is part of the name rather than a request for two runs.
 _PATH_KEYS = (
@@ -316,6 +317,19 @@ def _without_plus(group: str) -> str:
     return group.lstrip("+")
 
 
+def _readings(key: str, value: str, schema: type) -> str:
+    """Return how KEY=VALUE, whose value has commas, is typed as one value of each kind that its key may hold."""
+    kinds = {"text": (str,), "decimal": (float,), "number": (int,), "list": (list[str], list[float])}
+    held = [kind for kind, types in kinds.items() if key in keys_of(schema, *types)] or ["text", "list"]
+    typed = {
+        "text": f"One: {quoted(key, value)}; ",
+        "decimal": f"A decimal: {key}={value.replace(',', '.')}; " if COMMA_DECIMAL.fullmatch(value) else "",
+        "number": f"One: {key}={value.replace(',', '')}; " if _THOUSANDS.fullmatch(value) else "",
+        "list": f"a list: {shlex.quote(f'{key}=[{value}]')}; ",
+    }
+    return "".join(typed[kind] for kind in held)
+
+
 def explained(message: str, schema: type, conf: Path) -> str | None:
     """Explain a message of Hydra about the command line, with the nearest existing name; None: leave it as it is."""
     match = re.search(r"Could not override '([^']*)'", message)
@@ -385,13 +399,5 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
         if key in groups(conf) and key not in ADDED:
             first = value.partition(",")[0]
             return f"{match[1]}: {key}= takes one name; give {key}={first}, or a run for each: add --multirun"
-        if COMMA_DECIMAL.fullmatch(value):
-            return (
-                f"{match[1]}: one value or several? A decimal: {key}={value.replace(',', '.')}; a list: "
-                f"{shlex.quote(f'{key}=[{value}]')}; a run for each: add --multirun"
-            )
-        return (
-            f"{match[1]}: one value or several? One: {quoted(key, value)}; a list: {shlex.quote(f'{key}=[{value}]')}; "
-            "a run for each: add --multirun"
-        )
+        return f"{match[1]}: one value or several? {_readings(key, value, schema)}a run for each: add --multirun"
     return None
