@@ -45,6 +45,19 @@ def keys_of(schema: type, *kinds: Any, prefix: str = "") -> set[str]:
     return found
 
 
+def keys_with_null(schema: type, prefix: str = "") -> set[str]:
+    """Return the dotted keys of `schema` that may hold null."""
+    hints = typing.get_type_hints(schema)
+    found = set()
+    for name in {setting.name for setting in dataclasses.fields(schema)}:
+        inner = _dataclass_of(hints[name])
+        if inner is not None and typing.get_origin(hints[name]) is not list:
+            found |= keys_with_null(inner, f"{prefix}{name}.")
+        elif type(None) in typing.get_args(hints[name]):
+            found.add(f"{prefix}{name}")
+    return found
+
+
 def _dataclass_of(kind: Any) -> type | None:
     """Return the dataclass in a type: itself, in a list, or beside None."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
@@ -97,6 +110,9 @@ def meant(name: str, known: Sequence[str]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest: .." with the known names that are spelled or end like `name`, or an empty text."""
     known = list(known)
+    same = [candidate for candidate in known if candidate.casefold() == name.casefold() and candidate != name]
+    if same:
+        return f"; nearest: {same[0]}"
     group, _, last = name.rpartition(".")
     siblings = [candidate for candidate in known if group and candidate.startswith(f"{group}.")]
     similar = difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)

@@ -15,6 +15,8 @@ from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, key
 from aes_r1.quoting import check_texts, quoted, unread
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
+_KEY = re.compile(r"[\w$-]+(?:[./][\w$-]+)*(?:@[\w$.:-]*)?")  # of a setting, or of a group and its place
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
 # Keys that hold one path or address; a comma in them is part of the name rather than a request for two runs.
 _PATH_KEYS = (
@@ -191,6 +193,10 @@ def _check_override(argument: str, schema: type, rest: Sequence[str] = ()) -> No
         raise InputError(f"{argument}: a value without a key; give KEY=VALUE")
     if equals and key != key.strip():
         raise InputError(f"{argument!r}: white space around a key; give {shlex.quote(f'{key.strip()}={value}')}")
+    if equals and not _KEY.fullmatch(key.lstrip("+~")):
+        parts = ".".join(re.findall(r"[^\W\d]\w*", key))
+        way_out = f"give {shlex.quote(f'{parts}={value}')}" if parts in keys(schema) else "--cfg job prints all keys"
+        raise InputError(f"{argument}: {key} is no key; {way_out}")
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException as error:
@@ -198,8 +204,7 @@ def _check_override(argument: str, schema: type, rest: Sequence[str] = ()) -> No
             raise InputError(f"{argument}: not KEY=VALUE; give a key and its value, or an option of --help") from error
         _check_run_folder(argument, key, value)
         reason = " ".join(str(error).split("See https")[0].split())
-        is_text, is_number = (key.lstrip("+") in keys_of(schema, *kinds) for kinds in ((str,), (int, float, bool)))
-        cure = unread(argument, rest, is_text=is_text, is_number=is_number, given=expanded(value))
+        cure = unread(argument, rest, schema, expanded(value))
         raise InputError(f"{argument}: cannot be read ({reason}){cure}") from error
     _check_run_folder(argument, key, value if override.is_sweep_override() else override.value())
     _check_group(argument, key, override.value())
@@ -312,6 +317,19 @@ def _without_plus(group: str) -> str:
     return group.lstrip("+")
 
 
+def _readings(key: str, value: str, schema: type) -> str:
+    """Return how KEY=VALUE, whose value has commas, is typed as one value of each kind that its key may hold."""
+    kinds = {"text": (str,), "decimal": (float,), "number": (int,), "list": (list[str], list[float])}
+    held = [kind for kind, types in kinds.items() if key in keys_of(schema, *types)] or ["text", "list"]
+    typed = {
+        "text": f"One: {quoted(key, value)}; ",
+        "decimal": f"A decimal: {key}={value.replace(',', '.')}; " if COMMA_DECIMAL.fullmatch(value) else "",
+        "number": f"One: {key}={value.replace(',', '')}; " if _THOUSANDS.fullmatch(value) else "",
+        "list": f"a list: {shlex.quote(f'{key}=[{value}]')}; ",
+    }
+    return "".join(typed[kind] for kind in held)
+
+
 def explained(message: str, schema: type, conf: Path) -> str | None:
     """Explain a message of Hydra about the command line, with the nearest existing name; None: leave it as it is."""
     match = re.search(r"Could not override '([^']*)'", message)
@@ -348,9 +366,26 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
     match = re.search(r"Interpolation key '(.*?)' not found.*full_key: ([\w.]+)", message, re.DOTALL)
     if match:
         return f"{match[2]}: ${{{match[1]}}} names no key{nearest(match[1], keys(schema))}; --cfg job prints all"
+    match = re.search(
+        r"(Unsupported interpolation type \w+|Recursive interpolation detected|"
+        r"\w+ raised while resolving interpolation)"
+        r".*full_key: ([\w.]+)",
+        message,
+        re.DOTALL,
+    )
+    if match:
+        return f"{match[2]}: {match[1]}; give {match[2]}=VALUE, or ${{KEY}} with the name of another key"
     match = re.search(r"Multiple values for (\w+)\. To override", message)
     if match:
         return f"+{match[1]}=..: the recipe has a {match[1]} already; give {match[1]}=.. without +"
+    match = re.search(r"force-add of config groups is not supported: '\+\+(\w+)=(.*?)'", message)
+    if match:
+        argument = shlex.quote(f"{'+' * (match[1] in ADDED)}{match[1]}={match[2]}")
+        return f"++{match[1]}={match[2]}: a group is chosen without ++; give {argument}"
+    match = re.search(r"Could not delete '(\w+)(?:=.*?)?'\. No match in the defaults list", message)
+    if match:
+        chosen = f"; ~{match[1]} takes out whichever is chosen" if match[1] in groups(conf) else ""
+        return f"~{match[1]}: it is not chosen that way, so nothing can be taken out; leave the argument out{chosen}"
     match = re.search(r"Could not append to config\. An item is already at '(.*?)'", message)
     if match:
         return f"+{match[1]}=..: the recipe has {match[1]} already; give {match[1]}=.. without +"
@@ -364,13 +399,5 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
         if key in groups(conf) and key not in ADDED:
             first = value.partition(",")[0]
             return f"{match[1]}: {key}= takes one name; give {key}={first}, or a run for each: add --multirun"
-        if COMMA_DECIMAL.fullmatch(value):
-            return (
-                f"{match[1]}: one value or several? A decimal: {key}={value.replace(',', '.')}; a list: "
-                f"{shlex.quote(f'{key}=[{value}]')}; a run for each: add --multirun"
-            )
-        return (
-            f"{match[1]}: one value or several? One: {quoted(key, value)}; a list: {shlex.quote(f'{key}=[{value}]')}; "
-            "a run for each: add --multirun"
-        )
+        return f"{match[1]}: one value or several? {_readings(key, value, schema)}a run for each: add --multirun"
     return None

@@ -41,6 +41,8 @@ from aes_r1.runs.files import iter_rows, read_json, write_json
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import DataSettings, InputError, PrepareSettings, printable
 
+_NO_PICTURE = "label without picture"
+
 
 def run(settings: PrepareSettings) -> None:
     """Check the sets of `settings` and write their manifest, or list the known sets."""
@@ -217,7 +219,7 @@ def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sa
         row = journal[sample.image]
         if row.reason:
             missing = row.bytes < 0
-            kind = "label without picture" if missing else "picture cannot be read"
+            kind = _NO_PICTURE if missing else "picture cannot be read"
             dropped.append({**_drop(sample.dataset, sample.id, sample.split, row.reason, kind), "path": sample.image})
         else:
             kept.append(replace(sample, sha256=row.sha256, width=row.width, height=row.height, bytes=row.bytes))
@@ -304,6 +306,8 @@ def _show_report(report: dict[str, Any], out: Path, *, dropping: bool) -> None:
         row = example[kind]
         reason = row["reason"].removeprefix(kind).removeprefix(": ")
         such_as = f"{row['id']}: {reason}" if reason else row["id"]
+        if kind == _NO_PICTURE:
+            such_as += f"; {way_to_picture(out / report['roots'][row['dataset']], row['id'])}"
         console.print(f"left out: {count} ({kind}; such as {printable(such_as)})", soft_wrap=True)
     for name, count in report["pictures_without_label"].items():
         if count:

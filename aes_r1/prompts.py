@@ -219,10 +219,16 @@ def parse_critique(text: str, order: Order = "critique_first") -> str | None:
     return None if parts is None else parts[0].strip()
 
 
+# A text that stands for none. A text without a letter also says nothing about a picture.
+PLACEHOLDER = re.compile(
+    r"[\W\d_]*+(?:n/?a|nan|none|null|nil|todo|tbd|unknown|not applicable|string|text)?[\W\d_]*+", re.IGNORECASE
+)
+
 # Texts that would break training: half a surrogate pair, which no tokenizer accepts; control characters and characters
 # that change the direction of writing; the tags of the answer format; and special tokens of tokenizers and chat
 # templates (<|im_end|>, <image>, </s>, [INST]), which would end an answer or stand for a picture. The cold start also
-# refuses those of the model that it teaches (trainer.taught).
+# refuses those of the model that it teaches (trainer.taught). Marks of citations and of places, which models and their
+# servers write among their words, would be taught as words.
 _SPECIAL = (
     "s|bos|eos|pad|unk|cls|sep|mask|eod|img|image|video|audio|img_context|image_soft_token|start_of_turn|end_of_turn|"
     "start_of_image|end_of_image|end_of_text|end_of_utterance|fake_token_around_image|global-img|row_[0-9]+_col_[0-9]+|"
@@ -237,6 +243,17 @@ _UNTAUGHT = (
     (re.compile(r"<[|\uff5c][^<>]{0,60}[|\uff5c]>|<<\w+>>", re.IGNORECASE), "a special token"),
     (re.compile(rf"\[/?(?:{_BRACKETED})\]", re.IGNORECASE), "a special token"),
     (re.compile(rf"</?(?:{_SPECIAL})>", re.IGNORECASE), "a special token"),
+    # 【4:0†source】 of OpenAI, [cite: 1] and [cite_start] of Gemini, <cite index="0-1"> of Claude
+    (
+        re.compile(r"【[^【】]{0,80}†[^【】]{0,80}】|\[cite(?:_start|: ?[0-9, ]+)\]|</?cite\b[^<>]*>", re.IGNORECASE),
+        "a citation",
+    ),
+    (re.compile(r"[\ue000-\uf8ff\U000f0000-\U0010ffff]"), "a character of no script, as around a citation"),
+    # <loc0012> of PaliGemma, <point x="1"> of Molmo, <bbox>, <seg012>
+    (
+        re.compile(r"<(?:loc|seg)[0-9]+>|</?(?:points?|bbox|coord)\b[^<>]*>", re.IGNORECASE),
+        "a mark of a place in the picture",
+    ),
 )
 
 

@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from aes_r1.config_names import keys_of
+from aes_r1.config_names import keys_of, keys_with_null
 from aes_r1.settings import InputError
 
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
+_KINDS = ((str,), (int, float, bool), (list[str], list[float]))  # texts, numbers, lists
 
 
 def quoted(key: str, value: str) -> str:
@@ -38,12 +39,13 @@ def as_text(key: str, value: str) -> str:
     return ""
 
 
-def unread(argument: str, rest: Sequence[str], *, is_text: bool, is_number: bool, given: str) -> str:
+def unread(argument: str, rest: Sequence[str], schema: type, given: str) -> str:
     """Return the way out where Hydra cannot read `argument`, which is `given` with a leading ~ expanded in its value.
 
-    rest: the arguments after it, into which a shell may have cut it at blanks. is_text, is_number: what its key holds.
+    rest: the arguments after it, into which a shell may have cut it at blanks. `schema` says what its key holds.
     """
     key, _, value = argument.partition("=")
+    is_text, is_number, is_list = (key.lstrip("+") in keys_of(schema, *kinds) for kinds in _KINDS)
     if is_number:
         shorter = value.strip(", ")
         return f"; give {key}={shorter}" if _reads(f"{key}={shorter}") else f"; give {key}=NUMBER"
@@ -54,8 +56,20 @@ def unread(argument: str, rest: Sequence[str], *, is_text: bool, is_number: bool
             if not _open_brackets(joined.partition("=")[2]):
                 return f"; put the whole argument in quotes: {shlex.quote(joined)}"
         return "; close its brackets, and put the whole argument in quotes"
+    if is_list:
+        return f"; give {_as_list(key, value, of_texts=key.lstrip('+') in keys_of(schema, list[str]))}"
     text = quoted(key, given)
     return f"; as text it is {text}" if text else "; quote its parts"
+
+
+def _as_list(key: str, value: str, *, of_texts: bool) -> str:
+    """Return KEY=[A,B,..] for a list that was typed in another form; without its entries where they cannot be told."""
+    entries = _entries_of(f"[{value.strip('[](){}<> ').replace(';', ',')}]")
+    as_texts = [json.dumps(one, ensure_ascii=False) for one in entries]
+    for written in (entries, as_texts) if of_texts else (entries,):
+        if entries and _reads(argument := f"{key}=[{','.join(written)}]"):
+            return shlex.quote(argument)
+    return f"{key}=[..,..]"
 
 
 def _reads(argument: str) -> bool:
@@ -105,6 +119,11 @@ def check_texts(argument: str, override: Any, schema: type) -> None:
     key = typed.lstrip("+")
     is_text, is_list = key in keys_of(schema, str), key in keys_of(schema, list[str])
     for text, parsed in _alternatives(text_of_all, override):
+        if text in ("None", "none") and key in keys_with_null(schema):
+            as_text_it_is = f"; as text it is {quoted(typed, text)}" if is_text else ""
+            raise InputError(
+                f"{argument}: {text} would be read as a text; to leave it out give {typed}=null{as_text_it_is}"
+            )
         entries = _entries_of(text) if isinstance(parsed, list) else [text]
         values = parsed if isinstance(parsed, list) else [parsed]
         if "???" in values:

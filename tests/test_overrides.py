@@ -327,7 +327,10 @@ def test_an_axis_belongs_to_no_recipe_of_ours(given):
         ("run_name=${nope}", "run_name: ${nope} names no key"),
         ("out=${trainer.max_step}", "out: ${trainer.max_step} names no key; nearest: trainer.max_steps"),
         ("out=${oc.env:AES_R1_ABSENT}", "out: the environment variable AES_R1_ABSENT is not set; set it, or give out="),
-        ("trainer.lr=0,001", "A decimal: trainer.lr=0.001; a list: 'trainer.lr=[0,001]'"),
+        ("trainer.lr=0,001", "several? A decimal: trainer.lr=0.001; a run for each: add --multirun"),
+        ("trainer.max_steps=1,000", "several? One: trainer.max_steps=1000; a run for each: add --multirun"),
+        ("seed=0,1,2", "several? a run for each: add --multirun"),
+        ("tracker.tags=a,b", "several? a list: 'tracker.tags=[a,b]'; a run for each: add --multirun"),
         ("trainer.lr=abc", "trainer.lr=abc: must be a number"),
         ("seed=1.5", "seed=1.5: must be a whole number"),
         ("data.strict=perhaps", "data.strict=perhaps: must be true or false"),
@@ -339,7 +342,7 @@ def test_an_axis_belongs_to_no_recipe_of_ours(given):
         ("seed=99999999999999999999", "a seed is a whole number from 0"),
         ("model.pretrain.seed=-3", "model.pretrain.seed=-3: a seed"),
         ("data.split_seed=-1", "data.split_seed=-1: a seed"),
-        ("run_name=a,b", "One: 'run_name=\"a,b\"'; a list: 'run_name=[a,b]'"),
+        ("run_name=a,b", "One: 'run_name=\"a,b\"'; a run for each: add --multirun"),
     ],
 )
 @pytest.mark.slow

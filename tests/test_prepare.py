@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_everything_that_can_be_wrong_is_listed_with_its_reason(tmp_path):
     assert next(row["path"] for row in manifest if "nial" in row["id"]).endswith("g\u00e9nial.jpg")
     reasons = {row["id"]: (row["kind"], row["reason"]) for row in report["dropped"]}
     assert reasons["p/gone.jpg"] == ("label without picture", "No such file or directory")
-    assert reasons["p/twice.jpg"][1] == "rows of different opinion: 0.1, 0.9 in 2 rows"
+    assert "rows of different opinion: 0.1, 0.9 in 2 rows; give the picture one row" in reasons["p/twice.jpg"][1]
     assert {reasons[f"p/{name}.jpg"][0] for name in ("cut", "empty", "text")} == {"picture cannot be read"}
     assert report["without_label"]["folder"] == ["p/link.png", "p/nobody.jpg"]
     assert report["identical"]["list"] == [["folder/train p/good.jpg", "folder/test p/copy.jpg"]]
@@ -365,6 +366,44 @@ def test_where_no_picture_is_found_the_first_is_named_with_the_nearest_way_out(t
     draw(tmp_path / "set", there)
     with pytest.raises(InputError, match=says):
         prepared(tmp_path / "out", settings("folder", tmp_path / "set"))
+
+
+NEAR = {  # {what a label names: the file that it means}
+    "photos/img_0.jpg": "photos/IMG_0.JPG",
+    "photos/IMG_0": "photos/IMG_0.JPG",
+    "PHOTOS/IMG_0.jpeg": "photos/IMG_0.JPG",
+    "photos/IMG_0.JPG.jpg": "photos/IMG_0.JPG",
+    "IMG_0.JPG": "more/IMG_0.JPG and photos/IMG_0.JPG",
+    "set\\more\\IMG_0.JPG": "more/IMG_0.JPG",
+    "more/img_0.jpg ": "more/IMG_0.JPG",
+    "photos%2Fa%20b.png": "photos/a b.png",
+    "photos/a%20b.png": "photos/a b.png",
+    "/home/me/photos/a b.png": "photos/a b.png",
+    "A B.PNG": "photos/a b.png",
+    "IMG_0.v2": None,
+    "IMG": None,
+    "IMG_0.xmp": None,
+}
+
+
+@pytest.mark.parametrize(("named", "meant"), NEAR.items())
+def test_a_picture_that_is_spelled_otherwise_is_found_for_the_label(named, meant, tmp_path, capsys):
+    root = tmp_path / "set"
+    for name in ("photos/IMG_0.JPG", "photos/a b.png", "more/IMG_0.JPG", "here.png"):
+        draw(root, name)
+    put(root, "photos/IMG_0.JPG.xmp", b"")
+    this = "the one that is meant" if " and " in (meant or "") else "this path"
+    way_out = f"{root} has {meant}; write {this} into the label"
+    way_out = way_out if meant else f"a label names its picture by the path below {root}"
+    (root / "labels.jsonl").write_text(json.dumps({"image": named, "mos": 0.5}))
+    with pytest.raises(InputError, match=f"{re.escape(way_out)}(; |$)"):
+        prepared(tmp_path / "out", settings("folder", root))
+    if not named.startswith("/"):
+        (root / "labels.jsonl").write_text(
+            "".join(json.dumps({"image": name, "mos": 0.5}) + "\n" for name in (named, "here.png"))
+        )
+        prepared(tmp_path / "other", settings("folder", root))
+        assert f"No such file or directory; {way_out})" in capsys.readouterr().out
 
 
 def test_where_no_picture_can_be_read_the_first_is_named(tmp_path):

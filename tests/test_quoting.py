@@ -6,6 +6,8 @@ import re
 import shlex
 
 import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from aes_r1 import overrides
 from aes_r1.ending import one_line
@@ -56,6 +58,111 @@ def test_an_argument_that_the_shell_cut_at_its_blanks_is_put_together(meant):
 )
 def test_a_number_is_not_proposed_as_a_text(argument, way_out):
     assert refusal(argument).endswith(f"; {way_out}")
+
+
+@pytest.mark.parametrize(
+    ("argument", "way_out"),
+    [
+        ("data.scale=(1,10)", "'data.scale=[1,10]'"),
+        ("data.scale=[1;10]", "'data.scale=[1,10]'"),
+        ("+data.scale=1;10", "'+data.scale=[1,10]'"),
+        ("data.scale={1,10}", "'data.scale=[1,10]'"),
+        ("data.scale=[1,10]#x", "data.scale=[..,..]"),
+        ("trainer.betas=(0.9, 0.95)", "'trainer.betas=[0.9,0.95]'"),
+        ("data.unseen=(para,ava)", "'data.unseen=[para,ava]'"),
+        ("tracker.tags=[ä,b]", '\'tracker.tags=["ä","b"]\''),
+    ],
+)
+def test_a_list_is_proposed_as_a_list(argument, way_out):
+    message = refusal(argument)
+    assert message.endswith(f"); give {way_out}")
+    if ".." not in way_out:
+        overrides.check(shlex.split(way_out), Settings)
+
+
+@pytest.mark.parametrize("nothing", ["None", "none"])
+@pytest.mark.parametrize("key", ["data.root", "tracker.entity", "reward.judge.rubric", "+model.base"])
+def test_a_text_that_means_nothing_in_python_is_asked_about(key, nothing):
+    as_text = f'{key}="{nothing}"'
+    assert refusal(f"{key}={nothing}") == (
+        f"{key}={nothing}: {nothing} would be read as a text; to leave it out give {key}=null; as text it is "
+        f"{shlex.quote(as_text)}"
+    )
+    overrides.check([f"{key}=null", as_text], Settings)
+
+
+@pytest.mark.parametrize("key", ["data.limit", "data.scale", "data.split_seed"])
+def test_a_number_that_means_nothing_in_python_is_asked_about(key):
+    assert refusal(f"{key}=None") == f"{key}=None: None would be read as a text; to leave it out give {key}=null"
+
+
+def test_none_is_a_name_where_nothing_cannot_be_meant():
+    overrides.check(["judge=none", "tracker=none", "model.quantize=none", "reward.failed_parse=none"], Settings)
+
+
+@pytest.mark.parametrize(
+    ("argument", "way_out"),
+    [
+        ("trainer[lr]=1e-6", "trainer[lr] is no key; give trainer.lr=1e-6"),
+        ("trainer['lr']=1e-6", "trainer['lr'] is no key; give trainer.lr=1e-6"),
+        ("trainer..lr=1e-6", "trainer..lr is no key; give trainer.lr=1e-6"),
+        (".seed=1", ".seed is no key; give seed=1"),
+        ("–seed=1", "–seed is no key; give seed=1"),
+        ("@seed=1", "@seed is no key; give seed=1"),
+        ("seed+=1", "seed+ is no key; give seed=1"),
+        ("#no.such=1", "#no.such is no key; --cfg job prints all keys"),
+    ],
+)
+def test_what_cannot_be_a_key_is_said_with_the_key_that_is_meant(argument, way_out):
+    assert refusal(argument) == f"{argument}: {way_out}"
+
+
+@pytest.mark.parametrize(
+    "key", ["seed", "+a.b-c", "++hydra.run.x", "hydra/launcher", "data@also", "~data", "a.0", "data@:x"]
+)
+def test_keys_of_every_form_that_hydra_has_are_keys(key):
+    assert overrides._KEY.fullmatch(key.lstrip("+~"))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("${trainer.lr}", "Recursive interpolation detected"),
+        ("${eval:'1'}", "Unsupported interpolation type eval"),
+        ("${oc.decode:1}", "TypeError raised while resolving interpolation"),
+    ],
+)
+def test_a_reference_that_cannot_be_resolved_has_a_way_out(value, says):
+    with pytest.raises(OmegaConfBaseException) as caught:
+        composed(f"trainer.lr={value}")
+    expected = f"trainer.lr: {says}; give trainer.lr=VALUE, or ${{KEY}} with the name of another key"
+    assert one_line(caught.value, Settings) == expected
+
+
+def test_a_key_in_other_case_is_known():
+    assert "; nearest: trainer.lr" in one_line(HydraException("Could not override 'TRAINER.LR'."), Settings)
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("++data=folder", "++data=folder: a group is chosen without ++; give data=folder"),
+        ("++experiment=rapo", "++experiment=rapo: a group is chosen without ++; give +experiment=rapo"),
+        (
+            "~data=ava",
+            "~data: it is not chosen that way, so nothing can be taken out; leave the argument out; ~data takes",
+        ),
+        (
+            "~experiment=rapo",
+            "~experiment: it is not chosen that way, so nothing can be taken out; leave the argument out",
+        ),
+        ("data=FOLDER", "data=FOLDER: no such option; nearest: folder; there are "),
+    ],
+)
+def test_a_group_that_hydra_cannot_choose_or_take_out_is_said_with_the_way_out(argument, says):
+    with pytest.raises(HydraException) as caught:
+        composed(argument)
+    assert one_line(caught.value, Settings).startswith(says)
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,15 @@ def test_wrong_input_is_one_line(arguments, said, monkeypatch, capsys):
     ("names", "said"),
     [
         (["gone.jpg"], "gone.jpg: No such file or directory"),
+        (["03.PNG"], "03.PNG: No such file or directory; 03.png is there"),
+        (["03"], "03: No such file or directory; 03.png is there"),
+        (["'03.png'"], "'03.png': No such file or directory; 03.png is there"),
+        (["empty\\..\\03.png"], "empty\\..\\03.png: No such file or directory; empty/../03.png is there"),
+        (["$PWD_OF_TEST/03.jpg"], "$PWD_OF_TEST/03.jpg: No such file or directory; ./03.png is there"),
+        (
+            ["s3://b/03.png"],
+            "s3://b/03.png: No such file or directory; it is not on this machine; save it here and name the file",
+        ),
         (["empty"], "empty: no picture in this folder"),
         (["*.gif"], "*.gif: no file matches"),
         (
@@ -235,6 +244,7 @@ def test_where_nothing_can_be_read_no_model_is_loaded(how, names, said, photos, 
     pytest.importorskip("ray") if how == ("--shards", "out") else None
     (photos / "empty").mkdir()
     monkeypatch.chdir(photos)
+    monkeypatch.setenv("PWD_OF_TEST", ".")
     assert run(monkeypatch, capsys, *names, "--model", "/gone", *how) == (2, "", f"aes_r1: {said}\n")
     assert run(monkeypatch, capsys, *names, "03.png", "--model", "/gone", *how)[2].startswith("aes_r1: --model=/gone")
 

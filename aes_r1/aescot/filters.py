@@ -16,7 +16,7 @@ from typing import Any
 from aes_r1.aescot.leak import find_leak
 from aes_r1.aescot.reading import after_thinking, plain, read_object
 from aes_r1.aescot.record import Reply
-from aes_r1.prompts import DIMENSIONS, untaught
+from aes_r1.prompts import DIMENSIONS, PLACEHOLDER, untaught
 
 # The filters whose decisions are counted and audited; the other reasons mean that there was no reply to decide on.
 FILTERS = ("leak", "align", "fact", "length", "language", "missing_dimension", "refusal", "near_copy")
@@ -41,10 +41,6 @@ _KEYS = {  # spellings of a key that models have used, without case and punctuat
     **dict.fromkeys(("colour", "colors", "colours"), "color"),
     **dict.fromkeys(("judgment", "overalljudgement", "overalljudgment", "finaljudgement"), "judgement"),
 }
-# A text without a letter also says nothing about a picture.
-_PLACEHOLDER = re.compile(
-    r"[\W\d_]*+(?:n/?a|nan|none|null|nil|todo|tbd|unknown|not applicable|string|text)?[\W\d_]*+", re.IGNORECASE
-)
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH = frozenset(
     (  # function words, and critics' words, that other European languages do not share
@@ -83,7 +79,7 @@ def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]
 def _missing_texts(values: Mapping[str, Any]) -> list[str]:
     """Name the texts that are missing or empty."""
     texts = {name: _single_text(values.get(name)) for name in _NAMES}
-    return [name for name, text in texts.items() if not isinstance(text, str) or _PLACEHOLDER.fullmatch(text)]
+    return [name for name, text in texts.items() if not isinstance(text, str) or PLACEHOLDER.fullmatch(text)]
 
 
 def _unquoted(text: str) -> str:

@@ -95,18 +95,25 @@ _DECIMAL = re.compile(r"[0-9]*\.?[0-9]+")
 # A claim that says that there is none: "none", "No unsupported claims were found.", "N/A - all claims hold".
 _WRONG = r"(?:unsupported|false|untrue|incorrect|inaccurate|unfounded|wrong)"
 _RIGHT = r"(?:supported|true|correct|accurate|valid|consistent)(?: (?:by|with|in) (?:the|this) \w+)?"
+_FAULT = r"(?:inaccurac(?:y|ies)|errors?|mistakes?|issues?|problems?|contradictions?|hallucinations?)"
 _NO_CLAIM = (
-    rf"(?:there (?:are|were|is) )?(?:no|zero) (?:{_WRONG}(?:,? (?:or|and) {_WRONG})? )?(?:claims?|statements?)"
-    rf"(?: (?:are|is) {_WRONG}|(?: were| are)? (?:found|identified|detected|present))?"
+    r"(?:there (?:are|were|is) |(?:i|the critique|it) (?:found|finds|has|makes|contains) )?"
+    rf"(?:(?:no|zero) (?:(?:{_WRONG}(?:,? (?:or|and) {_WRONG})? )?(?:claims?|statements?)|{_FAULT})"
+    rf"(?: (?:are|is) {_WRONG}|(?: were| was| are| could be| can be)? (?:found|identified|detected|present))?"
     r"(?: in (?:the|this) (?:critique|text|description))?"
+    rf"|none of the (?:claims|statements) (?:are|is) {_WRONG})"
 )
 _ALL_HOLD = (
     r"(?:(?:all|every|each)(?: of)?(?: the| its)?(?: \w+)? (?:claims?|statements?|details?)|everything) "
     rf"(?:holds?(?: up| true)?|(?:is|are|seems?|appears?)(?: to be)?(?: all| well| fully)? {_RIGHT})"
 )
-_NOTHING = r"(?:none|nothing|null|nil|n\.?/?a\.?)(?: (?:found|identified|to report))?"
+_NOTHING = (
+    r"(?:(?:there (?:are|is) )?none|nothing|null|nil|n\.?/?a\.?|not applicable)"
+    rf"(?: (?:found|identified|to report|{_WRONG}))?"
+)
+_AROUND = r"[\s\-–—*•\"'“”‘’`()\[\].!]*"  # the mark of a list, quotes, brackets and a full stop around a claim
 _NONE = re.compile(
-    rf"\s*(?:{_NOTHING}(?:\s*[-–—:;,.(]\s*(?:{_NO_CLAIM}|{_ALL_HOLD}))?|{_NO_CLAIM}|{_ALL_HOLD}|no|-|\[\]|)[.!)]*\s*",
+    rf"{_AROUND}(?:(?:{_NOTHING}(?:\s*[-–—:;,.(]\s*(?:{_NO_CLAIM}|{_ALL_HOLD}))?|{_NO_CLAIM}|{_ALL_HOLD}|no){_AROUND})?",
     re.IGNORECASE,
 )
 

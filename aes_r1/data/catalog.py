@@ -321,13 +321,23 @@ def _settle(labels: list[Label]) -> tuple[list[Label], list[Label]]:
         last = max(rows, key=lambda label: SPLITS.index(label.split or "train")).split
         dropped += [replace(label, fault=f"also in {last}") for label in rows if label.split != last]
         rows = [label for label in rows if label.split == last]
-        opinions = sorted({label.mos for label in rows if label.mos is not None})
-        if len(opinions) > 1:
-            said = ", ".join(f"{mos:.4g}" for mos in opinions)
-            dropped += [
-                replace(label, fault=f"rows of different opinion: {said} in {len(rows)} rows") for label in rows
-            ]
+        said = _differing(rows)
+        if said is not None:
+            fault = f"rows of different opinion: {said} in {len(rows)} rows; give the picture one row, with their mean"
+            dropped += [replace(label, fault=fault) for label in rows]
             continue
         kept.append(rows[0])
         dropped += [replace(label, fault="the same row again") for label in rows[1:]]
     return kept, dropped
+
+
+def _differing(rows: Sequence[Label]) -> str | None:
+    """Return what rows of one picture say differently of its opinions; None where they agree as far as they go."""
+    for name in ("mos", "mos_std", "n_raters", "votes"):
+        values = [label.attributes.get(name) if name == "votes" else getattr(label, name) for label in rows]
+        known = sorted(value for value in values if value is not None)
+        if known and known[0] != known[-1]:
+            words = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in known]
+            said = ", ".join(dict.fromkeys(words))
+            return said if name == "mos" else f"{name} {said}"
+    return None

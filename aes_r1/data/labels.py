@@ -13,7 +13,7 @@ from typing import Any
 
 from aes_r1.data.attributes import MAX_RATERS, RESERVED, ROUNDING
 from aes_r1.data.contradictions import contradiction, vote_spread
-from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_on_disk
+from aes_r1.data.names import DRIVE, exists, is_hidden, is_remote, local_name, name_on_disk
 from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, json_rows, table, table_in
 from aes_r1.data.workbook import sheet
 from aes_r1.settings import InputError
@@ -172,6 +172,7 @@ def column(row: dict[str, Any], name: str, path: Path, location: str | None = No
 
 
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
+_TABLES = (".csv", ".tsv", ".xlsx", ".xlsm", ".xls", ".ods", ".jsonl", ".json", ".parquet")
 _COUNT = re.compile(r"count_-?[0-9]+(?:[.,][0-9]+)?", re.IGNORECASE)
 _COLUMNS = ("image", "mos", "mos_std", "n_raters", "split")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -189,6 +190,7 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
     labels: list[Label] = []
     levels: int | None = None
     rows = list(label_rows(path))
+    _refuse_other_spellings({name for _, row in rows for name in row if name}, path)
     counts = ["n_raters", *dict.fromkeys(name for _, row in rows for name in row if name and _COUNT.fullmatch(name))]
     ranges = {"mos": scale, "mos_std": (0.0, scale[1] - scale[0])}
     require_one_mark(rows, path, [*ranges, *counts], ranges, whole=counts)
@@ -207,6 +209,16 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
     return labels
 
 
+def _refuse_other_spellings(names: Collection[str], path: Path) -> None:
+    """Raise InputError for a column that has one of our names but for its punctuation: it would not be read as ours."""
+    for name in sorted(names):
+        plain = re.sub(r"[\W_]+", "_", name.strip().casefold())
+        if name not in _COLUMNS and not _COUNT.fullmatch(name) and (plain in _COLUMNS or _COUNT.fullmatch(plain)):
+            raise InputError(
+                f"{path}: the column {name} would not be read as {plain}; give it this name, or another one"
+            )
+
+
 def labels_file(root: Path) -> Path:
     """Find the one label file in `root`; InputError where there is none, or more than one."""
     existing = [root / name for name in _FILES if os.path.lexists(root / name)]  # also a link to a missing file
@@ -216,11 +228,24 @@ def labels_file(root: Path) -> Path:
         )
     if existing:
         return existing[0]
-    similar = [file.name for file in root.iterdir() if file.name.lower().startswith("labels.")] if root.is_dir() else []
     if not root.is_dir():
         raise InputError(f"data.root={root}: a file; give the folder in which labels.csv and the pictures lie")
-    hint = f"; rename or save {sorted(similar)[0]} as labels.csv" if similar else ""
-    raise InputError(f"data.root={root}: no {' or '.join(_FILES)} in it (columns image, mos in [0, 1]){hint}")
+    raise InputError(
+        f"data.root={root}: no {' or '.join(_FILES)} in it (columns image, mos in [0, 1]){_other_tables(root)}"
+    )
+
+
+def _other_tables(root: Path) -> str:
+    """Return what to do about the tables in `root` that have other names than label files; empty without one.
+
+    Those whose name begins like that of a label file come first, and are tables whatever their suffix.
+    """
+    names = sorted(file.name for file in root.iterdir() if not is_hidden(file.name) and not file.name.startswith("~"))
+    begun = [name for name in names if name.strip().lower().startswith("label") and (root / name).is_file()]
+    tables = begun or [name for name in names if name.lower().endswith(_TABLES)]
+    if len(tables) > 1:
+        return f"; if one of {', '.join(tables[:3])} holds them, rename or save it as labels.csv"
+    return f"; rename or save {tables[0]} as labels.csv" if tables else ""
 
 
 def label_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -15,7 +15,7 @@ from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import read_manifest
 from aes_r1.data.mix import mix_samples, mixed_sets
-from aes_r1.data.names import local_name
+from aes_r1.data.names import exists, local_name, way_to_picture
 from aes_r1.data.pairs import opinions_of
 from aes_r1.data.published_lists import LISTS
 from aes_r1.data.records import read_records, require_one_opinion, unique_samples
@@ -184,7 +184,9 @@ def _samples_of_labels(data: DataSettings, split: str, seed: int) -> list[Sample
 def sample_of(dataset: str, root: Path, label: Label) -> Sample:
     """Build the sample of a label of a set in `root`. InputError for a picture whose name leads out of it."""
     if not os.path.normpath(root / label.image).startswith(f"{root}{os.sep}"):
-        raise InputError(f"{label.image}: leaves data.root={root}; a label names pictures below its root")
+        there = exists(root / label.image)
+        way_out = "a label names pictures below its root" if there else way_to_picture(root, label.image)
+        raise InputError(f"{label.image}: leaves data.root={root}; {way_out}")
     return Sample(
         id=label.id or label.image,
         image=str(root / label.image),

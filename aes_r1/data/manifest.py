@@ -127,6 +127,9 @@ def _remove_stale(path: Path, arrow: Path) -> None:
             stale.unlink(missing_ok=True)
 
 
+_FORM = "one object per line, as aes_r1.prepare writes them"
+
+
 def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a manifest by the names of Sample's fields; attributes are JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
@@ -143,9 +146,9 @@ def _rows(path: Path, *, by_user: bool = True) -> Iterator[dict[str, Any]]:
                 line_number += 1
                 if not line.strip():
                     continue
-                values = parse_json(line.strip(), f"{path}, line {line_number}")
+                values = parse_json(line.strip(), f"{path}, line {line_number}", _FORM)
                 if not isinstance(values, dict):
-                    raise _Fault("not a JSON object; one object per line, as aes_r1.prepare writes them")
+                    raise _Fault(f"not a JSON object; {_FORM}")
                 missing = [name for name in _NEEDED if name not in values]
                 missing += [] if {"path", "image"} & values.keys() else ["path"]
                 if missing:

@@ -7,9 +7,11 @@ import posixpath
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import unquote
 
+from aes_r1.data.sample import SUFFIXES
 from aes_r1.settings import expanded
 
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -71,19 +73,70 @@ def way_to_picture(root: Path, name: str) -> str:
     """Say what to do about the picture `name` of a label, which cannot be read below `root`."""
     if exists(root / name):
         return "mend it, or take its row out"
-    found = _same_name_below(root, posixpath.basename(name.replace("\\", "/")))
-    if found is None:
+    found = _alike_below(root, name)
+    if not found:
         return f"a label names its picture by the path below {root}"
-    return f"{root} has {found}; write this path into the label"
+    this = "write this path into the label" if len(found) == 1 else "write the one that is meant into the label"
+    return f"{root} has {' and '.join(found[:2])}; {this}"
 
 
-def _same_name_below(root: Path, wanted: str) -> str | None:
-    """Return the path below `root` of a file named `wanted` that is not hidden; None where there is none."""
+def _alike_below(root: Path, wanted: str) -> list[str]:
+    """Return the paths below `root` of the files that are named most like `wanted`; empty where no name is alike.
+
+    Files with the same name come first; then names that are the same but for case, an address's escapes (%20) and
+    blanks around them; then those that differ in their suffix. Of alike names those count that are in folders of the
+    same names. Hidden files and folders are passed over.
+    """
+    found: list[tuple[tuple[int, int], str]] = []
+    parts = unquote(wanted.replace("\\", "/")).split("/")[::-1]  # the name first, then its folder, ..
     for parent, subfolders, names in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
-        if wanted in names and exists(Path(parent, wanted)):
-            return Path(parent, wanted).relative_to(root).as_posix()
-    return None
+        folders = Path(parent).relative_to(root).as_posix().split("/")[::-1]
+        same = takewhile(lambda pair: _loose(pair[0]) == _loose(pair[1]), zip(folders, parts[1:], strict=False))
+        depth = sum(1 for _ in same)
+        for name in sorted(names):
+            likeness = _likeness(name, parts[0])
+            if likeness and not is_hidden(name) and exists(Path(parent, name)):
+                found.append(((likeness, depth), Path(parent, name).relative_to(root).as_posix()))
+    best = max((rank for rank, _ in found), default=None)
+    return [path for rank, path in found if rank == best]
+
+
+def alike_path(name: str) -> str | None:
+    """Return the path of a file that is there and that the path `name`, which names none, may mean; None without one.
+
+    It is `name` without quotes and blanks around it, with the values of its variables ($HOME), with slashes for
+    backslashes or without an address's escapes (%20); else the file of its folder whose name is most like it.
+    """
+    bare = os.path.expandvars(name.strip(" \t\n'\"“”‘’"))
+    written = (bare, bare.replace("\\", "/"), unquote(bare))
+    there = next((one for one in written if one and exists(Path(one))), None)
+    if there is not None:
+        return there
+    folder, last = os.path.split(bare)
+    try:
+        names = sorted(os.listdir(folder or "."))
+    except (OSError, ValueError):
+        return None
+    best = max(names, key=lambda one: _likeness(one, last), default="")
+    return os.path.join(folder, best) if best and _likeness(best, last) else None
+
+
+def _likeness(name: str, wanted: str) -> int:
+    """Return how alike two names of files are: 3 for the same, 2 and 1 as in `_alike_below`, 0 for different ones."""
+    if name == wanted:
+        return 3
+    if _loose(name) == _loose(wanted):
+        return 2
+    whole, other = _loose(name), _loose(wanted)
+    (stem, suffix), (other_stem, other_suffix) = map(posixpath.splitext, (whole, other))
+    has_other = other_suffix in SUFFIXES and other_stem in (stem, whole)  # a.png for a.jpg, a.jpg.jpg for a.jpg
+    return int(suffix in SUFFIXES and (other == stem or has_other))
+
+
+def _loose(name: str) -> str:
+    """Return a name as it is compared where its exact spelling is nowhere."""
+    return unicodedata.normalize("NFC", unquote(name)).strip().casefold()
 
 
 def exists(path: Path) -> bool:

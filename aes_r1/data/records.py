@@ -131,7 +131,7 @@ def _record(path: Path, number: int, value: Any) -> dict[str, Any]:
         row = _conversation(path, number, where, value)
     reason = untaught(row["critique"])
     if reason is not None:
-        raise InputError(f"{where}: the critique holds {reason}, which would break training; take it or the row out")
+        raise InputError(f"{where}: the critique holds {reason}, which must not be taught; take it or the row out")
     return row
 
 
@@ -195,10 +195,10 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
 def _picture(path: Path, where: str, image: Any) -> str:
     """Return the file of a record's picture; it is written first when the record itself holds the bytes."""
     if isinstance(image, dict):
-        candidates = [image.get(key) for key in ("path", "bytes", "url", "image", "base64", "data")]
+        candidates = [image.get(key) for key in ("path", "bytes", "url", "image", "base64", "data", "src")]
         if candidates[1] is not None:
             return _with_bytes(path, where, candidates[0], candidates[1])
-        image = next((candidate for candidate in candidates if candidate), None)
+        image = next((candidate for candidate in candidates if candidate), image)
     if not isinstance(image, str) or not image.strip():
         raise InputError(f"{where}: image={str(image)[:40]!r} is no picture; give its path, or {{'path': ..}}")
     is_text = _DATA_URL.match(image) or _LONG.fullmatch(image) or holds_picture(image)

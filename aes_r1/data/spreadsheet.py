@@ -71,7 +71,7 @@ def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such label file; check data.root") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read as text ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); put a file there that you may read") from error
     for opening, description in _NO_TEXT:
         if content.startswith(opening):
             raise InputError(f"{path}: {description}")
@@ -326,8 +326,11 @@ def json_rows(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, d
             raise InputError(f"{path}, {location}: {error} stands twice, in different case; take one out") from error
 
 
-def parse_json(text: str, where: str) -> Any:
-    """Parse `text`; InputError, beginning with `where`, when it is no JSON, or an object has a key twice."""
+def parse_json(text: str, where: str, form: str = "one object per line, or one array of them") -> Any:
+    """Parse `text`; InputError, beginning with `where`, when it is no JSON, or an object has a key twice.
+
+    form: how the file that holds it should be written, for the message.
+    """
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except _RepeatedKey as error:
@@ -335,9 +338,7 @@ def parse_json(text: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         line = f", line {error.lineno}" if "\n" in text else ""
         excerpt = text[max(0, error.pos - 10) : error.pos + 20].replace("\n", " ")
-        raise InputError(
-            f"{where}{line}: not a JSON object ({error.msg} at {excerpt!r}); one object per line, or one array of them"
-        ) from error
+        raise InputError(f"{where}{line}: not a JSON object ({error.msg} at {excerpt!r}); {form}") from error
     except RecursionError as error:
         raise InputError(f"{where}: lists nested too deep to be meant; take the row out") from error
     except ValueError as error:  # Python limits the digits of an integer

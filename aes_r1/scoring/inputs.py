@@ -22,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from PIL import Image
 
-from aes_r1.data.names import is_hidden, local_name
+from aes_r1.data.names import alike_path, is_hidden, is_remote, local_name
 from aes_r1.data.sample import SUFFIXES, PictureError, open_picture
 from aes_r1.settings import InputError
 
@@ -89,8 +89,18 @@ def some_readable(found: Iterable[str | PictureError]) -> Iterator[str | Picture
         faults.append(fault)
     if faults and len(faults) == len(looked_at):
         several = f"none of {len(faults)} pictures can be read; the first: " if len(faults) > 1 else ""
-        raise InputError(f"{several}{faults[0]}")
+        raise InputError(f"{several}{faults[0]}{_way_to(faults[0].path)}")
     return chain(looked_at, rest)
+
+
+def _way_to(name: str) -> str:
+    """Return the way out for a name of which nothing is there, empty where there is something or nothing is near."""
+    if is_url(name) or os.path.lexists(name) or glob.has_magic(name):
+        return ""
+    if is_remote(name):
+        return "; it is not on this machine; save it here and name the file"
+    near = alike_path(name)
+    return f"; {near} is there" if near else ""
 
 
 def _fault(name: str) -> PictureError | None:

@@ -13,7 +13,7 @@ from aes_r1.data.ratings import known_ratings
 from aes_r1.data.records import place_of_critique, sample_of
 from aes_r1.data.sample import Sample
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import FILLER, answer, comparison
+from aes_r1.prompts import FILLER, PLACEHOLDER, answer, comparison
 from aes_r1.settings import InputError
 
 _TEACHES_WORDS = ("critique", "score_first")  # values of model.prompt
@@ -35,7 +35,7 @@ def taught_records(records: Sequence[dict[str, Any]], prompt: str, backbone: Bac
 def require_words(records: Sequence[dict[str, Any]], prompt: str, path: Path) -> None:
     """Raise InputError for the first critique of the AesCoT file `path` without words, where `prompt` asks for them."""
     for row in records if prompt in _TEACHES_WORDS else ():
-        if not any(map(str.isalpha, row["critique"])):
+        if not any(map(str.isalpha, row["critique"])) or PLACEHOLDER.fullmatch(row["critique"]):
             raise InputError(
                 f"{place_of_critique(path, row['critique'])}: the critique {row['critique'][:40]!r} has no words; "
                 "write them, take the row out, or give model.prompt=score_only"

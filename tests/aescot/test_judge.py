@@ -170,6 +170,15 @@ def test_a_verdict_is_taken_from_the_object_that_gives_it(text, level):
                 *("There are no unsupported claims in this critique.", "No unsupported claims in the text", "[]"),
                 *("none (every claim holds)", "All claims are supported.", "Everything is consistent with the image."),
                 *("N/A. All the described details are accurate", "Nothing to report", "nothing identified."),
+                *("(none)", "- None", "* none.", "[none]", "'none'", "**None**", "“None.”", "—", "Not applicable."),
+                *(
+                    "There are none.",
+                    "Nothing unsupported.",
+                    "No unsupported claim was found.",
+                    "No inaccuracies found",
+                ),
+                *("None of the claims are unsupported.", "The critique makes no unsupported claims.", "No errors."),
+                *("No unsupported claims could be identified.", "I found no false statements in the critique."),
             )
         ),
         *(
@@ -178,6 +187,8 @@ def test_a_verdict_is_taken_from_the_object_that_gives_it(text, level):
                 *("None of the shadows exist", "No sky", "Nothing is sharp", "No claims about the sky hold"),
                 *("None, but the dog is missing", "All claims are wrong", "Every claim is unsupported"),
                 *("All the colors are warm", "no details in the shadows", "No details", "The claims are not supported"),
+                *("- No bird", "(nothing in the sky)", "No errors of exposure", "The critique has no sky"),
+                *("None of the claims are supported", "There are none of the birds"),
                 *("None of the claims hold", "All claims hold but one", "None - the boat is missing", "Nonetheless"),
             )
         ),

@@ -143,6 +143,9 @@ def test_a_number_of_any_length_beside_the_texts_does_no_harm(digits):
         "<|endoftext|>",
         "</think>",
         "<answer>",
+        "【4:0†source】",
+        "\\ue200cite\\ue202turn0search0\\ue201",
+        "[cite: 1]",
     ],
 )
 @pytest.mark.parametrize("name", [*DIMENSIONS[:1], "judgement"])

@@ -121,6 +121,8 @@ def with_attributes(dataset, **attributes):
         (with_attributes("x", **{"half \ud83d": 1}), "surrogates"),
         ('{"id": "a"}', "line 2: no mos, dataset, split, path; make it with aes_r1.prepare"),
         ("[1]", "line 2: not a JSON object; one object per line"),
+        ("[{", "line 2: not a JSON object (Expecting property name enclosed in double quotes at '[{'); one object per"),
+        ("id,path,mos", "(Expecting value at 'id,path,mos'); one object per line, as aes_r1.prepare writes them"),
         ('"path"', "line 2: not a JSON object; one object per line"),
         ("image,mos", "line 2: not a JSON object (Expecting value"),
         ("nothing", "line 2"),

@@ -181,11 +181,14 @@ def test_a_wrong_root_is_named(name, tmp_path):
         read_set(name, tmp_path, scale=SCALES.get(name))
 
 
+ONE_ROW = "give the picture one row, with their mean"
+
+
 @pytest.mark.parametrize(
     ("rows", "faults"),
     [
         ("a,0.5,train\na,0.5,train\n", ["the same row again"]),
-        ("a,0.5,train\na,0.6,train\n", ["rows of different opinion: 0.5, 0.6 in 2 rows"] * 2),
+        ("a,0.5,train\na,0.6,train\n", [f"rows of different opinion: 0.5, 0.6 in 2 rows; {ONE_ROW}"] * 2),
         ("a,0.5,train\na,0.5,test\n", ["also in test"]),
         ("a,0.5,validation\na,0.7,test\na,0.4,train\n", ["also in test"] * 2),
     ],
@@ -195,6 +198,28 @@ def test_a_picture_stands_once(rows, faults, tmp_path):
     labels, dropped = read_set("folder", tmp_path)
     assert [label.fault for label in dropped] == faults
     assert len({label.image for label in labels}) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "fault"),
+    [
+        ("mos_std", ["0.1", "0.3"], "mos_std 0.1, 0.3"),
+        ("n_raters", ["10", "20"], "n_raters 10, 20"),
+        ("count_0,count_1", ["1,1", "3,3"], "mos_std 0.5477, 0.7071"),
+        ("count_0,count_0.5,count_1", ["0,4,0", "1,0,1"], "mos_std 0, 0.7071"),
+        ("mos_std", ["0.1", ""], None),  # one row says nothing of the spread
+        ("note", ["dusk", "dawn"], None),
+    ],
+)
+def test_rows_of_one_opinion_may_not_differ_in_its_spread_or_raters(columns, rows, fault, tmp_path):
+    lines = "".join(f"a,0.5,{row}\n" for row in rows)
+    put(tmp_path, "labels.csv", f"image,mos,{columns}\n{lines}".encode())
+    labels, dropped = read_set("folder", tmp_path)
+    if fault is None:
+        assert (len(labels), [label.fault for label in dropped]) == (1, ["the same row again"])
+    else:
+        assert labels == []
+        assert [label.fault for label in dropped] == [f"rows of different opinion: {fault} in 2 rows; {ONE_ROW}"] * 2
 
 
 def test_eva_counts_single_votes_and_rates_dimensions(tmp_path):

@@ -203,6 +203,8 @@ def test_pictures_in_a_record_of_a_folder_that_cannot_be_written(tmp_path, monke
         (7, "is no picture"),
         (["a.jpg"], "is no picture"),
         ({}, "is no picture"),
+        ({"src": "https://datasets-server.huggingface.co/a.jpg", "height": 8}, "is not on this machine; download it"),
+        ({"height": 8}, "image=\"{'height': 8}\" is no picture; give its path"),
         ({"bytes": "no base64!"}, "cannot be unpacked"),
         ({"bytes": [1, 300]}, "cannot be unpacked"),
         ({"bytes": 7}, "cannot be unpacked"),
@@ -297,6 +299,23 @@ POISON = {
     "Soft \x00 light": "a control character",
     "Soft \x1b[0m light": "a control character",
     "Soft \u202e light": "turns the direction",
+    **dict.fromkeys(
+        (
+            *(
+                "Soft 【4:0†source】 light",
+                "Soft light 【12†L3-L9】.",
+                "[cite_start]Soft light [cite: 1, 2].",
+                "[cite:3]",
+            ),
+            *('<cite index="0-1">Soft</cite> light', "</cite>"),
+        ),
+        "a citation",
+    ),
+    "Soft light \ue200cite\ue202turn0search0\ue201": "a character of no script",
+    **dict.fromkeys(
+        ("a tree <loc0012><loc0100>", 'a <point x="1.5" y="2">tree</point>', "<bbox>1, 2, 3, 4</bbox>", "<seg007>"),
+        "a mark of a place in the picture",
+    ),
 }
 
 
@@ -324,6 +343,7 @@ def test_text_that_would_break_training_is_refused_by_its_line(critique, tmp_pat
         "≤ 50%, “quoted” – fine",
         "图 é 😀",
         "a [b] {c} |d|",
+        "the focal point <of the picture>, see [1] and 【图】 †",
     ],
 )
 def test_ordinary_text_may_be_taught(critique, tmp_path):

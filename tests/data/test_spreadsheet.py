@@ -276,6 +276,56 @@ def test_two_label_files_and_another_name(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["labels - Sheet1.csv"], "; rename or save labels - Sheet1.csv as labels.csv"),
+        (["labels (1).csv", "z.csv"], "; rename or save labels (1).csv as labels.csv"),
+        (["Label.numbers"], "; rename or save Label.numbers as labels.csv"),
+        (["ratings.ods"], "; rename or save ratings.ods as labels.csv"),
+        (["a.csv", "b.JSON"], "; if one of a.csv, b.JSON holds them, rename or save it as labels.csv"),
+        ([".labels.csv", "~$labels.xlsx", "notes.txt"], ""),
+    ],
+)
+def test_a_table_of_another_name_is_named(names, says, tmp_path):
+    for name in names:
+        (tmp_path / name).write_text("image,mos\na.jpg,0.5\n")
+    with pytest.raises(InputError) as caught:
+        folder_labels(tmp_path)
+    assert str(caught.value).endswith(f"labels.xlsx in it (columns image, mos in [0, 1]){says}")
+
+
+def test_a_folder_in_the_place_of_a_label_file_has_a_way_out(tmp_path):
+    (tmp_path / "labels.csv").mkdir()
+    with pytest.raises(InputError, match=r"labels\.csv: cannot be read \(Is a directory\); put a file there"):
+        folder_labels(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "labels.xlsx"])
+@pytest.mark.parametrize(
+    ("column", "ours"),
+    [
+        ("MOS std", "mos_std"),
+        ("n-raters", "n_raters"),
+        ("Count 1", "count_1"),
+        ("count-2", "count_2"),
+        ("n.raters", "n_raters"),
+    ],
+)
+def test_a_column_of_ours_with_other_punctuation_is_not_passed_over(column, ours, name, tmp_path):
+    write_rows_as(tmp_path / name, ("image", "mos", column), ("a.jpg", 0.5, 1))
+    with pytest.raises(
+        InputError, match=f"the column {column} would not be read as {ours}; give it this name, or another"
+    ):
+        folder_labels(tmp_path)
+
+
+def test_columns_with_names_near_ours_are_the_users_own(tmp_path):
+    columns = ("image", "mos", "count", "mos2", "image_id", "count_total", "std")
+    write_rows_as(tmp_path / "labels.csv", columns, ("a.jpg", 0.5, 1, 2, 3, 4, 5))
+    assert list(folder_labels(tmp_path)[0].attributes) == list(columns[2:])
+
+
+@pytest.mark.parametrize(
     ("word", "split"),
     [("Train", "train"), ("training", "train"), (" VAL ", "validation"), ("valid", "validation"), ("dev", "validation"),
      ("Validation", "validation"), ("Test", "test"), ("testing", "test"), ("", None)],
@@ -339,7 +389,8 @@ def test_one_picture_under_two_names_has_one_opinion(second, tmp_path):
     (tmp_path / "labels.csv").write_text(f"image,mos\na.jpg,0.2\n{second.format(root=tmp_path)},0.9\nb.jpg,0.5\n")
     kept, dropped = read_set("folder", tmp_path)
     assert [label.image for label in kept] == ["b.jpg"]
-    assert [label.fault for label in dropped] == ["rows of different opinion: 0.2, 0.9 in 2 rows"] * 2
+    fault = "rows of different opinion: 0.2, 0.9 in 2 rows; give the picture one row, with their mean"
+    assert [label.fault for label in dropped] == [fault] * 2
 
 
 def test_a_way_over_a_link_is_not_shortened(tmp_path):

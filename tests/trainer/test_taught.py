@@ -61,7 +61,7 @@ def test_a_special_token_of_the_models_own_is_refused_by_its_line(shipped, tmp_p
     assert all(untaught(f"Soft {known} light") for known in shipped.special_tokens())
 
 
-@pytest.mark.parametrize("critique", ["", " \n", "...", "0.63"])
+@pytest.mark.parametrize("critique", ["", " \n", "...", "0.63", "N/A", "nan", "None.", "<null>", "[unknown]", "TODO"])
 def test_a_critique_without_words_is_refused_where_words_are_taught(critique, tmp_path):
     path = tmp_path / "aescot.jsonl"
     rows = [
