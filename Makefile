@@ -53,8 +53,8 @@ studies: setup ## five studies on the embedded set, about 4 hours on 2 cores; th
 		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
 	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
 
-DEMONSTRATED := splits ai_generated
-demonstrate: setup ## two points, one seed, of each study without an answer; ai_generated needs PARA and AVT-AI
+DEMONSTRATED := ai_generated
+demonstrate: setup ## two points, one seed, of the study without an answer; ai_generated needs PARA and AVT-AI
 	@for study in $(DEMONSTRATED); do \
 		points=$$($(RUN) -m experiments.demonstration $$study); \
 		$(RUN) -m aes_r1.train +sweeps=$$study $$points $(ARGS) || failed="$$failed $$study"; \

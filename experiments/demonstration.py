@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 POINTS = {
-    "splits": "data.split_seed=0,1",
     "ai_generated": "reward=error,rapo",
 }
 

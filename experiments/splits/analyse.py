@@ -34,15 +34,17 @@ def spread(rows: list[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     One-way random effects over a splits and n seeds: var_splits = (mean square between - mean square within) / n, at
     least 0. The 95% interval over seeds is that of chi-squared, the one over splits that of Williams (Biometrika 1962),
     p that of the F test that splits do not differ. "pictures" is the standard deviation that the bootstrap over the
-    test pictures of a single run gives, from the mean width of its 95% intervals. All None if a run is missing.
+    test pictures of a single run gives, from the mean width of its 95% intervals. n_splits and n_seeds count what was
+    used: a split without the value of a seed is left out. All others are None with fewer than two splits.
     """
     cells = [list(row[metric]["seeds"].values()) for row in rows]
-    values = [[cell["value"] for cell in row] for row in cells]
-    unknown = dict.fromkeys(("seeds", "splits", "one_run", "pictures", "p"))
-    if len(values) < 2 or any(None in row or len(row) != len(values[0]) for row in values):
+    seeds = max(map(len, cells), default=0)
+    cells = [row for row in cells if len(row) == seeds and all(cell["value"] is not None for cell in row)]
+    splits = len(cells)
+    unknown = dict.fromkeys(("seeds", "splits", "one_run", "pictures", "p")) | {"n_splits": splits, "n_seeds": seeds}
+    if splits < 2:
         return unknown
-    table = np.array(values)
-    splits, seeds = table.shape
+    table = np.array([[cell["value"] for cell in row] for row in cells])
     between = float(seeds * table.mean(axis=1).var(ddof=1))
     pictures = float(np.mean([(cell["high"] - cell["low"]) / (2 * 1.96) for row in cells for cell in row]))
     if seeds < 2:
@@ -65,13 +67,20 @@ def spread(rows: list[Mapping[str, Any]], metric: str) -> dict[str, Any]:
         "one_run": math.sqrt(within + of_splits),
         "pictures": pictures,
         "p": float(stats.f.sf(between / within, *degrees)) if within else None,
+        "n_splits": splits,
+        "n_seeds": seeds,
     }
 
 
 def section(result: Mapping[str, Any]) -> str:
     """Return the part of table.md that only this study has."""
     lines = ["", f"### Standard deviation on {result['rows'][0]['set']}", ""]
-    lines += ["Over splits: beyond what seeds explain. p: F test that splits do not differ, not adjusted.", ""]
+    used = result["spread"]["srcc"]
+    lines += [
+        f"{used['n_splits']} splits with {used['n_seeds']} seeds each. Over splits: beyond what seeds explain. p: F "
+        "test that splits do not differ, not adjusted.",
+        "",
+    ]
     lines += [
         "| metric | over seeds | over splits | of one run | over its test pictures | p |",
         "|---|---|---|---|---|---|",
@@ -80,6 +89,12 @@ def section(result: Mapping[str, Any]) -> str:
         parts = ["–" if one[name] is None else format_cell(one[name]) for name in ("seeds", "splits")]
         parts += ["–" if one[name] is None else f"{one[name]:.3f}" for name in ("one_run", "pictures", "p")]
         lines.append(f"| {metric.upper()} | {' | '.join(parts)} |")
+    if used["one_run"] is not None:
+        apart = 1.96 * math.sqrt(2) * used["one_run"]
+        lines += [
+            "",
+            f"By chance two runs of one recipe, each on a split of its own, differ by up to {apart:.3f} SRCC (95%).",
+        ]
     return "\n".join(lines) + "\n"
 
 
