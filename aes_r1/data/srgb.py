@@ -124,7 +124,8 @@ def eight_bits(samples: np.ndarray) -> np.ndarray:
     integers = samples.dtype.kind in "iu" or all(_are_whole(samples[rows][finite[rows]]) for rows in blocks)
     top, shown = full_scale(high - low, whole=integers), np.empty(samples.shape, np.uint8)
     for rows in blocks:
-        real = np.nan_to_num(samples[rows].astype(np.float64), nan=low, posinf=high, neginf=low)
+        with np.errstate(invalid="ignore"):  # a NaN of the signalling kind would be warned of
+            real = np.nan_to_num(samples[rows].astype(np.float64), nan=low, posinf=high, neginf=low)
         shown[rows] = np.clip((real - low) / top, 0, 1) * 255 + 0.5
     return shown
 

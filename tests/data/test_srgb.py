@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from aes_r1.data.sample import PictureError, open_picture
-from aes_r1.data.srgb import ADOBE_RGB, as_rgb, icc_profile
+from aes_r1.data.srgb import ADOBE_RGB, as_rgb, eight_bits, icc_profile
 from aes_r1.data.stated_space import code_points
 from tests.data.cameras import chunk, dng, jpeg, plain, png, tiff
 
@@ -385,6 +386,10 @@ def test_whole_floating_samples_of_eight_bits(scene):
 
 
 def test_samples_that_are_no_numbers():
+    signalling = np.array([0x7F800001], np.uint32).view(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert eight_bits(np.concatenate([signalling, np.array([0, 1], np.float32)])).tolist() == [0, 0, 255]
     samples = np.array([[0, 1], [np.nan, np.inf]], np.float32).repeat(2, 0)
     assert shown(saved(Image.fromarray(samples), "TIFF"))[:, :, 0].tolist()[2] == [0, 255]
     with pytest.raises(PictureError, match="no sample is a finite number"):
