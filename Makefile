@@ -35,7 +35,7 @@ run: setup ## the main job on the embedded default: table and report
 test: setup ## the whole CPU suite; ARGS="tests/reward -k rank" a part of it, ARGS="-n 0" one test after another
 	$(PYTEST) $(ARGS)
 
-test-fast: setup ## the part that takes under two minutes
+test-fast: setup ## the tests that take less than half a second each
 	$(PYTEST) --numprocesses $$($(RUN) -c "import os; print(min(os.cpu_count(), 8))") -m 'not slow' $(ARGS)
 
 lint: setup ## ruff and types
