@@ -91,7 +91,7 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         "study": study.name,
         "seeds": seeds,
         "origins": origins(runs),
-        "one_list": _one_list(runs, places),
+        "one_list": all(_one_list(list(by_seed.values()), places) for by_seed in found.values()),
         "people": _people(runs[0]) if study.same_pictures else {},
         "protocol": study.protocol,
         "missing": [

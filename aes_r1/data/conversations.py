@@ -37,8 +37,8 @@ def require_learned(row: dict[str, Any], where: str) -> None:
         weights = [key for key in _WEIGHTS if _is_part(part.get(key))]
         if weights:
             raise InputError(
-                f"{where}: {weights[0]}={part[weights[0]]} is a weight, but every row is taught in whole; set it to 1 "
-                "or take the row out, or rename the key if it means something else"
+                f"{where}: {weights[0]}={repr(part[weights[0]])[:40]} is a weight, but every row is taught in whole; "
+                "set it to 1 or take the row out, or rename the key if it means something else"
             )
 
 

@@ -536,7 +536,7 @@ def test_a_row_that_is_marked_as_not_to_be_learned_is_refused_by_its_line(row, s
     [
         (marked(weight=0.5), "weight=0.5"),
         ({**RELEASED, "weight": 2}, "weight=2"),
-        ({**OURS, "weight": "0.25"}, "weight=0.25"),
+        ({**OURS, "weight": " 0.25\n"}, r"weight=' 0.25\n'"),
         (marked(loss_scale=0.1), "loss_scale=0.1"),
         (marked(loss=0.3), "loss=0.3"),
     ],

@@ -334,7 +334,9 @@ def test_splits_differ_on_purpose(tmp_path, capsys):
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["differences"] == []
     assert result["spread"]["srcc"]["seeds"] is not None
-    assert "Standard deviation on scenes/test" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Standard deviation on scenes/test" in printed
+    assert "each with pictures of its own" not in printed, "the seeds of a split share its pictures"
 
 
 def test_the_code_and_the_base_model_of_the_runs_are_named(tmp_path):
