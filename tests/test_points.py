@@ -24,7 +24,7 @@ from tests.processes import wait_for
 from tests.test_announce import planned
 
 ROOT = Path(__file__).parents[1]
-STEPS = 60
+STEPS = 24
 
 
 def test_a_point_of_several_processes_goes_through_torchrun(tmp_path):
@@ -148,7 +148,7 @@ def job(tokenizer, picture_folder, tmp_path) -> list[str]:
             "trainer.start_anyway=true",
             f"trainer.max_steps={STEPS}",
         ),
-        *("trainer.save_every=20", "trainer.eval_every=1000", "evaluation.stages=[rapo]"),
+        *("trainer.save_every=10", "trainer.eval_every=1000", "evaluation.stages=[rapo]"),
         *("evaluation.protocols=[greedy]", "evaluation.n_bootstrap=20", "tracker=none", f"store={tmp_path}/store"),
     ]
 
@@ -220,7 +220,7 @@ def test_no_point_outlives_its_sweep(number, arguments, job, tmp_path):
     if arguments and "/" in arguments[0]:
         name = arguments[0].split("=")[1]
         pytest.importorskip("ray" if name == "ray" else "hydra_plugins.hydra_joblib_launcher")
-    process = sweep(tmp_path, job, "seed=1,2", f"trainer.max_steps={50 * STEPS}", *arguments)
+    process = sweep(tmp_path, job, "seed=1,2", f"trainer.max_steps={100 * STEPS}", *arguments)
     first = tmp_path / "runs" / "1"
     wait_for(process, lambda: len(steps(first)) >= 2, said=tmp_path / "said")
     process.send_signal(number)
@@ -241,7 +241,7 @@ def test_no_point_outlives_its_sweep(number, arguments, job, tmp_path):
 @pytest.mark.slow
 def test_a_run_has_one_process_that_works_on_it(job, tmp_path):
     run = tmp_path / "run"
-    long = [*job, "out=run", f"trainer.max_steps={50 * STEPS}"]
+    long = [*job, "out=run", f"trainer.max_steps={100 * STEPS}"]
     first = start(tmp_path, *long)
     try:
         wait_for(first, lambda: len(steps(run)) >= 2, said=tmp_path / "said")
