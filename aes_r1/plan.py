@@ -173,7 +173,7 @@ def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
     happens = {
         "the servers' GPUs and memory (decoding is charged to the trainer's GPUs)": settings.rollout.name == "vllm",
         "what the reference computes for rewards of critiques": settings.reward.needs_reference,
-        f"up to {trainer.refill_rounds} further drawings in a step": trainer.refill_rounds > 0,
+        f"up to {trainer.dynamic_sampling} further drawings in a step": trainer.dynamic_sampling > 0,
         "pictures that are asked about again after edits": settings.evaluation.sensitivity > 0,
     }
     uncounted = [words for words, does in happens.items() if does]

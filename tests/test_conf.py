@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences, run_fingerprint
 from aes_r1.settings import CONF, Settings, as_dict, build
 from tests.recipes import composed, flat
@@ -140,6 +141,30 @@ def test_a_recorded_run_keeps_its_hash(recorded):
     settings = build(Settings, values)
     assert run_fingerprint(settings) == recorded
     assert differences(values, as_dict(settings)) == []
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now"),
+    [
+        ({"surrogate": "clip", "advantage": "sum_then_normalize", "refill_rounds": 0}, ("ppo", "joint", False)),
+        ({"surrogate": "sapo", "advantage": "normalize_then_sum", "refill_rounds": 3}, ("sapo", "per_reward", 3)),
+    ],
+)
+def test_a_run_recorded_under_earlier_names_is_read_by_those_of_now(earlier, now, tmp_path):
+    now = dict(zip(("clip", "advantage", "dynamic_sampling"), now, strict=True))
+    settings = as_dict(Settings())
+    trainer = {key: value for key, value in settings["trainer"].items() if key not in now}
+    (tmp_path / "settings.json").write_text(json.dumps({**settings, "trainer": {**trainer, **earlier}}))
+    read = json.loads(json.dumps(RunFolder(tmp_path).settings))
+    assert read == json.loads(json.dumps({**settings, "trainer": {**trainer, **now}}))
+    assert build(Settings, read).trainer.dynamic_sampling is now["dynamic_sampling"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "drawings"), [("2", 2), ("0", 0), ("false", False)])
+def test_further_drawings_are_a_number_or_false(given, drawings):
+    assert composed(f"trainer.dynamic_sampling={given}").trainer.dynamic_sampling == drawings
+    assert run_fingerprint(composed("trainer.dynamic_sampling=0")) == run_fingerprint(composed())
 
 
 @pytest.mark.slow

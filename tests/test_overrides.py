@@ -300,7 +300,7 @@ def test_an_axis_belongs_to_no_recipe_of_ours(given):
             "trainer.learning_rate=1",
             "trainer.learning_rate: no such key; its name here: trainer.lr; --cfg job prints all",
         ),
-        ("loss_type=dapo", "its names here: trainer.aggregation, trainer.surrogate; --cfg job"),
+        ("loss_type=dapo", "its names here: trainer.aggregation, trainer.clip; --cfg job"),
         ("worker.rollout.n=8", "worker.rollout.n: no such key; its name here: trainer.num_samples; --cfg job"),
         ("+trainer.beta=0", "config key trainer.beta: no such key; its name here: trainer.kl_coef"),
         ("data.root=x", "the chosen data does not use it; choose another with data="),

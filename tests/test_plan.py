@@ -351,7 +351,11 @@ def test_what_is_not_counted_is_named(shape):
     paid = dataclasses.replace(
         settings(), reward=reward, trainer=dataclasses.replace(settings().trainer, credit="parts")
     )
-    cases = {"servers' GPUs": many, "rewards of critiques": paid, "2 further draw": train(settings(), refill_rounds=2)}
+    cases = {
+        "servers' GPUs": many,
+        "rewards of critiques": paid,
+        "2 further draw": train(settings(), dynamic_sampling=2),
+    }
     asked_again = EvaluationSettings(sensitivity=100)
     cases["again after edits"] = dataclasses.replace(settings(), evaluation=asked_again)
     for words, given in cases.items():

@@ -7,7 +7,7 @@
 scores [N, K]: float32 tensor on the CPU, NaN where the parse failed. texts: N lists of the K completions of a picture.
 samples: the N pictures (aes_r1.data.sample.Sample: image, mos, attributes, ..), without edited twins. Returns N rows of
 K finite numbers: a tensor, an array or lists. The function is called in one process, with the pictures of all
-processes: once a step, and once more for every further drawing of trainer.refill_rounds.
+processes: once a step, and once more for every further drawing of trainer.dynamic_sampling.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from typing import Any, cast, get_type_hints
 
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import foreign, iter_rows, read_json, rows_backwards, write_json, write_rows
+from aes_r1.runs.identity import use_present_names
 from aes_r1.runs.kinds import (
     ALL,
     COMPLETION,
@@ -114,6 +115,7 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """Return the run's settings as plain values."""
         settings = _content(self.settings_file)
+        use_present_names(settings)
         for group in _GROUPS & settings.keys():
             if not isinstance(settings[group], dict):
                 raise InputError(foreign(f"{group} is no group of settings", self.settings_file))

@@ -48,14 +48,14 @@ _SINCE_ADDED: dict[str, Any] = {
     "trainer.overlong_from": 0.8,
     "trainer.betas": [0.9, 0.999],
     "trainer.eps": 1e-8,
-    "trainer.surrogate": "clip",
+    "trainer.clip": "ppo",
     "trainer.ratio": "token",
     "trainer.ratio_cap": None,
     "trainer.sapo_temperatures": [1.0, 1.05],
     "trainer.kl_reward_coef": 0.0,
     "trainer.entropy_coef": 0.0,
-    "trainer.advantage": "sum_then_normalize",
-    "trainer.refill_rounds": 0,
+    "trainer.advantage": "joint",
+    "trainer.dynamic_sampling": False,
     "trainer.curriculum": False,
     "trainer.edited_pairs": 0,
     "trainer.edits": list(EDITS),
@@ -90,7 +90,24 @@ _SINCE_ADDED: dict[str, Any] = {
 # The same for aes_r1.evaluate, whose settings have no hash: a folder that was written without these can be resumed.
 _SINCE_ADDED_TO_EVALUATE: dict[str, Any] = {"baselines": [], "baseline_pictures": 6000}
 
+# Keys of the trainer that recorded runs have under another name or with other values: (the name now, {value: now}).
+_RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
+    "surrogate": ("clip", {"clip": "ppo"}),
+    "advantage": ("advantage", {"sum_then_normalize": "joint", "normalize_then_sum": "per_reward"}),
+    "refill_rounds": ("dynamic_sampling", {0: False}),
+}
+
 _NO_SUCH = object()
+
+
+def use_present_names(settings: dict[str, Any]) -> None:
+    """Give keys and choices in the settings of a recorded run the names that they have now, in place."""
+    trainer = settings.get("trainer")
+    if isinstance(trainer, dict):
+        for key in _RENAMED.keys() & trainer.keys():
+            name, values = _RENAMED[key]
+            value = trainer.pop(key)
+            trainer[name] = values.get(value, value) if isinstance(value, str | int) else value
 
 
 def run_fingerprint(settings: Settings) -> str:

@@ -99,9 +99,9 @@ class Settings:
             )
         if self.trainer.name == "rapo":
             self._check_credit()
-            rule = "further images of a step are drawn after its rewards; with rollout.ahead=1 give 0"
-            is_free = self.trainer.refill_rounds == 0 or self.rollout.ahead == 0
-            require(is_free, "trainer.refill_rounds", self.trainer.refill_rounds, rule)
+            rule = "further images of a step are drawn after its rewards; with rollout.ahead=1 give false"
+            is_free = self.trainer.dynamic_sampling == 0 or self.rollout.ahead == 0
+            require(is_free, "trainer.dynamic_sampling", self.trainer.dynamic_sampling, rule)
             rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
             is_enough = self.trainer.num_samples >= self.reward.fewest_samples
             require(is_enough, "trainer.num_samples", self.trainer.num_samples, rule)

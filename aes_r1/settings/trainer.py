@@ -71,7 +71,7 @@ class TrainerSettings:
     betas: list[float] = IN_YAML  # of AdamW
     eps: float = IN_YAML  # of AdamW
     max_grad_norm: float = IN_YAML
-    surrogate: str = IN_YAML  # clip (the paper), cispo or sapo
+    clip: str = IN_YAML  # ppo (the paper), cispo or sapo
     ratio: str = IN_YAML  # token: the probability ratio of each token; sequence: of its sequence (GSPO)
     clip_low: float = IN_YAML
     clip_high: float = IN_YAML
@@ -84,11 +84,12 @@ class TrainerSettings:
     credit: str = IN_YAML
     critique_kl_coef: float | None = IN_YAML  # weight of the KL divergence on critique tokens; null: kl_coef
     aggregation: str = IN_YAML
-    # sum_then_normalize: the advantage of the summed rewards (the paper); normalize_then_sum: of each reward (GDPO)
+    # joint: the advantage of the summed rewards (the paper); per_reward: of each reward (GDPO)
     advantage: str = IN_YAML
     scale_advantage: bool = IN_YAML  # divide by the group's standard deviation
     curriculum: bool = IN_YAML  # in the first pass over the images, show those on which raters agree first
-    refill_rounds: int = IN_YAML  # how often at most a step replaces images whose completions all earn the same
+    # how often at most a step replaces images whose completions all earn the same; false: never
+    dynamic_sampling: bool | int = IN_YAML
     drop_zero_spread: bool = IN_YAML  # leave groups without spread out of the loss and its divisor
     mask_truncated: bool = IN_YAML
     overlong_penalty: float = IN_YAML  # largest penalty for the length of a completion; 0: none (the paper)
@@ -121,7 +122,7 @@ class TrainerSettings:
         require(self.warmup_steps >= 0, "trainer.warmup_steps", self.warmup_steps, "must not be negative")
         require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")
         require(self.clip_high > 0, "trainer.clip_high", self.clip_high, "must be positive")
-        self._check_surrogate()
+        self._check_objective()
         for key in ("kl_coef", "kl_reward_coef", "entropy_coef"):
             require(getattr(self, key) >= 0, f"trainer.{key}", getattr(self, key), "must not be negative")
         one_of("trainer.credit", self.credit, ("all", "answer", "parts"))
@@ -132,10 +133,12 @@ class TrainerSettings:
             critique_kl,
             "must not be negative; or null",
         )
-        require(self.refill_rounds >= 0, "trainer.refill_rounds", self.refill_rounds, "must not be negative")
-        rule = "replaces images before their critiques are rewarded; give 0, or trainer.credit=all or answer"
-        is_by_score = self.refill_rounds == 0 or self.credit != "parts"
-        require(is_by_score, "trainer.refill_rounds", self.refill_rounds, rule)
+        rule = "give false, or how often a step may draw further images, as trainer.dynamic_sampling=2"
+        is_count = self.dynamic_sampling is not True and self.dynamic_sampling >= 0
+        require(is_count, "trainer.dynamic_sampling", self.dynamic_sampling, rule)
+        rule = "replaces images before their critiques are rewarded; give false, or trainer.credit=all or answer"
+        is_by_score = self.dynamic_sampling == 0 or self.credit != "parts"
+        require(is_by_score, "trainer.dynamic_sampling", self.dynamic_sampling, rule)
         penalty, begins_at = self.overlong_penalty, self.overlong_from
         require(penalty >= 0, "trainer.overlong_penalty", penalty, "must not be negative")
         require(0 <= begins_at < 1, "trainer.overlong_from", begins_at, "must be in [0, 1)")
@@ -165,29 +168,29 @@ class TrainerSettings:
         edits_rule("trainer.edits", self.edits)
         rule = "twins have no opinion that a reward of critiques could use; give 0, or trainer.credit=all or answer"
         require(pairs == 0 or self.credit != "parts", "trainer.edited_pairs", pairs, rule)
-        rule = "trainer.refill_rounds replaces images, which would part them from their twins; give 0 for one of them"
-        require(pairs == 0 or self.refill_rounds == 0, "trainer.edited_pairs", pairs, rule)
+        rule = "trainer.dynamic_sampling replaces images, which would part them from their twins; use one of the two"
+        require(pairs == 0 or self.dynamic_sampling == 0, "trainer.edited_pairs", pairs, rule)
 
-    def _check_surrogate(self) -> None:
-        one_of("trainer.surrogate", self.surrogate, ("clip", "cispo", "sapo"))
+    def _check_objective(self) -> None:
+        one_of("trainer.clip", self.clip, ("ppo", "cispo", "sapo"))
         one_of("trainer.ratio", self.ratio, ("token", "sequence"))
         cap, lowest = self.ratio_cap, 1 + self.clip_high
         rule = f"must be above 1 + trainer.clip_high = {lowest:g}, or null"
         require(cap is None or cap > lowest, "trainer.ratio_cap", cap, rule)
-        rule = f"bounds the ratio of trainer.surrogate=clip; {self.surrogate} has bounds of its own, so give null"
-        require(cap is None or self.surrogate == "clip", "trainer.ratio_cap", cap, rule)
+        rule = f"bounds the ratio of trainer.clip=ppo; {self.clip} has bounds of its own, so give null"
+        require(cap is None or self.clip == "ppo", "trainer.ratio_cap", cap, rule)
         gates = self.sapo_temperatures
         rule = "give two positive numbers: for positive advantages, and for all others"
         require(len(gates) == 2 and min(gates) > 0, "trainer.sapo_temperatures", gates, rule)
         rule = "give two numbers in [0, 1), as trainer.betas=[0.9,0.999]"
         require(len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "trainer.betas", self.betas, rule)
         require(self.eps > 0, "trainer.eps", self.eps, "must be positive")
-        one_of("trainer.advantage", self.advantage, ("sum_then_normalize", "normalize_then_sum"))
+        one_of("trainer.advantage", self.advantage, ("joint", "per_reward"))
         rule = "divides each reward by its standard deviation; give trainer.scale_advantage=true"
-        is_scaled = self.scale_advantage or self.advantage == "sum_then_normalize"
+        is_scaled = self.scale_advantage or self.advantage == "joint"
         require(is_scaled, "trainer.advantage", self.advantage, rule)
-        rule = "trainer.advantage=normalize_then_sum would divide it by its own spread; give trainer.kl_coef, or 0"
-        keeps_size = self.kl_reward_coef == 0 or self.advantage == "sum_then_normalize"
+        rule = "trainer.advantage=per_reward would divide it by its own spread; give trainer.kl_coef, or 0"
+        keeps_size = self.kl_reward_coef == 0 or self.advantage == "joint"
         require(keeps_size, "trainer.kl_reward_coef", self.kl_reward_coef, rule)
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SURROGATES = ("clip", "cispo", "sapo")
+SURROGATES = ("ppo", "cispo", "sapo")
 RATIOS = ("token", "sequence")
 
 # Differences of log-probabilities are clamped to this value before exp(), so that a single token's ratio or divergence
@@ -22,14 +22,14 @@ LARGEST_DIFFERENCE = 20.0
 class Surrogate:
     """Choose the objective of a token, with ratio r = pi / pi_old [B, T] and advantage A [B] or [B, T].
 
-    kind: clip (clipped_objective: PPO, and the paper's), cispo (cispo_objective: MiniMax-M1) or sapo (sapo_objective:
+    kind: ppo (clipped_objective: PPO, and the paper's), cispo (cispo_objective: MiniMax-M1) or sapo (sapo_objective:
     Gao et al., 2025). ratio: r of each token, or of its whole sequence (probability_ratio: GSPO). ratio_cap: the bound
-    of r where A is negative, of clip alone (INTELLECT-2). sapo_temperatures: tau for positive A, and for all others.
+    of r where A is negative, of ppo alone (INTELLECT-2). sapo_temperatures: tau for positive A, and for all others.
     entropy_coef: the factor of the entropy [B, T] that is added to the objective. On policy, where r is 1, all kinds
     and ratios have the same gradient. The default is the paper's.
     """
 
-    kind: str = "clip"
+    kind: str = "ppo"
     ratio: str = "token"
     ratio_cap: float | None = None
     sapo_temperatures: tuple[float, float] = (1.0, 1.05)
@@ -228,7 +228,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
         advantages = advantages[:, None]
     kept, outside = mask.to(logps.dtype), ~mask.bool()
     ratio = probability_ratio(logps, old_logps, mask, surrogate.ratio)
-    if surrogate.kind == "clip":
+    if surrogate.kind == "ppo":
         cap = surrogate.ratio_cap
         objective = clipped_objective(ratio, advantages, clip_low=clip_low, clip_high=clip_high, ratio_cap=cap)
     elif surrogate.kind == "cispo":

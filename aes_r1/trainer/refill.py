@@ -22,7 +22,7 @@ from aes_r1.trainer.step_rewards import StepRewards
 
 
 class Refill:
-    """Draw replacements in a run's steps, up to trainer.refill_rounds times per step; 0: none."""
+    """Draw replacements in a run's steps, up to trainer.dynamic_sampling times per step; false: none."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Refill:
         """
         count, processes = len(completions.images.local), self.engine.size
         used = set(self._first_indices(step))
-        for drawing in range(self.trainer.refill_rounds):
+        for drawing in range(self.trainer.dynamic_sampling):
             without = rewards.zero_spread.view(processes, count).T.flatten()  # in the order of the step
             places = without.nonzero().flatten().tolist()
             wanted = min(len(places), len(self.images) - len(used))
@@ -68,8 +68,8 @@ class Refill:
         return completions, rewards
 
     def metrics(self, step: int, images: StepImages) -> dict[str, float]:
-        """Return {"rollout/refilled": share of `images` that are replacements in `step`}; {} with refill_rounds=0."""
-        if not self.trainer.refill_rounds:
+        """Return {"rollout/refilled": share of `images` that replace others in `step`}; {} without dynamic_sampling."""
+        if not self.trainer.dynamic_sampling:
             return {}
         first = {_identity(self.images[index]) for index in self._first_indices(step)}
         replaced = sum(_identity(image) not in first for image in images.all_ranks)

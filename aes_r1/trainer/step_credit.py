@@ -38,7 +38,7 @@ def assign_credit(
     reward: RewardSettings,
 ) -> StepCredit:
     """Return the credit of a step (trainer.credit). in_critique [R, T] bool: the tokens of critiques."""
-    if trainer.advantage == "normalize_then_sum":
+    if trainer.advantage == "per_reward":
         answers = advantage_by_reward(rewards.parts, rewards.weights)
     else:
         answers = group_advantage(rewards.total, scale=trainer.scale_advantage)

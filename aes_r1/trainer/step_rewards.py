@@ -164,7 +164,7 @@ def reward_completions(
             weights |= {"judge": reward.judge.weight}
     # The advantage of each reward by itself is 0 only where that reward has no spread.
     normalized = [rewards for name, rewards in parts.items() if weights.get(name)]
-    compared = normalized if trainer.advantage == "normalize_then_sum" else [total]
+    compared = normalized if trainer.advantage == "per_reward" else [total]
     without_spread = torch.stack([zero_spread(rewards) for rewards in compared]).all(dim=0)
     local = slice(engine.rank * count, (engine.rank + 1) * count)
     return StepRewards(scores, mos, pool, total, parts, weights, without_spread, local, twins)

@@ -75,7 +75,7 @@ def update_policy(
         clip_high=trainer.clip_high,
         aggregation=trainer.aggregation,
         surrogate=Surrogate(
-            kind=trainer.surrogate,
+            kind=trainer.clip,
             ratio=trainer.ratio,
             ratio_cap=trainer.ratio_cap,
             sapo_temperatures=(trainer.sapo_temperatures[0], trainer.sapo_temperatures[1]),

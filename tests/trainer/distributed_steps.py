@@ -177,7 +177,7 @@ def steps_of_both_loops(
             num_samples=4,
             images_per_step=4,
             edited_pairs=2 if pairs else 0,
-            refill_rounds=6 if refilled else 0,
+            dynamic_sampling=6 if refilled else 0,
             max_steps=2,
             warmup_steps=0,
             lr=3e-3 if adapted else 6e-4 if hard else 3e-4,

@@ -124,7 +124,7 @@ def test_loss_and_gradients_are_trls(backbone, prompts, loss_type):
 
 # Aggregation and Surrogate beside the settings that ask TRL for the same, for every objective that both have.
 FORMS = {
-    "clip": ("sequence_mean", {}, {"loss_type": "grpo"}),
+    "ppo": ("sequence_mean", {}, {"loss_type": "grpo"}),
     "two-sided clip": ("sequence_mean", {"ratio_cap": 1.5}, {"loss_type": "grpo", "delta": 1.5}),
     "cispo": ("token_mean", {"kind": "cispo"}, {"loss_type": "cispo"}),
     "sapo": ("sequence_mean", {"kind": "sapo"}, {"loss_type": "sapo"}),

@@ -491,11 +491,11 @@ def test_a_step_that_the_run_does_not_have_cannot_be_traced(speaker, picture_fol
 
 
 VARIANTS = [
-    {"surrogate": "cispo"},
-    {"surrogate": "sapo"},
+    {"clip": "cispo"},
+    {"clip": "sapo"},
     {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
     {"ratio_cap": 1.0001, "clip_high": 1e-5},
-    {"advantage": "normalize_then_sum"},
+    {"advantage": "per_reward"},
     {"entropy_coef": 0.5},
 ]
 
@@ -612,7 +612,7 @@ def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_s
     images = read_manifest(tmp_path / "manifest.jsonl")  # as in a run: each look makes a new object
     plain, _ = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "plain", reward=reward, steps=3)
     assert (calls(), drawings) == (3, [])  # once per step
-    how = {"reward": reward, "refill_rounds": 6, "completions_every": 1, "steps": 3, "images": images}
+    how = {"reward": reward, "dynamic_sampling": 6, "completions_every": 1, "steps": 3, "images": images}
     straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
     whole, drawn = rapo(straight, picture_folder, tmp_path / "whole", **how)
     assert drawings

@@ -209,8 +209,8 @@ def test_errors():
         policy_loss(**(values | {"ref_logps": None}), **RECIPE, aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match="aggregation=mean"):
         policy_loss(**values, **RECIPE, aggregation="mean", normalizer=1)
-    with pytest.raises(ValueError, match="surrogate=ppo: must be one of clip, cispo, sapo"):
-        policy_loss(**values, **RECIPE, surrogate=Surrogate(kind="ppo"), aggregation="token_mean", normalizer=1)
+    with pytest.raises(ValueError, match="surrogate=trpo: must be one of ppo, cispo, sapo"):
+        policy_loss(**values, **RECIPE, surrogate=Surrogate(kind="trpo"), aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match="ratio=word: must be one of token, sequence"):
         policy_loss(**values, **RECIPE, surrogate=Surrogate(ratio="word"), aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match=r"entropy_coef=0\.1 needs entropy"):
@@ -410,7 +410,7 @@ def test_bounded_tokens_of_every_surrogate_by_hand():
         low, high = clipped_tokens(ratio, signs, surrogate, clip_low=0.2, clip_high=0.28)
         return low.int().tolist(), high.int().tolist()
 
-    assert bounded("clip") == ([[0, 0, 0, 0], [1, 0, 0, 0]], [[0, 0, 1, 1], [0, 0, 0, 0]])
-    assert bounded("clip", 4.0) == ([[0, 0, 0, 0], [1, 0, 0, 0]], [[0, 0, 1, 1], [0, 0, 0, 1]])
+    assert bounded("ppo") == ([[0, 0, 0, 0], [1, 0, 0, 0]], [[0, 0, 1, 1], [0, 0, 0, 0]])
+    assert bounded("ppo", 4.0) == ([[0, 0, 0, 0], [1, 0, 0, 0]], [[0, 0, 1, 1], [0, 0, 0, 1]])
     assert bounded("cispo") == ([[0, 0, 0, 0]] * 2, [[0, 0, 1, 1]] * 2)
     assert bounded("sapo") == ([[0, 0, 0, 0]] * 2, [[0, 0, 0, 0]] * 2)

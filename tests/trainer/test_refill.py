@@ -15,7 +15,7 @@ class Numbered(Refill):
 
     def __init__(self, count: int, processes: int, rounds: int) -> None:
         images = [Sample(f"{index}", "", 0.5, "made", "train") for index in range(count)]
-        trainer = TrainerSettings(images_per_step=12, refill_rounds=rounds)
+        trainer = TrainerSettings(images_per_step=12, dynamic_sampling=rounds)
         super().__init__(images, None, None, trainer, SimpleNamespace(rank=0, size=processes), seed=3)
         self.drawn: list[list[int]] = []
 

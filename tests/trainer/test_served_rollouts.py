@@ -186,7 +186,7 @@ def test_further_images_are_drawn_with_the_weights_that_the_servers_have(
     monkeypatch.setattr(
         ServedPolicy, "push", lambda served, *given, **how: (pushes.append(1), push(served, *given, **how))
     )
-    rows = train(talker, picture_folder, tmp_path, server, max_steps=2, refill_rounds=2, temperature=1e-3)
+    rows = train(talker, picture_folder, tmp_path, server, max_steps=2, dynamic_sampling=2, temperature=1e-3)
     assert [row["rollout/zero_spread_groups"] for row in rows] == [1, 1]
     assert len(server.asked) == 1 + 2 * 3 * 3  # the handshake; two steps of three drawings of three images
     assert len(pushes) == 2

@@ -79,8 +79,8 @@ def test_what_was_taught_is_written_paid_for_and_predicted(scorer, tmp_path):
 @pytest.mark.slow
 def test_each_sub_score_is_a_reward_of_its_own(scorer, tmp_path):
     folder, start = scorer
-    options = {"question": QUESTION, "max_new_tokens": 48, "steps": 1, "advantage": "normalize_then_sum"}
-    options["refill_rounds"] = 1
+    options = {"question": QUESTION, "max_new_tokens": 48, "steps": 1, "advantage": "per_reward"}
+    options["dynamic_sampling"] = 1
     (paid,), by_completion = rapo(copy.deepcopy(start), folder, tmp_path / "paid", **options)
     free = RewardSettings(error=ErrorSettings(sigma=0.3), sub_scores=SubScoreSettings(weight=0.0))
     (unpaid,), others = rapo(copy.deepcopy(start), folder, tmp_path / "free", reward=free, **options)
