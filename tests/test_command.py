@@ -12,38 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1 import config_names
 from aes_r1.model import tiny
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
-from aes_r1.settings import CONF, EvaluateSettings, Settings, as_dict
+from aes_r1.settings import EvaluateSettings, Settings, as_dict
 from tests import processes
 from tests.conftest import label_twelve
 from tests.recipes import composed, composed_evaluate
-
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
-EXTENDED = {(group, option) for group in GROUPS for option in config_names.ONLY_EXTENDED}
-OPTIONS = [
-    (group, path.stem)
-    for group in GROUPS
-    for path in sorted((CONF / group).glob("*.yaml"))
-    if (group, path.stem) not in EXTENDED
-]
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-@pytest.mark.slow
-def test_every_experiment_is_valid(name):
-    settings = composed(f"+experiment={name}")
-    assert settings.run_name == name
-    assert settings.out.startswith(f"runs/{name}/")
-
-
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-@pytest.mark.slow
-def test_every_option_is_valid(group, option):
-    assert isinstance(composed(f"{group}={option}"), Settings)
 
 
 @pytest.mark.slow

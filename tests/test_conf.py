@@ -11,12 +11,23 @@ from typing import Any
 import pytest
 import yaml
 
+from aes_r1 import config_names
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences, run_fingerprint
 from aes_r1.settings import CONF, Settings, as_dict, build
 from tests.recipes import composed, flat
-from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, train
+from tests.test_command import train
 
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
+EXTENDED = {(group, option) for group in GROUPS for option in config_names.ONLY_EXTENDED}
+OPTIONS = [
+    (group, path.stem)
+    for group in GROUPS
+    for path in sorted((CONF / group).glob("*.yaml"))
+    if (group, path.stem) not in EXTENDED
+]
+ALL = [*(f"{group}={option}" for group, option in OPTIONS), *(f"+experiment={name}" for name in EXPERIMENTS)]
 RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
 # Given on the command line, or derived from it.
 OF_THE_RUN = ("out", "run_name", "evaluation.also")
@@ -119,13 +130,16 @@ def test_the_settings_have_the_values_of_the_default_recipe():
     assert differing - set(OF_THE_RUN) == {"data.unseen"}  # of data=scenes; other sets have none
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.slow
 def test_a_recipe_keeps_its_values(name, monkeypatch):
     for variable in [variable for variable in os.environ if variable.startswith("AES_R1_")]:
         monkeypatch.delenv(variable)  # where data sets lie on this machine
-    group, _ = name.split("=")
+    group, option = name.split("=")
     settings = as_dict(composed(name))
+    if group == "+experiment":
+        assert settings["run_name"] == option
+        assert settings["out"].startswith(f"runs/{option}/")
     values = dict(flat(settings if group.startswith("+") else settings[group]))
     assert {key: values[key] for key in RECIPES[name]} == RECIPES[name]
 
@@ -224,9 +238,7 @@ def test_a_key_that_was_added_decides_where_it_changes_something(monkeypatch):
 
 
 def test_every_recipe_is_pinned():
-    assert set(RECIPES) == {f"{group}={option}" for group, option in OPTIONS} | {
-        f"+experiment={name}" for name in EXPERIMENTS
-    }
+    assert set(RECIPES) == set(ALL)
 
 
 @pytest.mark.slow
@@ -239,7 +251,7 @@ def test_the_debug_recipe_runs_every_stage(tmp_path):
 
 if __name__ == "__main__":  # python -m tests.test_conf: pin what is composed; the diff shows which recipe changed
     pinned = {}
-    for recipe in [f"{group}={option}" for group, option in OPTIONS] + [f"+experiment={name}" for name in EXPERIMENTS]:
+    for recipe in ALL:
         whole = as_dict(composed(recipe))
         group = recipe.split("=")[0]
         values = dict(flat(whole if group.startswith("+") else whole[group]))
