@@ -167,6 +167,14 @@ def label_twelve(folder: Path, splits: tuple[str, ...] = ("train", "train", "tes
     (folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
 
 
+@pytest.fixture
+def short_job(tokenizer, picture_folder, tmp_path) -> list[str]:
+    """The overrides of a run of tests.short_multiruns.STEPS short steps, whose files lie in tmp_path."""
+    from tests.short_multiruns import short_job_of
+
+    return short_job_of(tokenizer, picture_folder, tmp_path)
+
+
 LEVELS = ("dull", "plain", "good", "strong")
 
 
