@@ -33,7 +33,7 @@ from aes_r1.data.conversations import (
     text_of,
 )
 from aes_r1.data.embedded import holds_picture, picture_bytes
-from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_fault, name_on_disk
+from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_fault, name_on_disk, way_to_file
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json, require_file
 from aes_r1.prompts import untaught
@@ -59,7 +59,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file in UTF-8") from error
+        near = "" if exists(Path(path)) else way_to_file(str(path))
+        raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file in UTF-8{near}") from error
     return [_record(Path(path), number, value) for number, value in _rows(Path(path), text)]
 
 

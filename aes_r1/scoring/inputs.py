@@ -22,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from PIL import Image
 
-from aes_r1.data.names import alike_path, is_hidden, is_remote, local_name
+from aes_r1.data.names import is_hidden, is_remote, local_name, way_to_file
 from aes_r1.data.sample import SUFFIXES, PictureError, open_picture
 from aes_r1.settings import InputError
 
@@ -99,8 +99,7 @@ def _way_to(name: str) -> str:
         return ""
     if is_remote(name):
         return "; it is not on this machine; save it here and name the file"
-    near = alike_path(name)
-    return f"; {near} is there" if near else ""
+    return way_to_file(name)
 
 
 def _fault(name: str) -> PictureError | None:
