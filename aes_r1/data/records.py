@@ -183,7 +183,8 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
         _require_one_picture(path, where, images[0], "in a message", inside)
     images = images or inside
     if len(images) != 1:
-        raise InputError(f"{where}: images must hold the path of one picture; it has {len(images)}")
+        keys = "" if images else f"; a picture is read from {', '.join(IMAGES)} and from messages, not from other keys"
+        raise InputError(f"{where}: images must hold the path of one picture; it has {len(images)}{keys}")
     score, critique = read_answer(text_of(turns[-1]), where)
     if row.get("mos") not in (None, score):
         raise InputError(
