@@ -316,6 +316,10 @@ POISON = {
         ("a tree <loc0012><loc0100>", 'a <point x="1.5" y="2">tree</point>', "<bbox>1, 2, 3, 4</bbox>", "<seg007>"),
         "a mark of a place in the picture",
     ),
+    "Soft caf\ufffd light": "a mark of characters that were lost",
+    **dict.fromkeys(("Soft &amp; warm", "It&#39;s soft", "&QUOT;Soft&quot;", "soft&nbsp;light"), "an escape of HTML"),
+    **dict.fromkeys(("<p>Soft light.</p>", "Soft<br/>light", '<span class="x">Soft</span>', "<B>"), "a tag of HTML"),
+    **dict.fromkeys(("Soft.\\nWarm.", "Soft\\n", "caf\\u00e9", 'a \\"soft\\" light'), "an escape of JSON"),
 }
 
 
@@ -344,6 +348,7 @@ def test_text_that_would_break_training_is_refused_by_its_line(critique, tmp_pat
         "图 é 😀",
         "a [b] {c} |d|",
         "the focal point <of the picture>, see [1] and 【图】 †",
+        "R&D; salt & pepper; a < b and c > d; C:\\new\\textures, $\\nabla$",
     ],
 )
 def test_ordinary_text_may_be_taught(critique, tmp_path):
