@@ -36,7 +36,7 @@ from aes_r1.data.mix import mixed_sets
 from aes_r1.data.names import is_hidden, way_to_picture
 from aes_r1.data.sample import SUFFIXES, Sample
 from aes_r1.data.scale import too_wide
-from aes_r1.data.splits import stratified_indices
+from aes_r1.data.splits import SHOWN_NAMES, WITHOUT_LABEL, stratified_indices
 from aes_r1.runs.files import iter_rows, read_json, write_json
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import DataSettings, InputError, PrepareSettings, printable
@@ -231,6 +231,12 @@ def _drop(dataset: str, identity: str, split: str | None, reason: str, kind: str
     return {"dataset": dataset, "id": identity, "split": split, "kind": kind or reason.split(":")[0], "reason": reason}
 
 
+def _described(row: dict[str, Any]) -> str:
+    """Return the name of a picture that is left out, and its reason as far as its kind does not say it."""
+    reason = row["reason"].removeprefix(row["kind"]).removeprefix(": ")
+    return f"{row['id']}: {reason}" if reason else row["id"]
+
+
 def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
     """Return {(data set, id): the other entry} of training pictures that stand in test or validation too."""
     tested_as = {}
@@ -301,13 +307,12 @@ def _show_report(report: dict[str, Any], out: Path, *, dropping: bool) -> None:
         numbers = [str(counts.get(split, 0)) for split in ("train", "validation", "test")]
         table.add_row(name, *numbers, "-" if mean is None else f"{mean:.4f}")
     console.print(table)
-    example = {row["kind"]: row for row in reversed(report["dropped"])}  # the first of each kind
     for kind, count in report["dropped_by_reason"].items():
-        row = example[kind]
-        reason = row["reason"].removeprefix(kind).removeprefix(": ")
-        such_as = f"{row['id']}: {reason}" if reason else row["id"]
+        rows = [row for row in report["dropped"] if row["kind"] == kind]
+        shown = rows[:SHOWN_NAMES] if kind.endswith(WITHOUT_LABEL) else rows[:1]  # of a list, the nearest names help
+        such_as = ", ".join(_described(row) for row in shown)
         if kind == _NO_PICTURE:
-            such_as += f"; {way_to_picture(out / report['roots'][row['dataset']], row['id'])}"
+            such_as += f"; {way_to_picture(out / report['roots'][rows[0]['dataset']], rows[0]['id'])}"
         console.print(f"left out: {count} ({kind}; such as {printable(such_as)})", soft_wrap=True)
     for name, count in report["pictures_without_label"].items():
         if count:

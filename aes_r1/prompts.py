@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from string import Template
 from typing import Literal
@@ -221,7 +221,9 @@ def parse_critique(text: str, order: Order = "critique_first") -> str | None:
 
 # A text that stands for none. A text without a letter also says nothing about a picture.
 PLACEHOLDER = re.compile(
-    r"[\W\d_]*+(?:n/?a|nan|none|null|nil|todo|tbd|unknown|not applicable|string|text)?[\W\d_]*+", re.IGNORECASE
+    r"[\W\d_]*+(?:n/?a|nan|none|null|nil|todo|tbd|unknown|not applicable|string|text)?[\W\d_]*+"
+    r"|\s*<[^<>]*>\s*",  # <one sentence>, as a form says what is to be filled in
+    re.IGNORECASE,
 )
 
 # Texts that would break training: half a surrogate pair, which no tokenizer accepts; control characters and characters
@@ -257,9 +259,25 @@ _UNTAUGHT = (
 )
 
 
+# What programs leave in a text that they wrote, cut or decoded wrong; it would be taught as words.
+_LEFT_OVER = (
+    (re.compile(r"\ufffd"), "a mark of characters that were lost"),
+    (re.compile(r"&(?:amp|quot|apos|lt|gt|nbsp|#[0-9]{1,6}|#x[0-9a-f]{1,5});", re.IGNORECASE), "an escape of HTML"),
+    (
+        re.compile(r"</?(?:a|b|br|code|div|em|h[1-6]|i|li|p|span|strong|u|ul|ol)(?:\s[^<>]*)?/?>", re.IGNORECASE),
+        "a tag of HTML",
+    ),
+    (re.compile(r"\\(?:[nrt](?![a-z])|u[0-9a-fA-F]{4}|\")"), "an escape of JSON"),
+)
+
+
 def untaught(text: str) -> str | None:
     """Return why a model must not be taught `text` as a critique, with the fault; None where it may be taught."""
-    for pattern, fault in _UNTAUGHT:
+    return _fault(text, (*_UNTAUGHT, *_LEFT_OVER))
+
+
+def _fault(text: str, faults: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
+    for pattern, fault in faults:
         match = pattern.search(text)
         if match:
             return f"{fault}, {match[0].encode('unicode_escape').decode()}"
@@ -267,8 +285,8 @@ def untaught(text: str) -> str | None:
 
 
 def unasked(question: str) -> str | None:
-    """Return why a model must not be asked `question`: as `untaught`, but it may name the tags of the answer."""
-    return untaught(_TAG.sub("", question))
+    """Return why a model must not be asked `question`: it may name the tags of the answer, but no special token."""
+    return _fault(_TAG.sub("", question), _UNTAUGHT)
 
 
 def critique_tokens(pieces: Sequence[str], order: Order = "critique_first") -> range:

@@ -380,6 +380,10 @@ NEAR = {  # {what a label names: the file that it means}
     "photos/a%20b.png": "photos/a b.png",
     "/home/me/photos/a b.png": "photos/a b.png",
     "A B.PNG": "photos/a b.png",
+    "photos/harbuor.png": "photos/harbour.png",
+    "h\u0430rbour.png": "photos/harbour.png (it only looks the same: U+0430 stands in one of the two names)",
+    "harbour\u00ad.png": "photos/harbour.png (it only looks the same: U+00AD stands in one of the two names)",
+    "harbour2.png": None,
     "IMG_0.v2": None,
     "IMG": None,
     "IMG_0.xmp": None,
@@ -389,7 +393,7 @@ NEAR = {  # {what a label names: the file that it means}
 @pytest.mark.parametrize(("named", "meant"), NEAR.items())
 def test_a_picture_that_is_spelled_otherwise_is_found_for_the_label(named, meant, tmp_path, capsys):
     root = tmp_path / "set"
-    for name in ("photos/IMG_0.JPG", "photos/a b.png", "more/IMG_0.JPG", "here.png"):
+    for name in ("photos/IMG_0.JPG", "photos/a b.png", "more/IMG_0.JPG", "photos/harbour.png", "here.png"):
         draw(root, name)
     put(root, "photos/IMG_0.JPG.xmp", b"")
     this = "the one that is meant" if " and " in (meant or "") else "this path"

@@ -216,12 +216,38 @@ def test_wrong_input_is_one_line(arguments, said, monkeypatch, capsys):
     assert said in err
 
 
+LISTED = "the names of a list are given as arguments: xargs -d '\\n' aes-r1 score --model DIR < list.txt"
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [
         (["gone.jpg"], "gone.jpg: No such file or directory"),
         (["03.PNG"], "03.PNG: No such file or directory; 03.png is there"),
         (["03"], "03: No such file or directory; 03.png is there"),
+        (["-"], f"-: No such file or directory; {LISTED}"),
+        (["names.txt"], f"names.txt: not a picture that can be read; export it as JPEG or PNG; {LISTED}"),
+        (["gone.csv"], f"gone.csv: No such file or directory; {LISTED}"),
+        (
+            ["03.png,09.png"],
+            "03.png,09.png: No such file or directory; give them as 2 arguments, with blanks between them",
+        ),
+        (
+            ["03.png 09.png"],
+            "03.png 09.png: No such file or directory; give them as 2 arguments, with blanks between them",
+        ),
+        (["hrabour.png"], "hrabour.png: No such file or directory; harbour.png is there"),
+        (["04.png"], "04.png: No such file or directory"),  # another number is another picture
+        (
+            ["h\u0430rbour.png"],
+            "h\u0430rbour.png: No such file or directory; harbour.png is there "
+            "(it only looks the same: U+0430 stands in one of the two names)",
+        ),
+        (
+            ["harbour\u200b.png"],
+            "harbour\\u200b.png: No such file or directory; harbour.png is there "
+            "(it only looks the same: U+200B stands in one of the two names)",
+        ),
         (["'03.png'"], "'03.png': No such file or directory; 03.png is there"),
         (["empty\\..\\03.png"], "empty\\..\\03.png: No such file or directory; empty/../03.png is there"),
         (["$PWD_OF_TEST/03.jpg"], "$PWD_OF_TEST/03.jpg: No such file or directory; ./03.png is there"),
@@ -243,6 +269,8 @@ def test_where_nothing_can_be_read_no_model_is_loaded(how, names, said, photos, 
     """The model is not there either, and the fault of the pictures is the one that is named."""
     pytest.importorskip("ray") if how == ("--shards", "out") else None
     (photos / "empty").mkdir()
+    shutil.copy(photos / "03.png", photos / "harbour.png")
+    (photos / "names.txt").write_text("03.png\n09.png\n")
     monkeypatch.chdir(photos)
     monkeypatch.setenv("PWD_OF_TEST", ".")
     assert run(monkeypatch, capsys, *names, "--model", "/gone", *how) == (2, "", f"aes_r1: {said}\n")

@@ -8,6 +8,7 @@ not be opened; `unrated` when expert=attributes finds no rating of any dimension
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
@@ -83,15 +84,23 @@ def _missing_texts(values: Mapping[str, Any]) -> list[str]:
 
 
 def _unquoted(text: str) -> str:
-    """Return `text` in one line, without a single curly quote at its start or end.
+    """Return `text` in one line, without escapes of HTML and JSON and without a single quote at its start or end.
 
-    A model may write curly quotes around a text in place of straight ones. The repair of an object takes the opening
-    one for a straight quote and keeps the closing one as a part of the text.
+    A model may escape a text twice, and write curly quotes or backticks around it in place of straight ones. The repair
+    of an object takes the opening one for a straight quote and keeps the closing one as a part of the text.
     """
+    text = _ESCAPE.sub(_unescaped, html.unescape(text))
     text = " ".join(text.split())
-    if text.endswith("”") and "“" not in text:
+    if (text.endswith("”") and "“" not in text) or (text.endswith("`") and text.count("`") == 1):
         return text[:-1].rstrip()
     return text[1:].lstrip() if text.startswith("“") and "”" not in text else text
+
+
+_ESCAPE = re.compile(r"\\(?:(?P<blank>[nrt])(?![a-z])|u(?P<code>[0-9a-fA-F]{4})|(?P<quote>\"))")
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return " " if escape["blank"] else escape["quote"] or chr(int(escape["code"], 16))
 
 
 def _single_text(value: Any) -> Any:

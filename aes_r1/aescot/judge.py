@@ -135,15 +135,21 @@ RATING_SCHEMA: dict[str, Any] = {
 
 def read_rating(text: str) -> tuple[float | None, tuple[str, ...]]:
     """Read a rating of 0..10 from a judge's raw text: (rating, how it was mended), or (None, ()) without one."""
-    reading = read_deciding_object(
-        text, {"rating": "rating"}, lambda values: _rating(values) is not None, decides="rating"
-    )
+    reading = read_deciding_object(text, _RATING, lambda values: _rating(values) is not None, decides="rating")
     rating = None if reading is None else _rating(reading.values)
     return rating, reading.mended if reading is not None and rating is not None else ()
 
 
+# The end of the scale beside a rating, as some models write it.
+_SCALE = ("outof", "scale", "max", "maximum", "maxrating", "maximumrating", "ratingscale", "scalemax", "bestrating")
+_RATING = {"rating": "rating", **dict.fromkeys(_SCALE, "scale")}
+
+
 def _rating(values: Mapping[str, Any]) -> float | None:
     rating = values.get("rating")
+    ends = [float(number) for number in re.findall(r"[0-9]+(?:\.[0-9]+)?", str(values.get("scale", "")))]
+    if ends and max(ends) != 10:
+        return None  # it is asked for on a scale to 10
     if isinstance(rating, str):
         rating = float(rating) if _DECIMAL.fullmatch(rating.strip()) else rating
     if isinstance(rating, bool) or not isinstance(rating, int | float) or not 0 <= rating <= 10:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,14 @@ class Reply:
         return " ".join([*sentences, self.judgement.strip()])
 
 
+_LABEL = re.compile(r"[*_#\s]*(?P<name>[a-zA-Z&][a-zA-Z &_-]{0,30})[*_]*\s*[:：][*_]*\s*")  # "**Light & shadow**: "
+
+
 def _named(dimension: str, text: str) -> str:
     name, text = DIMENSION_NAMES[dimension], text.strip()
+    label = _LABEL.match(text)
+    if label and re.sub(r"[\W_]+", "", label["name"].lower().replace("&", "and")) == dimension.replace("_", ""):
+        text = text[label.end() :]
     return text if text.lower().startswith(name.lower()) else f"{name}: {text}"
 
 

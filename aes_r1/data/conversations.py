@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from aes_r1.data.label_columns import SPLITS
 from aes_r1.prompts import parse_critique, parse_score
 from aes_r1.settings import InputError
 
@@ -12,6 +13,7 @@ TURNS = ("messages", "conversations", "conversation")
 _QUESTIONS = ("prompt", "query", "question", "instruction", "input")
 ANSWERS = ("completion", "response", "output", "answer")
 IMAGES = ("images", "image", "image_path", "image_url")
+_INSIDE = ("base64", "bytes", "source", "inline_data")  # of a part of a message that holds the picture itself
 # Keys by which other tools take a row, or a message of it, out of training: by a false or 0, and by a true or 1.
 _LEARNED = ("label", "kto_tag", "loss", "loss_scale", "weight", "train", "training")
 _WEIGHTS = ("loss", "loss_scale", "weight")
@@ -23,8 +25,11 @@ def require_learned(row: dict[str, Any], where: str) -> None:
     """Raise InputError where a row, or the message that is its answer, is marked as not to be learned, or in part.
 
     Every row is taught in whole as a good answer, and so would one be that is kept as a bad example (KTO), for its
-    question, or with a weight of its own.
+    question, or with a weight of its own. A row of another split than train would be measured later.
     """
+    split = row.get("split")
+    if isinstance(split, str) and SPLITS.get(split.strip().lower(), "train") != "train":
+        raise InputError(f"{where}: split={split[:40]} keeps it out of training; take the row out, or rename the key")
     ends = [row[key][-1] for key in (*TURNS, *ANSWERS) if isinstance(row.get(key), list) and row[key]]
     for part in (row, *(end for end in ends if isinstance(end, dict))):
         marks = [key for key in _LEARNED if _means_no(part.get(key))]
@@ -151,6 +156,6 @@ def pictures_in(row: dict[str, Any]) -> list[Any]:
     for turn in turns:
         for part in (*as_list(turn.get("content")), turn) if isinstance(turn, dict) else ():
             if isinstance(part, dict) and str(part.get("type", "image")).startswith(("image", "input_image")):
-                found = next((part[key] for key in (*IMAGES, "path", "url") if part.get(key)), None)
+                found = next((part[key] for key in (*IMAGES, "path", "url", *_INSIDE) if part.get(key)), None)
                 pictures += [picture for picture in as_list(found) if picture not in pictures]
     return pictures

@@ -13,8 +13,9 @@ from typing import Any
 
 from aes_r1.data.attributes import MAX_RATERS, RESERVED, ROUNDING
 from aes_r1.data.contradictions import contradiction, vote_spread
+from aes_r1.data.label_columns import COLUMNS, COUNT, SPLITS, column, refuse_other_spellings, refuse_unread_splits
 from aes_r1.data.names import DRIVE, exists, is_hidden, is_remote, local_name, name_on_disk
-from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, json_rows, table, table_in
+from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, Percent, json_rows, table, table_in
 from aes_r1.data.workbook import sheet
 from aes_r1.settings import InputError
 
@@ -61,6 +62,7 @@ def number(
     within: tuple[float, float] | None = None,
     *,
     whole: bool = False,
+    way_out: str = "take the row out",
 ) -> float:
     """Return the finite number in a cell; text may have a decimal comma. `path`, `location`, `column` are for messages.
 
@@ -86,6 +88,11 @@ def number(
             result = math.nan
     else:
         plain = isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, Percent) and within is not None and within[1] - within[0] != 1:
+            raise InputError(
+                f"{path}, {location}: {column} is shown as {100 * value:g}%, but stands for {value:g}; write it as a "
+                f"number between {within[0]:g} and {within[1]:g}, without the format of percent"
+            )
         try:
             result = float(value) if plain and value is not None else None
         except OverflowError:
@@ -95,9 +102,9 @@ def number(
             if isinstance(value, str) and grouped.fullmatch(_text_of_cell(value)):
                 plain_text = _text_of_cell(value).replace("." if mark == "," else ",", "").replace(mark, ".")
                 raise InputError(f"{where} has marks of thousands; write it as {plain_text}")
-        raise InputError(f"{where} is not a number; write it as 0.63, or take the row out")
+        raise InputError(f"{where} is not a number; write it as {5 if whole else 0.63}, or {way_out}")
     if not math.isfinite(result):
-        raise InputError(f"{where} is not finite; mend it, or take the row out")
+        raise InputError(f"{where} is not finite; mend it, or {way_out}")
     return result
 
 
@@ -155,28 +162,8 @@ def _decimal_mark(cell: str, within: tuple[float, float] | None, *, whole: bool)
     return "." if "." in text and DECIMAL.fullmatch(text) else None
 
 
-def column(row: dict[str, Any], name: str, path: Path, location: str | None = None) -> Any:
-    """Return the cell `name` of `row`; where it is missing, the InputError names the columns that there are.
-
-    location: the row's place, which the message names unless the file is a CSV, whose rows all have the same columns.
-    """
-    if row.get(name) is None:
-        where = str(path) if location is None or path.suffix in (".csv", ".tsv") else f"{path}, {location}"
-        if name in row:
-            raise InputError(f"{where}: no {name} ({name}={row[name]}); fill it in, or take the row out")
-        names = ", ".join(str(key) for key in row)
-        rule = f"the first line must name the columns, {name} among them"
-        rule = f"every row needs {name}" if path.suffix in (".json", ".jsonl") else rule
-        raise InputError(f"{where}: no column {name}; it has {names}; {rule}")
-    return row[name]
-
-
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
 _TABLES = (".csv", ".tsv", ".xlsx", ".xlsm", ".xls", ".ods", ".jsonl", ".json", ".parquet")
-_COUNT = re.compile(r"count_-?[0-9]+(?:[.,][0-9]+)?", re.IGNORECASE)
-_COLUMNS = ("image", "mos", "mos_std", "n_raters", "split")
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
 
 
 def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[Label]:
@@ -190,8 +177,9 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
     labels: list[Label] = []
     levels: int | None = None
     rows = list(label_rows(path))
-    _refuse_other_spellings({name for _, row in rows for name in row if name}, path)
-    counts = ["n_raters", *dict.fromkeys(name for _, row in rows for name in row if name and _COUNT.fullmatch(name))]
+    refuse_other_spellings({name for _, row in rows for name in row if name}, path)
+    refuse_unread_splits(rows, path)
+    counts = ["n_raters", *dict.fromkeys(name for _, row in rows for name in row if name and COUNT.fullmatch(name))]
     ranges = {"mos": scale, "mos_std": (0.0, scale[1] - scale[0])}
     require_one_mark(rows, path, [*ranges, *counts], ranges, whole=counts)
     for location, row in rows:
@@ -207,16 +195,6 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
     if not labels:
         raise InputError(f"{path}: no row below the header; every picture needs one")
     return labels
-
-
-def _refuse_other_spellings(names: Collection[str], path: Path) -> None:
-    """Raise InputError for a column that has one of our names but for its punctuation: it would not be read as ours."""
-    for name in sorted(names):
-        plain = re.sub(r"[\W_]+", "_", name.strip().casefold())
-        if name not in _COLUMNS and not _COUNT.fullmatch(name) and (plain in _COLUMNS or _COUNT.fullmatch(plain)):
-            raise InputError(
-                f"{path}: the column {name} would not be read as {plain}; give it this name, or another one"
-            )
 
 
 def labels_file(root: Path) -> Path:
@@ -245,20 +223,27 @@ def _other_tables(root: Path) -> str:
     tables = begun or [name for name in names if name.lower().endswith(_TABLES)]
     if len(tables) > 1:
         return f"; if one of {', '.join(tables[:3])} holds them, rename or save it as labels.csv"
-    return f"; rename or save {tables[0]} as labels.csv" if tables else ""
+    if not tables:
+        return ""
+    suffix = Path(tables[0].strip()).suffix.lower()
+    if suffix in (".xls", ".ods", ".numbers", ".parquet"):
+        return f"; save {tables[0]} as labels.csv (CSV UTF-8)"
+    if suffix in (".xlsx", ".xlsm", ".jsonl", ".json"):
+        return f"; rename {tables[0]} to labels{suffix.replace('xlsm', 'xlsx')}"
+    return f"; rename or save {tables[0]} as labels.csv"
 
 
 def label_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (location, row) of every row of a user's label file; the location is for messages."""
     if path.suffix in (".csv", ".tsv"):
-        return table(path, _COLUMNS, lambda text: _names_pictures(text, path, path.parent))
-    return sheet(path, _COLUMNS) if path.suffix == ".xlsx" else json_rows(path, _COLUMNS)
+        return table(path, COLUMNS, lambda text: _names_pictures(text, path, path.parent))
+    return sheet(path, COLUMNS) if path.suffix == ".xlsx" else json_rows(path, COLUMNS)
 
 
 def _names_pictures(text: str, path: Path, root: Path) -> bool:
     """Return whether `text` was decoded correctly, judged by whether its pictures with non-ASCII names exist."""
     try:
-        names = [str(row.get("image")) for _, row in table_in(text, path, _COLUMNS)]
+        names = [str(row.get("image")) for _, row in table_in(text, path, COLUMNS)]
     except InputError:
         return False
     foreign = [name for name in names if not name.isascii()]
@@ -296,7 +281,7 @@ def _count_columns(row: dict[str, Any], path: Path) -> dict[float, str]:
     """Return {level: name} of the columns count_LEVEL; InputError where two are of one level."""
     names: dict[float, str] = {}
     for name in row:
-        if name and _COUNT.fullmatch(name):
+        if name and COUNT.fullmatch(name):
             other = names.setdefault(float(name.partition("_")[2].replace(",", ".")), name)
             if other != name:
                 raise InputError(f"{path}: {other} and {name} are counts of one level; take one out")
@@ -317,7 +302,7 @@ def _label(row: dict[str, Any], path: Path, location: str, root: Path, scale: tu
     split = _split(row.get("split"), where)
     spread, count = _spread_and_raters(row, path, location, scale)
     votes = _votes(row, path, location, scale)
-    attributes = {key: value for key, value in row.items() if key and key not in _COLUMNS and not _COUNT.fullmatch(key)}
+    attributes = {key: value for key, value in row.items() if key and key not in COLUMNS and not COUNT.fullmatch(key)}
     fault = contradiction(score, spread, count, votes, scale=scale, counts="the columns of counts")
     if fault is not None:
         raise InputError(f"{where}: {fault}")
@@ -352,9 +337,9 @@ def _score(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
 def _split(cell: Any, where: str) -> str | None:
     if cell in (None, ""):
         return None
-    split = _SPLITS.get(str(cell).strip().lower())
+    split = SPLITS.get(str(cell).strip().lower())
     if split is None:
-        raise InputError(f"{where}: split={cell} must be train, validation or test")
+        raise InputError(f"{where}: split={str(cell)[:60]} must be train, validation or test, or empty")
     return split
 
 
@@ -364,22 +349,23 @@ def _spread_and_raters(
     """Return mos_std and n_raters of a row, each None where its cell is empty."""
     where, length = f"{path}, {location}", scale[1] - scale[0]
     std, raters = row.get("mos_std"), row.get("n_raters")
-    spread = number(std, path, location, "mos_std", (0, length)) if std not in (None, "") else None
+    spread = number(std, path, location, "mos_std", (0, length), way_out=_EMPTY) if std not in (None, "") else None
     if spread is not None and not 0 <= spread <= length:
         raise InputError(f"{where}: mos_std={std} must lie between 0 and {length:g}, the length of the scale")
-    count = number(raters, path, location, "n_raters", whole=True) if raters not in (None, "") else None
+    count = number(raters, path, location, "n_raters", whole=True, way_out=_EMPTY) if raters not in (None, "") else None
     if count is not None and not (1 <= count <= MAX_RATERS and count == int(count)):
         raise InputError(f"{where}: n_raters={raters} must be a whole number from 1 to {MAX_RATERS}, or empty")
     return spread, None if count is None else int(count)
 
 
+_EMPTY = "leave the cell empty"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def image_name(image: Any, where: str, root: Path) -> str:
     """Return the path of a row's picture below `root`; InputError where the cell does not name one."""
     if not isinstance(image, str) or not image.strip():
-        raise InputError(f"{where}: image={image!r} is no name; give the picture's path below data.root")
+        raise InputError(f"{where}: image={repr(image)[:60]} is no name; give the picture's path below data.root")
     if is_remote(image) or image.startswith("data:"):
         raise InputError(f"{where}: image={image[:60]} is no file here; save the picture below data.root and name that")
     if DRIVE.match(image):

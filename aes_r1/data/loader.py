@@ -15,13 +15,21 @@ from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import read_manifest
 from aes_r1.data.mix import mix_samples, mixed_sets
-from aes_r1.data.names import exists, local_name, way_to_picture
+from aes_r1.data.names import exists, local_name, way_to_file, way_to_picture
 from aes_r1.data.pairs import opinions_of
 from aes_r1.data.published_lists import LISTS
 from aes_r1.data.records import read_records, require_one_opinion, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.samples import Samples
-from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve_validation, share_out, stratified_draw
+from aes_r1.data.splits import (
+    PAPER_SHARES,
+    SHOWN_NAMES,
+    SPLIT_SEED,
+    SPLITS,
+    carve_validation,
+    share_out,
+    stratified_draw,
+)
 from aes_r1.settings import DataSettings, InputError, place, printable
 
 log = logging.getLogger("aes_r1")
@@ -119,7 +127,7 @@ def root_of(data: DataSettings) -> Path:
         raise InputError(f"data={data.name} needs data.root=DIR, where the set lies on disk")
     root = place(local_name(data.root), "data.root")
     if not root.exists():
-        raise InputError(f"data.root={data.root}: no such file or folder")
+        raise InputError(f"data.root={data.root}: no such file or folder{way_to_file(str(root))}")
     return root.resolve()
 
 
@@ -170,11 +178,9 @@ def _samples_of_labels(data: DataSettings, split: str, seed: int) -> list[Sample
     root = root_of(data)
     labels, dropped = read_set(data.name, root, split_by=data.split_by, scale=data.scale, attributes=data.attributes)
     if dropped:
-        first = dropped[0]
-        log.warning(
-            "data=%s: %d rows left out (%s: %s, ..); aes_r1.prepare lists them",
-            *(data.name, len(dropped), printable(first.image), first.fault),
-        )
+        rows = dict.fromkeys(printable(f"{row.image}: {row.fault}") for row in dropped)
+        first = ", ".join([*list(rows)[:SHOWN_NAMES], *[".."] * (len(rows) > SHOWN_NAMES)])
+        log.warning("data=%s: %d rows left out (%s); aes_r1.prepare lists them", data.name, len(dropped), first)
     if all(label.split != "validation" for label in labels):
         carved = carve_validation([label.image for label in labels if label.split == "train"], seed)
         labels = [replace(label, split="validation") if label.image in carved else label for label in labels]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from aes_r1.data.attributes import ROUNDING, attributes_fault
 from aes_r1.data.catalog import CATALOG
 from aes_r1.data.contradictions import contradiction
-from aes_r1.data.names import name_fault
+from aes_r1.data.names import name_fault, way_to_file
 from aes_r1.data.sample import Sample
 from aes_r1.data.samples import Samples
 from aes_r1.data.spreadsheet import parse_json, require_file
@@ -79,7 +79,8 @@ def _read(path: Path, *, by_user: bool) -> Samples:
     try:
         digest = sha256_of(path)[:16]
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give a manifest.jsonl made by aes_r1.prepare") from error
+        near = "" if path.exists() else way_to_file(str(path))
+        raise InputError(f"{path}: {error.strerror}; give a manifest.jsonl made by aes_r1.prepare{near}") from error
     names = [f"{digest}-{RULES}.arrow"] if by_user else [f"{digest}-{RULES}.arrow", f"{digest}.arrow"]
     candidates = [path.with_name(f".{path.stem}.{name}") for name in names]
     arrow = next(filter(Path.exists, candidates), candidates[-1])

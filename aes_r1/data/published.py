@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from aes_r1.data.labels import Label, column, first_existing, image_name, number
+from aes_r1.data.label_columns import column
+from aes_r1.data.labels import Label, first_existing, image_name, number
 from aes_r1.data.splits import share_out
 from aes_r1.data.spreadsheet import json_rows, lines, table
 from aes_r1.data.workbook import sheet

@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from aes_r1.data.attributes import is_made_scene
-from aes_r1.data.labels import Label, column, image_name, label_rows, labels_file, number, require_one_mark
+from aes_r1.data.label_columns import column
+from aes_r1.data.labels import Label, image_name, label_rows, labels_file, number, require_one_mark
 from aes_r1.data.names import name_on_disk
 from aes_r1.data.published import eva_labels, eva_votes
 from aes_r1.data.sample import Sample

@@ -33,7 +33,7 @@ from aes_r1.data.conversations import (
     text_of,
 )
 from aes_r1.data.embedded import holds_picture, picture_bytes
-from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_fault, name_on_disk
+from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_fault, name_on_disk, way_to_file
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json, require_file
 from aes_r1.prompts import untaught
@@ -59,7 +59,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file in UTF-8") from error
+        near = "" if exists(Path(path)) else way_to_file(str(path))
+        raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file in UTF-8{near}") from error
     return [_record(Path(path), number, value) for number, value in _rows(Path(path), text)]
 
 
@@ -182,7 +183,8 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
         _require_one_picture(path, where, images[0], "in a message", inside)
     images = images or inside
     if len(images) != 1:
-        raise InputError(f"{where}: images must hold the path of one picture; it has {len(images)}")
+        keys = "" if images else f"; a picture is read from {', '.join(IMAGES)} and from messages, not from other keys"
+        raise InputError(f"{where}: images must hold the path of one picture; it has {len(images)}{keys}")
     score, critique = read_answer(text_of(turns[-1]), where)
     if row.get("mos") not in (None, score):
         raise InputError(

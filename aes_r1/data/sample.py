@@ -20,8 +20,17 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from aes_r1.data import foreign
 from aes_r1.data.jpeg_scans import has_more_scans
 from aes_r1.data.raw_preview import Preview, find_preview
-from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned, use_whole_palette
-from aes_r1.data.stated_space import HIGH_RANGE, code_points, stated_profile
+from aes_r1.data.srgb import (
+    DEEP_COLORS,
+    as_rgb,
+    deep_color,
+    orientation,
+    raw_mode,
+    scale_transparent_gray,
+    turned,
+    use_whole_palette,
+)
+from aes_r1.data.stated_space import HIGH_RANGE, code_points, jpeg2000_profile, stated_profile
 from aes_r1.data.whole import missing, on_clear, painted
 from aes_r1.settings import InputError
 
@@ -210,7 +219,7 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...], 
         _first_whole_page(picture)
         use_whole_palette(picture)
         if not picture.info.get("icc_profile"):
-            picture.info["icc_profile"] = stated_profile(picture, points)
+            picture.info["icc_profile"] = jpeg2000_profile(file) or stated_profile(picture, points)
         return _decoded(picture, max_file_pixels, file, is_whole=is_whole)
 
 
@@ -245,6 +254,7 @@ def _decoded(
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise _Refused(f"{width} x {height}: one side is over {MAX_ASPECT} times the other; crop it")
     mode, deep_planes = raw_mode(picture), _has_deep_planes(picture)
+    scale_transparent_gray(picture)
     opened: Any = picture  # a file's picture has more attributes than Pillow's types say
     if deep_planes and mode and opened.tile[0][0] == "raw":  # Pillow takes uncompressed planes for planes of 8 bits
         raise _Refused(_DEEP_PLANES)
@@ -271,7 +281,12 @@ def _has_deep_planes(picture: Image.Image) -> bool:
 
 
 def _first_whole_page(picture: Image.Image) -> None:
-    """Select a TIFF's first page that is neither a reduced copy nor a mask, or the first page where all are."""
+    """Select a TIFF's first page that is neither a reduced copy nor a mask, or the first page where all are.
+
+    Of an animated PNG the first frame is selected, where the picture for other viewers is none of them.
+    """
+    if isinstance(picture, PngImagePlugin.PngImageFile) and picture.default_image and picture.n_frames > 1:
+        picture.seek(1)
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         return
     for page in range(_MAX_PAGES):

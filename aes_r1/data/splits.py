@@ -6,7 +6,7 @@ import json
 import math
 import posixpath
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from aes_r1.data.labels import Label
+from aes_r1.data.names import looks_alike, nearest_name, way_to_file
 from aes_r1.data.sample import Sample
 from aes_r1.data.samples import Samples
 from aes_r1.data.spreadsheet import parse_json, require_file
@@ -23,6 +24,8 @@ SPLITS = ("train", "validation", "test")
 SPLIT_SEED = 42  # fixed, so that a split is the same in every run
 LIMIT_SEED = 0  # for evaluation.limit, independent of the run's seed: all models answer the same pictures
 PAPER_SHARES = (0.9, 0.0, 0.1)
+SHOWN_NAMES = 3  # of the names of a list that stand in no label
+WITHOUT_LABEL = "without a label"  # how the fault of such a name ends
 
 
 def assign_splits(labels: list[Label], shares: tuple[float, float, float], split_by: str) -> list[Label]:
@@ -77,18 +80,29 @@ def _split_by_list(labels: list[Label], path: Path) -> list[Label]:
                 both = f"{image_of[name]} and {label.image}"
                 raise InputError(f"data.split_by={path}: {name} names two pictures, {both}; give more of the path")
             _check_one_split(path, name, split_of_image.setdefault(label.image, split_of[name]), split_of[name])
+    unnamed = [name for name in split_of if name not in image_of]
     if not image_of:
-        named = next(iter(split_of), "none")
         raise InputError(
-            f"data.split_by={path}: names no picture of the set (it names {named}); give names as they stand in the "
-            "labels, with the suffix, or the ends of their paths"
+            f"data.split_by={path}: names no picture of the set (it names {_with_nearest(unnamed, images)}); give "
+            "names as they stand in the labels, with the suffix, or the ends of their paths"
         )
     unknown = [
-        Label(name, None, split=split, fault=f"in {path.name}, without a label")
-        for name, split in split_of.items()
-        if name not in image_of
+        Label(name, None, split=split_of[name], fault=f"in {path.name}, {WITHOUT_LABEL}{_nearest(name, images, index)}")
+        for index, name in enumerate(unnamed)
     ]
     return [replace(label, split=split_of_image.get(label.image, "train")) for label in labels] + unknown
+
+
+def _with_nearest(names: Sequence[str], images: Collection[str]) -> str:
+    """List the first of `names`, each with the picture of the set that is named most like it."""
+    listed = [f"{name}{_nearest(name, images, index)}" for index, name in enumerate(names[:SHOWN_NAMES])]
+    return ", ".join([*listed, f".., {len(names)} in all"] if len(names) > SHOWN_NAMES else listed) or "none"
+
+
+def _nearest(name: str, images: Collection[str], index: int) -> str:
+    """Return ": nearest IMAGE" for one of the first names; later ones are not compared, because that takes long."""
+    image = nearest_name(name, images) if index < SHOWN_NAMES else None
+    return "" if image is None else f": nearest {image}{looks_alike(name, image)}"
 
 
 def _check_one_split(path: Path, name: str, first: str, second: str) -> None:
@@ -109,7 +123,8 @@ def read_lists(path: Path) -> dict[str, list[str]]:
         text = path.read_text(encoding="utf-8-sig")
         json.loads(text)
     except OSError as error:
-        raise InputError(f"data.split_by={path}: {error.strerror}; official, paper or a JSON list") from error
+        near = "" if path.exists() else way_to_file(str(path))
+        raise InputError(f"data.split_by={path}: {error.strerror}; official, paper or a JSON list{near}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"data.split_by={path}: not JSON ({error}); give a list of names, or official") from error
     content = parse_json(text, f"data.split_by={path}")  # a list that stands twice is refused

@@ -59,6 +59,10 @@ COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
 _SEP_LINE = re.compile(r'"?sep=(?P<separator>.)"?(?P=separator)*\s*', re.IGNORECASE)
 
 
+class Percent(float):
+    """A number that its workbook shows as percent: 0.5 is shown as 50%."""
+
+
 def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
     """Read a label file in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
 
@@ -215,12 +219,20 @@ def _fitted(cells: list[str], names: list[str], separator: str, where: str, *, s
             f"{told}; put a number with a decimal comma in quotes, or take the comma at the end of the row out"
         )
     # If image or mos is missing, the header is at fault, and the caller reports that instead.
+    if strict and len(cells) == len(names) + 1 and names[0] == "image" and _names_row(cells):
+        raise InputError(f"{told}; name the first column, too, or take it out (row.names=FALSE in write.table of R)")
     if strict and len(cells) > len(names) and {"image", "mos"} <= set(names):
         raise InputError(
             f"{told}; put cells that hold {SEPARATORS.get(separator, 'the separator')} in quotes, or save it with "
             "another one"
         )
     return cells + [""] * (len(names) - len(cells))
+
+
+def _names_row(cells: list[str]) -> bool:
+    """Return whether a row begins with the name or the number of the row, and the picture comes after it."""
+    first, second = (Path(cell.strip()).suffix.casefold() in SUFFIXES for cell in cells[:2])
+    return second and not first
 
 
 def _is_cut_number(cells: list[str], names: list[str]) -> bool:

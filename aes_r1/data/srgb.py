@@ -7,6 +7,7 @@ is sRGB, and a profile that cannot be used is ignored, as in browsers.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -54,13 +55,13 @@ def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Imag
     turn, profile, undeclared = orientation(picture), _profile(picture), _may_be_unused_alpha(picture)
     picture = picture if shown is None else shown
     alpha = None
-    if picture.mode.startswith("I") or picture.mode == "F":
+    if picture.mode.startswith("I") or picture.mode == "F" or _has_signed_bytes(picture):
         transparent_gray = picture.info.get("transparency")  # PNG's one gray value that is transparent
         if isinstance(transparent_gray, int):
             alpha = Image.fromarray(np.where(np.asarray(picture) == transparent_gray, 0, 255).astype(np.uint8))
         picture = Image.fromarray(eight_bits(_samples(picture)))
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        gray = picture.mode in ("LA", "La")
+        gray = picture.mode in ("LA", "La", "L", "1")
         layered = picture.convert("LA" if gray else "RGBA")
         alpha, picture = layered.getchannel("A"), layered.getchannel("L") if gray else layered.convert("RGB")
     picture = _in_srgb(picture, profile)
@@ -79,6 +80,20 @@ def use_whole_palette(picture: Image.Image) -> None:
         values = picture.tag_v2.get(320, ())
         if values and max(values) < 256:
             picture.palette = ImagePalette.raw("RGB;L", bytes(values))
+
+
+def scale_transparent_gray(picture: Image.Image) -> None:
+    """Make the transparent gray of an opened PNG of 2 or 4 bits one of 8, as its samples are when they are decoded."""
+    step = {"L;2": 85, "L;4": 17}.get(raw_mode(picture))
+    if step and picture.format == "PNG" and isinstance(picture.info.get("transparency"), int):
+        picture.info["transparency"] *= step
+
+
+def _has_signed_bytes(picture: Image.Image) -> bool:
+    """Return whether the file is a TIFF of signed 8-bit gray, which Pillow reads as unsigned."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or picture.mode != "L":
+        return False
+    return picture.tag_v2.get(258) == (8,) and picture.tag_v2.get(339, (1,)) == (2,)
 
 
 def _may_be_unused_alpha(picture: Image.Image) -> bool:
@@ -102,11 +117,18 @@ def orientation(picture: Image.Image) -> int:
         exif = picture.getexif()
         if not exif and "Raw profile type APP1" in picture.info:  # of a PNG by ImageMagick or exiftool
             exif.load(bytes.fromhex("".join(str(picture.info["Raw profile type APP1"]).split("\n")[3:])))
-        value = exif.get(ORIENTATION, 1)
+        value = exif.get(ORIENTATION) or _orientation_in_quotes(picture)
         turn = int(value[0] if isinstance(value, tuple) else value)
     except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error):
         return 1
     return turn if turn in _TURNS else 1
+
+
+def _orientation_in_quotes(picture: Image.Image) -> int:
+    """Return the orientation in an XMP attribute with single quotes, which Pillow passes over; 1 without it."""
+    xmp = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
+    match = re.search(rb"tiff:Orientation\s*=\s*'([1-8])'", xmp.encode() if isinstance(xmp, str) else xmp)
+    return int(match[1]) if match else 1
 
 
 def eight_bits(samples: np.ndarray) -> np.ndarray:
@@ -147,12 +169,14 @@ def raw_mode(picture: Image.Image) -> str:
 def deep_color(picture: Image.Image, mode: str, reopen: Callable[[], Image.Image]) -> Image.Image:
     """Scale a decoded `picture` of 16-bit colors, stored in raw `mode`, by the range of its samples.
 
-    Pillow keeps the high byte of each sample. Where the highest two bits are unused, the file is decoded once more with
-    the two bytes of a sample exchanged, which yields the low bytes; `reopen` opens it anew.
+    Pillow keeps the high byte of each sample. Where the highest two bits are unused, or a color of 16 bits is
+    transparent, the file is decoded once more with the two bytes of a sample exchanged, which yields the low bytes;
+    `reopen` opens it anew.
     """
-    high = np.asarray(picture)
+    high, clear = np.asarray(picture), picture.info.get("transparency")
     bands = 3 if picture.mode in ("RGB", "RGBA", "RGBX") else 1
-    if int(high[..., :bands].max()) >= 64:
+    is_dark = int(high[..., :bands].max()) < 64
+    if not is_dark and not isinstance(clear, tuple):
         return picture
     copy: Any = reopen()
     with copy:
@@ -162,8 +186,11 @@ def deep_color(picture: Image.Image, mode: str, reopen: Callable[[], Image.Image
         low = np.asarray(copy)
     if mode == "LA;16B":  # the decoder makes four bands of it
         low = low[..., 1:2].repeat(3, axis=-1)
-    shown = eight_bits(high[..., :bands].astype(np.uint16) * 256 + low[..., :bands])
+    samples = high[..., :bands].astype(np.uint16) * 256 + low[..., :bands]
+    shown = eight_bits(samples) if is_dark else high[..., :bands]
     alpha = high[..., 3:] if picture.mode == "RGBA" else high[..., :0]
+    if isinstance(clear, tuple):
+        alpha = np.where((samples == clear).all(axis=-1, keepdims=True), 0, 255).astype(np.uint8)
     return Image.fromarray(np.concatenate([shown, alpha], axis=-1))
 
 
@@ -189,6 +216,9 @@ def _samples(picture: Image.Image) -> np.ndarray:
     samples = np.asarray(picture)
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         return samples
+    if _has_signed_bytes(picture):
+        signed = samples.view(np.int8).astype(np.int16)
+        return signed if signed.min(initial=0) < 0 else signed * 2  # without a sign 7 bits are left
     if picture.tag_v2.get(258) == (32,) and picture.tag_v2.get(339, (1,)) == (1,):  # Pillow reads these as signed
         samples = samples.view(np.uint32)
     if picture.tag_v2.get(258) == (16,) and picture.tag_v2.get(339, (1,)) == (2,) and samples.max(initial=0) > 16383:

@@ -1,6 +1,6 @@
-"""Find the color space that a picture states without an ICC profile: PNG's cICP, gAMA and cHRM, AVIF's and HEIC's nclx.
+"""Find the color space that Pillow passes over: PNG's cICP, gAMA and cHRM, nclx of AVIF and HEIC, JPEG 2000's profile.
 
-Sources: PNG (third edition), 4.3 and 11.3.2; ISO/IEC 14496-12, 8.11 and 12.1.5; ITU-T H.273.
+Sources: PNG (third edition), 4.3 and 11.3.2; ISO/IEC 14496-12, 8.11 and 12.1.5; ITU-T H.273; ISO/IEC 15444-1, I.5.3.3.
 """
 
 from __future__ import annotations
@@ -44,6 +44,23 @@ def code_points(file: BinaryIO) -> tuple[int, int] | None:
         return _primary_nclx(content) if boxes else _cicp(content)
     except (IndexError, struct.error):  # damaged or cut there, where the decoder may not look
         return None
+
+
+def jpeg2000_profile(file: BinaryIO) -> bytes | None:
+    """Return the ICC profile of a JPEG 2000 picture, which Pillow passes over; None where it has none.
+
+    It stands in the first box that states a color space (ISO/IEC 15444-1, I.5.3.3; any profile: 15444-2).
+    """
+    file.seek(0)
+    head = file.read(12)
+    if not head.startswith(b"\0\0\0\x0cjP  "):
+        return None
+    try:
+        header = dict(_boxes(head + file.read(_MAX_BYTES))).get(b"jp2h", b"")
+        color = next((body for name, body in _boxes(header) if name == b"colr"), b"")
+    except struct.error:
+        return None
+    return color[3:] if color[:1] in (b"\2", b"\3") else None
 
 
 def stated_profile(picture: Image.Image, points: tuple[int, int] | None) -> bytes | None:

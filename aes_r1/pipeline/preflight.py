@@ -21,6 +21,7 @@ from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, require_opinions, root_of
 from aes_r1.data.manifest import read_run_manifest
+from aes_r1.data.names import way_to_file
 from aes_r1.data.opinions import rater_shares
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.records import read_records
@@ -166,7 +167,8 @@ def _check_critiques(settings: Settings, train: TrainingSamples) -> None:
     if cold_start.data is not None:
         path = Path(cold_start.data)
         if not path.is_file():
-            raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null")
+            near = way_to_file(str(path))
+            raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null{near}")
         records = read_records(path)
         if not any(os.path.exists(row["image"]) for row in records):
             raise InputError(f"cold_start.data={path}: none of its pictures is there; give their paths as they lie")

@@ -22,13 +22,14 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from PIL import Image
 
-from aes_r1.data.names import alike_path, is_hidden, is_remote, local_name
+from aes_r1.data.names import is_hidden, is_remote, local_name, way_to_file
 from aes_r1.data.sample import SUFFIXES, PictureError, open_picture
 from aes_r1.settings import InputError
 
 _URL = re.compile(r"(?:https?|ftp)://|data:", re.IGNORECASE)
 _CHUNK = 1 << 16
 _HTTP_ALONE = "only http and https are fetched"
+_LISTS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".lst", ".list")  # endings of files that may name pictures
 _GONE = (404, 410)  # the statuses by which a server says that nothing is there
 
 
@@ -94,13 +95,17 @@ def some_readable(found: Iterable[str | PictureError]) -> Iterator[str | Picture
 
 
 def _way_to(name: str) -> str:
-    """Return the way out for a name of which nothing is there, empty where there is something or nothing is near."""
+    """Return the way out for a name that is no picture: a list of names, or another spelling; empty without one."""
+    if name == "-" or name.lower().endswith(_LISTS):
+        return "; the names of a list are given as arguments: xargs -d '\\n' aes-r1 score --model DIR < list.txt"
     if is_url(name) or os.path.lexists(name) or glob.has_magic(name):
         return ""
+    parts = [part.strip() for part in re.split(r"[,;:\n]|\s+", name) if part.strip()]
+    if len(parts) > 1 and all(map(os.path.exists, parts)):
+        return f"; give them as {len(parts)} arguments, with blanks between them"
     if is_remote(name):
         return "; it is not on this machine; save it here and name the file"
-    near = alike_path(name)
-    return f"; {near} is there" if near else ""
+    return way_to_file(name)
 
 
 def _fault(name: str) -> PictureError | None:

@@ -44,6 +44,53 @@ def test_a_reply_that_cannot_be_read_has_one_reason(text, reason):
     assert list(reasons) == [reason]
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Warm &amp; soft, it&#39;s calm.", "Warm & soft, it's calm."),
+        ("Warm.\\nSoft.", "Warm. Soft."),
+        ('A caf\\u00e9 in \\"warm\\" light.', 'A café in "warm" light.'),
+        ("Salt & pepper tones.", "Salt & pepper tones."),
+    ],
+)
+def test_escapes_that_a_model_wrote_twice_are_read(written, read):
+    reply, reasons, _ = read_reply(json.dumps({**dict.fromkeys(DIMENSIONS, "Soft."), "judgement": written}))
+    assert (reply.judgement, reasons) == (read, {})
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("Warm <b>tones</b>.", "unusable"),
+        ("Caf\ufffd light.", "unusable"),
+        ("A lone \\ud83d half.", "unusable"),
+        ("<one or two sentences>", "missing_dimension"),
+    ],
+)
+def test_left_overs_of_programs_and_forms_are_not_taught(written, reason):
+    text = json.dumps({**dict.fromkeys(DIMENSIONS, "Soft."), "judgement": written})
+    assert list(read_reply(text)[1]) == [reason]
+
+
+def test_values_in_backticks_lose_both():
+    members = ", ".join(f'"{name}": `Soft tones.`' for name in (*DIMENSIONS, "judgement"))
+    reply, _, mended = read_reply(f"{{{members}}}")
+    assert {*reply.dimensions.values(), reply.judgement} == {"Soft tones."}
+    assert mended == ("repaired",)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["light_and_shadow: ", "**Light and Shadow**: ", "Light & shadow - ", "## Light & Shadow:\n", "LIGHT AND SHADOW: "],
+)
+def test_a_label_in_front_of_a_text_is_written_once(label):
+    texts = {**dict.fromkeys(DIMENSIONS, "Soft."), "light_and_shadow": f"{label}It falls from the left."}
+    rest = label if " - " in label else ""
+    assert Reply(texts, "Good.").critique.startswith(f"Light and shadow: {rest}It falls from the left. Mood")
+    other = Reply({**dict.fromkeys(DIMENSIONS, "Soft."), "color": "Exposure: dark."}, "Good.")
+    assert "Color: Exposure: dark." in other.critique
+
+
 def test_an_honest_reply_passes():
     assert form_reasons(reply(), 0.5, min_words=20, max_words=400) == {}
 

@@ -31,6 +31,24 @@ def test_a_verdict_is_read_strictly(text, verdict):
 
 
 @pytest.mark.parametrize(
+    ("beside", "rating"),
+    [
+        ('"out_of": 5', None),
+        ('"max": 100', None),
+        ('"maxRating": 5.0', None),
+        ('"scale": "1-5"', None),
+        ('"scale": {"min": 0, "max": 10}', 4),
+        ('"out_of": "10"', 4),
+        ('"scale": "likert"', 4),
+        ('"reason": "one of 5"', 4),
+    ],
+)
+def test_a_rating_on_a_scale_of_its_own_is_not_taken_for_one_to_ten(beside, rating):
+    assert read_rating(f'{{"rating": 4, {beside}}}')[0] == rating
+    assert read_rating(f"{{{beside}, 'rating': 4,}}")[0] == rating
+
+
+@pytest.mark.parametrize(
     ("text", "rating"),
     [
         ('{"rating": 7}', 7.0),

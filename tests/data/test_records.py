@@ -316,6 +316,10 @@ POISON = {
         ("a tree <loc0012><loc0100>", 'a <point x="1.5" y="2">tree</point>', "<bbox>1, 2, 3, 4</bbox>", "<seg007>"),
         "a mark of a place in the picture",
     ),
+    "Soft caf\ufffd light": "a mark of characters that were lost",
+    **dict.fromkeys(("Soft &amp; warm", "It&#39;s soft", "&QUOT;Soft&quot;", "soft&nbsp;light"), "an escape of HTML"),
+    **dict.fromkeys(("<p>Soft light.</p>", "Soft<br/>light", '<span class="x">Soft</span>', "<B>"), "a tag of HTML"),
+    **dict.fromkeys(("Soft.\\nWarm.", "Soft\\n", "caf\\u00e9", 'a \\"soft\\" light'), "an escape of JSON"),
 }
 
 
@@ -344,6 +348,7 @@ def test_text_that_would_break_training_is_refused_by_its_line(critique, tmp_pat
         "图 é 😀",
         "a [b] {c} |d|",
         "the focal point <of the picture>, see [1] and 【图】 †",
+        "R&D; salt & pepper; a < b and c > d; C:\\new\\textures, $\\nabla$",
     ],
 )
 def test_ordinary_text_may_be_taught(critique, tmp_path):
@@ -529,6 +534,36 @@ def test_a_row_that_is_marked_as_not_to_be_learned_is_refused_by_its_line(row, s
     with pytest.raises(InputError) as caught:
         read_records(write(tmp_path, OURS, row))
     assert f":2: {says} marks it as not to be learned; take the row out" in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["test", "Validation", "val", "dev "])
+@pytest.mark.parametrize("row", [OURS, RELEASED])
+def test_a_row_of_another_split_than_train_is_refused(row, split, tmp_path):
+    path = write(tmp_path, {**row, "split": "train"}, {**row, "split": split})
+    with pytest.raises(InputError, match=f":2: split={split} keeps it out of training; take the row out, or rename"):
+        read_records(path)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "base64": base64.b64encode(PIXEL).decode()},
+        {"type": "image", "source": {"type": "base64", "data": base64.b64encode(PIXEL).decode()}},
+        {"type": "image", "source": {"type": "url", "url": "a.png"}},
+        {"type": "image", "bytes": base64.b64encode(PIXEL).decode()},
+    ],
+)
+def test_a_picture_inside_a_part_of_a_message_is_read(part, tmp_path):
+    (tmp_path / "a.png").write_bytes(PIXEL)
+    question = {"role": "user", "content": [part, {"type": "text", "text": "Judge this."}]}
+    (row,) = read_records(write(tmp_path, {"messages": [question, RELEASED["messages"][1]]}))
+    assert Path(row["image"]).read_bytes() == PIXEL
+
+
+def test_a_row_whose_picture_stands_under_another_key_is_told_ours(tmp_path):
+    row = {"messages": RELEASED["messages"], "image_file": "a.png"}
+    with pytest.raises(InputError, match="it has 0; a picture is read from images, image, image_path, image_url and"):
+        read_records(write(tmp_path, row))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,28 @@ def test_a_published_json_list(entry, tmp_path):
     ]
 
 
+NEAR_NAMES = {  # {a name in a list: what is said of it}
+    "imgs/session0/O.jpg": "",
+    "session0/3.JPG": ": nearest imgs/session0/3.jpg",
+    "imgs/session0/3.png": ": nearest imgs/session0/3.jpg",
+    "harbuor.jpg": ": nearest imgs/harbour.jpg",
+    "h\u0430rbour.jpg": ": nearest imgs/harbour.jpg (it only looks the same: U+0430 stands in one of the two names)",
+    "harbour2.jpg": "",
+}
+
+
+@pytest.mark.parametrize(("name", "nearest"), NEAR_NAMES.items())
+def test_misspelled_names_of_a_list_are_told_with_the_nearest(name, nearest, tmp_path):
+    given = [*labels(10), Label("imgs/harbour.jpg", 0.5)]
+    (tmp_path / "list.json").write_text(json.dumps(["1.jpg", name]))
+    divided = assign_splits(given, SHARES, str(tmp_path / "list.json"))
+    assert [label.fault for label in divided if label.fault] == [f"in list.json, without a label{nearest}"]
+    (tmp_path / "list.json").write_text(json.dumps([name, "p.jpg", "q.jpg", "r.jpg"]))
+    with pytest.raises(InputError) as caught:
+        assign_splits(given, SHARES, str(tmp_path / "list.json"))
+    assert f"(it names {name}{nearest}, p.jpg, q.jpg, .., 4 in all); give names" in str(caught.value)
+
+
 def test_lists_by_split(tmp_path):
     (tmp_path / "lists.json").write_text(json.dumps({"test": ["1.jpg"], "validation": ["2.jpg", "3.jpg"]}))
     assert counts(assign_splits(labels(), SHARES, str(tmp_path / "lists.json"))) == {

@@ -280,8 +280,10 @@ def test_two_label_files_and_another_name(tmp_path):
     [
         (["labels - Sheet1.csv"], "; rename or save labels - Sheet1.csv as labels.csv"),
         (["labels (1).csv", "z.csv"], "; rename or save labels (1).csv as labels.csv"),
-        (["Label.numbers"], "; rename or save Label.numbers as labels.csv"),
-        (["ratings.ods"], "; rename or save ratings.ods as labels.csv"),
+        (["Label.numbers"], "; save Label.numbers as labels.csv (CSV UTF-8)"),
+        (["ratings.ods"], "; save ratings.ods as labels.csv (CSV UTF-8)"),
+        (["labels.XLSX"], "; rename labels.XLSX to labels.xlsx"),
+        (["ratings.jsonl"], "; rename ratings.jsonl to labels.jsonl"),
         (["a.csv", "b.JSON"], "; if one of a.csv, b.JSON holds them, rename or save it as labels.csv"),
         ([".labels.csv", "~$labels.xlsx", "notes.txt"], ""),
     ],
@@ -309,6 +311,9 @@ def test_a_folder_in_the_place_of_a_label_file_has_a_way_out(tmp_path):
         ("Count 1", "count_1"),
         ("count-2", "count_2"),
         ("n.raters", "n_raters"),
+        ("mosstd", "mos_std"),
+        ("nRaters", "n_raters"),
+        ("count5", "count_5"),
     ],
 )
 def test_a_column_of_ours_with_other_punctuation_is_not_passed_over(column, ours, name, tmp_path):
@@ -317,6 +322,46 @@ def test_a_column_of_ours_with_other_punctuation_is_not_passed_over(column, ours
         InputError, match=f"the column {column} would not be read as {ours}; give it this name, or another"
     ):
         folder_labels(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "labels.xlsx"])
+@pytest.mark.parametrize("column", ["set", "subset", "spilt", "Partition"])
+def test_splits_in_a_column_of_another_name_are_not_passed_over(column, name, tmp_path):
+    """Otherwise a seeded split would train on some of the pictures that the column calls test."""
+    rows = [(f"{word}.jpg", 0.5, word) for word in ("Test", "train", "val")]
+    write_rows_as(tmp_path / name, ("image", "mos", column), *rows)
+    with pytest.raises(InputError, match=rf"the column {column} holds splits \(test, train, val\), .*; name it so"):
+        folder_labels(tmp_path)
+
+
+@pytest.mark.parametrize("words", [("train", "bus", "train"), ("test", "test", "test"), ("", "", "")])
+def test_a_column_that_is_no_split_is_kept(words, tmp_path):
+    write_rows_as(tmp_path / "labels.csv", ("image", "mos", "subject"), *(("a.jpg", 0.5, word) for word in words))
+    assert [label.attributes["subject"] for label in folder_labels(tmp_path)] == list(words)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("image,mos,mos_std\na.jpg,.5,NA\n", "mos_std='NA' is not a number; write it as 0.63, or leave the cell empty"),
+        ("image,mos,n_raters\na.jpg,.5,#N/A\n", "n_raters='#N/A' is not a number; write it as 5, or leave the cell"),
+        ("image,mos,mos_std\na.jpg,.5,nan\n", "mos_std='nan' is not finite; mend it, or leave the cell empty"),
+        ("image,mos\n1,a.jpg,.5\n", "name the first column, too, or take it out (row.names=FALSE in write.table of R)"),
+        ("image\tmos\tx\n7\ta.jpg\t.5\t3\n", "name the first column, too, or take it out"),
+        ("image mos\na.jpg .5\n", "no column image; it has image mos; put commas between the columns, as write.csv"),
+        ("   image    mos\n0  a.jpg  0.5\n", "put commas between the columns"),
+    ],
+)
+def test_tables_of_statistics_programs_are_refused_with_their_own_way_out(content, says, tmp_path):
+    assert says in refusal(tmp_path, content)
+
+
+def test_a_message_about_a_row_of_many_keys_is_short(tmp_path):
+    by_name = {f"{number:05}.jpg": 0.5 for number in range(5000)}
+    says = refusal(tmp_path, json.dumps(by_name), "labels.json")
+    assert says.endswith('.., 5000 in all; every row needs image, as in [{"image": "a.jpg", "mos": 0.63}, ..]')
+    columns = {"image": {str(number): name for number, name in enumerate(by_name)}, "mos": {"0": 0.5}}
+    assert len(says) < 600 > len(refusal(tmp_path, json.dumps(columns), "labels.json"))
 
 
 def test_columns_with_names_near_ours_are_the_users_own(tmp_path):
@@ -353,16 +398,16 @@ def test_a_column_of_ours_that_stands_twice_in_other_case_is_refused(name, again
         folder_labels(tmp_path)
 
 
-def write_rows_as(path: Path, columns: tuple[str, ...], row: tuple) -> None:
+def write_rows_as(path: Path, columns: tuple[str, ...], *rows: tuple) -> None:
     if path.suffix == ".csv":
-        path.write_text(f"{','.join(columns)}\n{','.join(map(str, row))}\n")
+        path.write_text("".join(f"{','.join(map(str, row))}\n" for row in (columns, *rows)))
     elif path.suffix == ".jsonl":
-        path.write_text(json.dumps(dict(zip(columns, row, strict=True))))
+        path.write_text("\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in rows))
     else:
         openpyxl = pytest.importorskip("openpyxl")
         book = openpyxl.Workbook()
-        book.active.append(columns)
-        book.active.append(row)
+        for row in (columns, *rows):
+            book.active.append(row)
         book.save(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
 
@@ -131,3 +132,96 @@ def test_a_workbook_of_charts_alone_says_so(tmp_path):
     made.save(tmp_path / "labels.xlsx")
     with pytest.raises(InputError, match=r"labels\.xlsx: holds charts alone, no sheet with cells; put the labels into"):
         folder_labels(tmp_path)
+
+
+def styled(path, change, *rows):
+    book(path, *rows)
+    made = openpyxl.load_workbook(path / "labels.xlsx")
+    change(made)
+    made.save(path / "labels.xlsx")
+
+
+def hide_rows(made):
+    made.active.row_dimensions[3].hidden = True
+    made.active.auto_filter.ref = "A1:G4"
+    made.active.row_dimensions[4].hidden = True
+    made.active.row_dimensions[9].hidden = True  # without labels
+
+
+def hide_sheet(made):
+    made.create_sheet("shown")
+    made.active.sheet_state = "hidden"
+    made.active = 1
+
+
+HIDDEN = {
+    hide_rows: "2 of 3 rows are hidden (by a filter or by hand)",
+    hide_sheet: "the sheet Sheet is hidden",
+    (lambda made: None): None,
+}
+
+
+@pytest.mark.parametrize(("hide", "says"), HIDDEN.items(), ids=["rows", "sheet", "nothing"])
+def test_hidden_labels_are_read_and_noted_once(hide, says, tmp_path, caplog):
+    styled(tmp_path, hide, *([name, *ROW[1:]] for name in ("a.jpg", "b.jpg", "c.jpg")))
+    with caplog.at_level(logging.WARNING, "aes_r1"):
+        for _ in range(3):
+            assert [label.image for label in folder_labels(tmp_path)] == ["a.jpg", "b.jpg", "c.jpg"]
+    note = f"{tmp_path}/labels.xlsx: {says}, but read like the others; delete what is not meant"
+    assert caplog.messages == ([note] if says else [])
+
+
+def test_a_row_of_no_height_is_hidden(tmp_path, caplog):
+    book(tmp_path, ROW)
+    rewritten(tmp_path, '<row r="2"', '<row ht="0" customHeight="1" r="2"')
+    assert len(folder_labels(tmp_path)) == 1
+    assert "1 of 1 rows are hidden" in caplog.text
+
+
+def test_a_hidden_sheet_with_labels_is_called_hidden(tmp_path):
+    def add(made):
+        made.create_sheet("More").append(["image", "mos"])
+        made["More"].sheet_state = "hidden"
+
+    styled(tmp_path, add, ROW)
+    with pytest.raises(InputError, match=r"labels stand in sheet Sheet and More \(hidden\), but only the first"):
+        folder_labels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_refused"),
+    [("D2:D3", True), ("A2:A3", True), ("C3:D3", True), ("B1:B2", True), ("H2:H3", False), ("B1:C1", False)],
+)
+def test_merged_cells_of_which_only_the_first_has_a_value_are_refused(cells, is_refused, tmp_path):
+    """Merged splits look as if every row had one, but all rows after the first would be train."""
+    styled(tmp_path, lambda made: made.active.merge_cells(cells), ROW, ["b.jpg", *ROW[1:]])
+    if is_refused:
+        with pytest.raises(InputError, match=f"the cells {cells} of sheet Sheet are merged, .*unmerge them"):
+            folder_labels(tmp_path)
+    elif cells == "H2:H3":
+        assert [label.mos for label in folder_labels(tmp_path)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("form", "scale", "mos"),
+    [
+        ("0%", (0, 1), 0.5),
+        ("0.00%", (0, 100), None),
+        ("0%", (0, 10), None),
+        ('0.0"%"', (0, 100), 0.5),
+        ("0.0\\%", (0, 100), 0.5),
+        ("0.00", (0, 100), 0.5),
+    ],
+)
+def test_an_opinion_shown_as_percent_is_read_on_a_scale_to_one_alone(form, scale, mos, tmp_path):
+    """A cell that shows 50% holds 0.5, and on a scale to 100 its row would mean nearly the worst."""
+
+    def change(made):
+        made.active["B2"].number_format = form
+
+    styled(tmp_path, change, ["a.jpg", 0.5])
+    if mos is None:
+        with pytest.raises(InputError, match=r"line 2: mos is shown as 50%, but stands for 0\.5; write it as a number"):
+            folder_labels(tmp_path, scale)
+    else:
+        assert [label.mos for label in folder_labels(tmp_path, scale)] == [mos]
