@@ -41,7 +41,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines, training_pictures
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.pipeline.evaluated_content import asked_models, asked_sets, claim_content
-from aes_r1.pipeline.label_files import load_and_note
+from aes_r1.pipeline.label_digests import load_and_note
 from aes_r1.pipeline.seen_sets import sets_seen
 from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aes_r1.data.labels import Label, avt_ai_labels, folder_labels
+from aes_r1.data.labels import Label, folder_labels
 from aes_r1.data.names import name_on_disk
 from aes_r1.data.published import (
     aadb_labels,
     agiqa3k_labels,
     artimuse10k_labels,
     ava_labels,
+    avt_ai_labels,
     baid_labels,
     eva_labels,
     flickr_aes_labels,

@@ -1,7 +1,7 @@
 """Note in an evaluation's folder which weights and labels it is about, and refuse others under the same names.
 
 The settings name a model by its path, where a training that goes on leaves other weights. RUN/stages/content.json holds
-the digests of what lay there at the first start; label_files does the same for labels.
+the digests of what lay there at the first start; label_digests does the same for labels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aes_r1.inference.asking import Asking, find_model
-from aes_r1.pipeline.label_files import Listed, claim_lists, hash_of, require_same_lists
+from aes_r1.pipeline.label_digests import Listed, claim_lists, hash_of, require_same_lists
 from aes_r1.pipeline.origin import content_name
 from aes_r1.runs.folder import RunFolder, is_model, model_in
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, place

@@ -29,7 +29,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
-from aes_r1.pipeline.label_files import require_same_labels
+from aes_r1.pipeline.label_digests import require_same_labels
 from aes_r1.pipeline.origin import require_same_files
 from aes_r1.prompts import question_of
 from aes_r1.reward.custom import load_reward

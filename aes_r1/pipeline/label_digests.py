@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aes_r1.data.attributes import RESERVED
-from aes_r1.data.labels import labels_file
+from aes_r1.data.labels_file import labels_file
 from aes_r1.data.loader import load_samples, root_of
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
