@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from aes_r1 import overrides
+from aes_r1 import hydra_messages
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.config_faults import fault_in_config_file
 from aes_r1.points import REASON
@@ -72,7 +72,7 @@ def one_line(error: BaseException, schema: type) -> str:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     message = str(error).split("Config search path")[0]  # Hydra's search path does not help
-    explanation = overrides.explained(message, schema, CONF)
+    explanation = hydra_messages.explain(message, schema, CONF)
     if explanation is not None:
         return explanation
     lines = ", ".join(line.strip() for line in message.splitlines() if line.strip())
