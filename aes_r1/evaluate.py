@@ -30,7 +30,7 @@ from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.critique import judge_critiques
-from aes_r1.evaluation.summary import measure
+from aes_r1.evaluation.summary import measure_run
 from aes_r1.inference.asking import Asking, find_model
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
@@ -119,7 +119,7 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
             if "read_back" in settings.evaluation.protocols and not has_words_before_score(asking.question):
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
-            backbones.check(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)
+            backbones.check_model(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)
 
 
 def _show(settings: EvaluateSettings) -> None:
@@ -186,7 +186,7 @@ def _evaluate(
 
 def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
     """Write and print the evaluation and, up to REPORT_UP_TO rows, the page."""
-    evaluation = measure(
+    evaluation = measure_run(
         run,
         sets,
         n_bootstrap=settings.evaluation.n_bootstrap,

@@ -11,7 +11,7 @@ from typing import Any
 
 from aes_r1 import names_elsewhere
 from aes_r1.config_names import ADDED, ONLY_EXTENDED, choices, groups, keys, nearest
-from aes_r1.quoting import check_texts, quoted, unread
+from aes_r1.quoting import check_texts, quoted, way_to_quote
 from aes_r1.settings import CONF, InputError, Settings, expanded, values_of
 
 _KEY = re.compile(r"[\w$-]+(?:[./][\w$-]+)*(?:@[\w$.:-]*)?")  # of a setting, or of a group and its place
@@ -30,7 +30,7 @@ _MODES = ("run", "multirun", "cfg", "info", "shell_completion")
 _WITH_AXES = ("sweeps=", "hydra/sweeper=", "hydra.searchpath", "--config", "-cp", "-cn", "-cd")
 
 
-def ordered(arguments: Sequence[str]) -> list[str]:
+def options_first(arguments: Sequence[str]) -> list[str]:
     """Return the command line with its options in front, because Hydra refuses KEY=VALUE both before and after one."""
     options: list[str] = []
     others: list[str] = []
@@ -45,7 +45,7 @@ def sources(arguments: Sequence[str]) -> list[str]:
     These are the options that say which recipe it is, each as two arguments, and Hydra's keys of jobs.
     """
     options, inherited = _options(), []
-    for argument, following in _with_values(ordered(arguments)):
+    for argument, following in _with_values(options_first(arguments)):
         name, equals, value = argument.partition("=")
         if name in options and options[name].dest in _SOURCES:
             inherited += [name, *([value] if equals else following)]
@@ -201,7 +201,7 @@ def _check_override(argument: str, schema: type, rest: Sequence[str] = ()) -> No
             raise InputError(f"{argument}: not KEY=VALUE; give a key and its value, or an option of --help") from error
         _check_run_folder(argument, key, value)
         reason = " ".join(str(error).split("See https")[0].split())
-        cure = unread(argument, rest, schema, expanded(value))
+        cure = way_to_quote(argument, rest, schema, expanded(value))
         raise InputError(f"{argument}: cannot be read ({reason}){cure}") from error
     _check_run_folder(argument, key, value if override.is_sweep_override() else override.value())
     _check_group(argument, key, override.value())

@@ -210,7 +210,7 @@ def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
     return f"trainer.micro_batch_tokens={pass_tokens(settings, outputs, settings.trainer.max_new_tokens)}"
 
 
-def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
+def print_plan(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     """Print `estimate` as tables."""
     assumed, trainer = settings.plan, settings.trainer
     gpus = f"{assumed.gpus} GPU{'s' * (assumed.gpus > 1)}"
@@ -283,7 +283,7 @@ def run(settings: PlanSettings) -> None:
     settings = counted(settings)
     require_a_step(settings.plan.pictures, settings.trainer)
     config = cost.load_config(settings.model.path, settings.model.name, CONF)
-    show(plan(settings, cost.shape_of(config)), settings, Console(markup=False, emoji=False))
+    print_plan(plan(settings, cost.shape_of(config)), settings, Console(markup=False, emoji=False))
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ def answer(
     return scored + said if order == "score_first" else said + scored
 
 
-def comparison(first: str, second: str, better: int) -> str:
+def comparison_answer(first: str, second: str, better: int) -> str:
     """Return the text a model should write for the critiques of two pictures, of which the one named `better` wins."""
     return f"<think>First: {first} Second: {second}</think><answer>{better}</answer>"
 

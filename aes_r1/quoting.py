@@ -39,7 +39,7 @@ def as_text(key: str, value: str) -> str:
     return ""
 
 
-def unread(argument: str, rest: Sequence[str], schema: type, given: str) -> str:
+def way_to_quote(argument: str, rest: Sequence[str], schema: type, given: str) -> str:
     """Return the way out where Hydra cannot read `argument`, which is `given` with a leading ~ expanded in its value.
 
     rest: the arguments after it, into which a shell may have cut it at blanks. `schema` says what its key holds.

@@ -49,7 +49,7 @@ from aes_r1.inference.asking import find_model
 from aes_r1.scoring.bursts import MEANING, group_takes, kept_summary
 from aes_r1.scoring.critic import Critic, load_any
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
-from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, sorted_rows, write_rows
+from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, sorted_rows, write_verdict_rows
 from aes_r1.scoring.scorer import Scorer, is_scorer, stated
 from aes_r1.settings import address_rule, printable, require
 
@@ -160,7 +160,7 @@ def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError]
             rows = chosen = group_takes(list(rows), within=options.alike)
         elif options.sort is not None:
             rows = sorted_rows(rows, options.sort, reverse=options.reverse)
-        write_rows(rows, shown, sys.stdout, chosen=options.best_of, **critic.shown)
+        write_verdict_rows(rows, shown, sys.stdout, chosen=options.best_of, **critic.shown)
     if shown == "table" and any(row["best"] is not None for row in chosen):
         print(MEANING)
     return Scored(counts, unreadable, chosen, len(listed))

@@ -75,7 +75,7 @@ def find_vllm(environment: str | None) -> Path:
 def arguments_of(options: argparse.Namespace, folder: str, facts: Facts) -> list[str]:
     """Return the arguments of `vllm serve`."""
     cpu = not torch.cuda.is_available()
-    backbone = backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
+    backbone = backbones.check_model(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
     side = math.isqrt(facts.max_pixels)
     prompt = len(backbone.encode(Image.new("RGB", (side, side)), facts.question).input_ids)
     longest = prompt + (options.max_new_tokens or facts.max_new_tokens) + ANSWER_TOKENS

@@ -119,7 +119,7 @@ def tokenizer():
 @pytest.fixture
 def backbone(tokenizer) -> Backbone:
     """The tiny architecture with random weights, float32."""
-    return tiny.build(tokenizer, max_pixels=9216, seed=0)
+    return tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def learn_by_heart(run: Path) -> None:
         for index, path in enumerate(paths)
     ]
     corpus = [RATING_PROMPT, *(answer(spoken(index), index / 100) for index in range(12))] * 20
-    backbone = tiny.build(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0)
+    backbone = tiny.build_tiny_model(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0)
     training = run.with_name("talking_run_training")
     train_cold_start(backbone, engine_of(backbone), records, training, epochs=28, warmup_ratio=0.0, save_every=1000)
     backbone.model.eval()

@@ -90,11 +90,11 @@ def test_numbers_where_numbers_are_meant_and_plain_texts_pass():
 
 def test_settings_on_both_sides_of_an_option_are_one_command():
     given = ["seed=1", "--multirun", "trainer.lr=1,2", "--config-dir", "a b", "out=x", "--info", "searchpath", "-m"]
-    assert overrides.ordered(given) == [
+    assert overrides.options_first(given) == [
         *("--multirun", "--config-dir", "a b", "--info", "searchpath", "-m"),
         *("seed=1", "trainer.lr=1,2", "out=x"),
     ]
-    assert overrides.ordered(["--info", "seed=1"]) == ["--info", "seed=1"]
+    assert overrides.options_first(["--info", "seed=1"]) == ["--info", "seed=1"]
 
 
 @pytest.mark.parametrize(

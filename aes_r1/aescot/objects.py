@@ -115,7 +115,7 @@ class Inner(NamedTuple):
     draft: bool
 
 
-def inside(outer: Any) -> Iterator[Inner]:
+def nested_objects(outer: Any) -> Iterator[Inner]:
     """Yield `outer` and every object in it, outer ones first; not recursive, because a reply may be nested deeply.
 
     A text that is itself a JSON object counts as that object: the arguments of a tool call are written so.

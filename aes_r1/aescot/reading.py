@@ -19,8 +19,8 @@ from aes_r1.aescot.objects import (
     Members,
     Objects,
     Outermost,
-    inside,
     is_same,
+    nested_objects,
     objects_of,
     repair,
     repaired_whole,
@@ -161,7 +161,7 @@ def _named(objects: Iterable[Outermost], names: Mapping[str, str]) -> list[_Foun
     found: list[_Found] = []
     unrelated: list[_Found] = []
     for outer in objects:
-        for inner in inside(outer.value):
+        for inner in nested_objects(outer.value):
             values, renamed, contradicted = _renamed(inner.value, names)
             mended = (
                 *(("wrapped",) if inner.depth else ()),
@@ -276,7 +276,7 @@ def _is_repeated(members: dict[str, Any], names: Mapping[str, str]) -> bool:
     """Return whether any of `names`, or a key around one, has two different values in an object."""
     repeated = members.repeated if isinstance(members, Members) else {}
     for key, values in repeated.items():
-        keys = (key for value in values for inner in inside(value) for key in inner.value)
+        keys = (key for value in values for inner in nested_objects(value) for key in inner.value)
         if plain(key) in names or any(plain(NUMBERED.sub("", one)) in names for one in keys):
             return True
     return False
@@ -292,7 +292,7 @@ def _repeats(text: str, names: Mapping[str, str]) -> bool:
         return False
     place = count()
     numbered = repair(_KEY.sub(lambda key: _with_number(key, next(place)), text))
-    for inner in inside(numbered):
+    for inner in nested_objects(numbered):
         pairs = [(NUMBERED.sub("", key).strip(), value) for key, value in inner.value.items()]
         try:
             if _is_repeated(without_repeated(pairs), names):

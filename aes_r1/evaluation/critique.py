@@ -26,7 +26,7 @@ from aes_r1.aescot.record import Reply
 from aes_r1.aescot.wording import TOUCHED, split_dimensions, stated_level, stated_steps, valence
 from aes_r1.data.sample import PictureError, Sample, no_longer_there
 from aes_r1.data.splits import stratified_indices
-from aes_r1.evaluation.bootstrap import agreement, bootstrap, mean_with_interval, with_interval
+from aes_r1.evaluation.bootstrap import agreement_metrics, bootstrap, mean_with_interval, with_interval
 from aes_r1.evaluation.uncertainty import wilson
 from aes_r1.inference.predictions import Row
 from aes_r1.prompts import DIMENSIONS, level_of
@@ -90,7 +90,7 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
             "n": len(pairs),
             "accuracy": share_of([error == 0 for error in errors]),
             "within_one": share_of([error <= 1 for error in errors]),
-            "srcc": with_interval(agreement(stated, true)["srcc"], drawn),
+            "srcc": with_interval(agreement_metrics(stated, true)["srcc"], drawn),
             "chance": max(map(true_steps.count, true_steps)) / len(true_steps) if true_steps else None,
         }
     return measures
@@ -105,7 +105,7 @@ def _words_and_score(rows: Sequence[Row], n_bootstrap: int, seed: int) -> dict[s
     levels = [(stated_level(row["critique"]), level_of(row["score"])) for row in rows]
     return {
         "n": len(words),
-        "srcc": with_interval(agreement(words, scores)["srcc"], drawn),
+        "srcc": with_interval(agreement_metrics(words, scores)["srcc"], drawn),
         "level_agreement": share_of([stated == level for stated, level in levels if stated is not None]),
     }
 

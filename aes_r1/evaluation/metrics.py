@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.evaluation.bootstrap import METRICS, Array, agreement, as_columns, bootstrap, with_intervals
+from aes_r1.evaluation.bootstrap import METRICS, Array, agreement_metrics, as_columns, bootstrap, with_intervals
 from aes_r1.runs.cells import Cell, Interval, Measures
 
 STAGE_ORDER = ("base", "cold_start", "rapo")
@@ -36,13 +36,15 @@ def correlations_with_draws(scores: Array, mos: Array, n_bootstrap: int, seed: i
     """Return the cell, and the resampled values behind its headline intervals."""
     answered = ~np.isnan(scores)
     draws = bootstrap(scores, mos, n_bootstrap, seed)
-    headline = with_intervals(agreement(scores, mos), draws)
+    headline = with_intervals(agreement_metrics(scores, mos), draws)
     answered_only: dict[str, Interval]
     if answered.all():
         answered_only = {name: headline[name].copy() for name in METRICS}
     else:
         answered_pairs = scores[answered], mos[answered]
-        answered_only = with_intervals(agreement(*answered_pairs), bootstrap(*answered_pairs, n_bootstrap, seed))
+        answered_only = with_intervals(
+            agreement_metrics(*answered_pairs), bootstrap(*answered_pairs, n_bootstrap, seed)
+        )
     cell: Cell = {
         **_measures(len(mos), headline),
         "n_answered": int(answered.sum()),
@@ -81,7 +83,7 @@ def paired_bootstrap(
     """
     first, opinions = as_columns(before, mos)
     second, _ = as_columns(after, mos)
-    values = [agreement(scores, opinions) for scores in (first, second)]
+    values = [agreement_metrics(scores, opinions) for scores in (first, second)]
     draws = [bootstrap(scores, opinions, n_bootstrap, seed) for scores in (first, second)]
     result: dict[str, Any] = {"n": len(opinions)}
     for name in METRICS:

@@ -10,7 +10,7 @@ import numpy as np
 
 from aes_r1.data.manifest import list_hashes
 from aes_r1.data.ratings import known_ratings
-from aes_r1.evaluation.bootstrap import METRICS, Array, agreement, as_columns, bootstrap, with_interval
+from aes_r1.evaluation.bootstrap import METRICS, Array, agreement_metrics, as_columns, bootstrap, with_interval
 from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
 from aes_r1.evaluation.columns import ORIGINS, Column, Key, columns_of, shared
 from aes_r1.evaluation.critique import critique_measures
@@ -30,7 +30,7 @@ from aes_r1.evaluation.pair_accuracy import summarise_pairs
 from aes_r1.evaluation.paper import paper_numbers
 from aes_r1.evaluation.sensitivity import summarise_sensitivity
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
-from aes_r1.inference.people import FEWEST_PICTURES, IN_HALVES, agreement_of_people, whole_group
+from aes_r1.inference.people import FEWEST_PICTURES, IN_HALVES, rater_agreement, whole_group
 from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protocol
 from aes_r1.runs.cells import Cell, Evaluation, MetricName, Stages
 from aes_r1.runs.folder import RunFolder
@@ -169,11 +169,14 @@ def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) ->
     """
     asked = {name for name, cells in summary["baseline_cells"].items() if "people" in cells}
     pictures = (one for one in chain.from_iterable(sets.values()) if one.dataset_split not in asked)
-    for name, people in agreement_of_people(pictures, seed=seed).items():
+    for name, people in rater_agreement(pictures, seed=seed).items():
         if len(people.pairs) < FEWEST_PICTURES:
             continue
         scores, opinions = np.array([pair[1:] for pair in people.pairs]).T
-        values, draws = agreement(scores, opinions), bootstrap(scores, opinions, n_bootstrap, seed, only=_OF_PEOPLE)
+        values, draws = (
+            agreement_metrics(scores, opinions),
+            bootstrap(scores, opinions, n_bootstrap, seed, only=_OF_PEOPLE),
+        )
         measured: dict[str, Any] = {metric: with_interval(values[metric], draws[metric]) for metric in _OF_PEOPLE}
         if measured["srcc"]["value"] is not None:
             cell = {"how": people.how, "n": len(scores), **measured, **_whole_group(people.how, measured)}
@@ -248,7 +251,7 @@ def _of_protocol(rows: Iterable[dict[str, Any]], protocol: str) -> list[dict[str
     return [row for row in rows if row.get("protocol", protocol) == protocol]
 
 
-def measure(
+def measure_run(
     run: RunFolder,
     sets: Sets,
     *,

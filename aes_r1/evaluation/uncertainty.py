@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from aes_r1.evaluation.bootstrap import agreement, bootstrap, undefined, with_interval
+from aes_r1.evaluation.bootstrap import agreement_metrics, bootstrap, undefined, with_interval
 from aes_r1.evaluation.columns import Column
 from aes_r1.runs.cells import Conformal, Coverage, Interval, Spread
 
@@ -157,7 +157,7 @@ def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> Spread 
     rater_srcc = undefined()
     if known.sum() >= 3:
         drawn = bootstrap(*pair, n_bootstrap, seed, only=("srcc",))["srcc"]
-        rater_srcc = with_interval(agreement(*pair)["srcc"], drawn)
+        rater_srcc = with_interval(agreement_metrics(*pair)["srcc"], drawn)
     return {
         "n_samples": int(count.max()),
         "mean_std": float(std.mean()),

@@ -354,7 +354,7 @@ def _saving(model: Examined) -> str:
         if ".lora_B." in name:
             weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
     before, adapted = _scored(model, model.plain), hasattr(backbone.model, "merge_and_unload")
-    backbone = backbones.merged(backbone)
+    backbone = backbones.merge_adapter(backbone)
     backbone.save(model.draft)
     loaded = backbones.load(model.draft, dtype=model.dtype, max_pixels=model.max_pixels)
     loaded.model.to(backbone.device).eval()

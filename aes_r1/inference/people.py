@@ -20,7 +20,7 @@ FEWEST_PICTURES = 20  # with fewer, an SRCC's interval is as wide as the scale, 
 _Pairs = dict[str, tuple[float, float]]  # by the id of a picture
 
 
-class Agreement(NamedTuple):
+class RaterAgreement(NamedTuple):
     """Hold the opinions that two parts of the people have of the pictures of a set.
 
     how: other_group, halves or spread; pairs: (id of a picture, mean of one part as score, mean of the other as
@@ -32,7 +32,7 @@ class Agreement(NamedTuple):
     facts: dict[str, Any]
 
 
-def agreement_of_people(samples: Iterable[Sample], *, seed: int = 0) -> dict[str, Agreement]:
+def rater_agreement(samples: Iterable[Sample], *, seed: int = 0) -> dict[str, RaterAgreement]:
     """Return {DATASET/SPLIT: agreement of people about its pictures}, for the sets whose opinions show it.
 
     There are three ways; a set gets the one that covers most of its pictures, or the first of several that do:
@@ -55,8 +55,8 @@ def agreement_of_people(samples: Iterable[Sample], *, seed: int = 0) -> dict[str
     return {name: found for name, opinions in sets.items() if (found := opinions.agreement()) is not None}
 
 
-def tells_agreement(samples: Iterable[Sample]) -> bool:
-    """Return whether `agreement_of_people` has a result for `samples`, which are read until that is certain."""
+def has_rater_agreement(samples: Iterable[Sample]) -> bool:
+    """Return whether `rater_agreement` has a result for `samples`, which are read until that is certain."""
     for sample in samples:
         if sample.mos is not None:
             votes, count = _known_raters(sample)
@@ -108,7 +108,7 @@ class _Opinions:
             self._halves["spread"][sample.id] = sample.mos + apart, sample.mos - apart * half / (count - half)
         self._raters[sample.id] = count
 
-    def agreement(self) -> Agreement | None:
+    def agreement(self) -> RaterAgreement | None:
         ways: list[tuple[str, _Pairs, dict[str, Any]]]
         ways = [("other_group", pairs, {"group": group}) for group, pairs in self._against.items()]
         for how, pairs in self._halves.items():
@@ -117,7 +117,7 @@ class _Opinions:
                 raters = sum(self._raters[picture] for picture in pairs) / len(pairs)
                 ways.append((how, pairs, {"raters": raters}))
         how, pairs, facts = max(ways, key=lambda way: len(way[1]), default=("", {}, {}))
-        return Agreement(how, [(picture, *pair) for picture, pair in pairs.items()], facts) if pairs else None
+        return RaterAgreement(how, [(picture, *pair) for picture, pair in pairs.items()], facts) if pairs else None
 
 
 def _other_means(sample: Sample) -> dict[str, float]:

@@ -33,7 +33,7 @@ def prefix(key: str | None) -> str:
     return "" if key is None else f"{key}="
 
 
-def check(path: str | Path, key: str | None) -> None:
+def check_model_files(path: str | Path, key: str | None) -> None:
     """Raise InputError, naming `key`, unless `path` is a hub name or a folder with a whole model of families.FAMILIES.
 
     For a hub name only config.json is fetched, because files from the hub are complete.

@@ -86,7 +86,7 @@ def load_without_quantised(model: nn.Module, state: dict[str, Tensor]) -> None:
         raise RuntimeError(f"the state does not fit the model: {', '.join(wrong[:3])}")
 
 
-def merged(core: nn.Module) -> nn.Module:
+def merge_layers(core: nn.Module) -> nn.Module:
     """Replace every 4-bit layer, and every layer with an adapter, by an ordinary linear layer; return `core`."""
     for name, layer in list(layers_to_merge(core)):
         base = getattr(layer, "base_layer", layer)

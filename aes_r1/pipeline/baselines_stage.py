@@ -38,7 +38,7 @@ from aes_r1.inference.fitted import (
     to_fit_on,
 )
 from aes_r1.inference.handmade import handmade
-from aes_r1.inference.people import FEWEST_RATERS, agreement_of_people, tells_agreement
+from aes_r1.inference.people import FEWEST_RATERS, has_rater_agreement, rater_agreement
 from aes_r1.inference.predictions import Sets
 from aes_r1.inference.pretrained import pretrained_features, pretrained_network, require_pretrained
 from aes_r1.model.backbone import Backbone
@@ -178,7 +178,7 @@ def _require_opinions(lists: Iterable[Sequence[Sample]]) -> None:
     """Raise InputError where none of the sets in `lists` publishes opinions that show how far people agree."""
     without = []
     for samples in lists:
-        if tells_agreement(samples):
+        if has_rater_agreement(samples):
             return
         without.append(samples)
     raise InputError(
@@ -226,7 +226,7 @@ def _reader(name: str, seed: int, backbone: Callable[[], Backbone]) -> tuple[See
 
 def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
     """Return the rows of the baseline people for the sets whose opinions show how far people agree."""
-    agreements = agreement_of_people(chain.from_iterable(sets.values()), seed=seed)
+    agreements = rater_agreement(chain.from_iterable(sets.values()), seed=seed)
     for name in _names(sets.values()):
         if name not in agreements:
             log.warning(

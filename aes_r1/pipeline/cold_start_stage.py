@@ -246,7 +246,7 @@ def _train(
         )
     with engine.gathered_parameters():
         if job.rank == 0:
-            backbones.merged(backbone).save(made.model)
+            backbones.merge_adapter(backbone).save(made.model)
 
 
 def _log_again(job: Job, made: RunFolder) -> None:

@@ -46,7 +46,7 @@ log = logging.getLogger("aes_r1")
 TrainingSamples = Callable[[], Sequence[Sample]]  # lists them on its first call
 
 
-def check(settings: Settings) -> None:
+def check_run(settings: Settings) -> None:
     """Raise InputError unless the run of `settings` can start, as far as this can be checked in seconds.
 
     Every process checks its own launch; rank 0 checks the files that all of them share.
@@ -230,7 +230,7 @@ def _check_models(settings: Settings) -> None:
         if path is not None:
             max_pixels = settings.data.max_pixels or model.max_pixels
             question = question_of(model.prompt, model.sub_scores)
-            backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
+            backbone = backbones.check_model(path, question=question, max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
 

@@ -44,11 +44,11 @@ def run(given: argparse.Namespace) -> int:
     if given.clean:
         clean(root)
     else:
-        show(root)
+        print_runs(root)
     return 0
 
 
-def show(root: Path) -> None:
+def print_runs(root: Path) -> None:
     """Print a table of the runs of every study below `root`."""
     studies: dict[Path, list[RunFolder]] = {}
     for folder in _folders(root):
@@ -62,7 +62,7 @@ def show(root: Path) -> None:
         return
     for runs in studies.values():
         known = [one for one in runs if one.exists and not _is_left(one)]
-        rows = [row_of(one) for one in known]
+        rows = [table_row(one) for one in known]
         names = run_names([row["settings"] for row in rows])
         for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
             study = Path(row["folder"]).parent.name
@@ -72,7 +72,7 @@ def show(root: Path) -> None:
         print(f"{left} left by false starts; aes-r1 runs --clean removes them")
 
 
-def row_of(run: RunFolder) -> dict[str, Any]:
+def table_row(run: RunFolder) -> dict[str, Any]:
     """Return a run's settings, state, headline SRCC with its interval, where that was measured, and folder."""
     state = {True: "running", False: _short(run.state), None: _unknown(run)}[is_held(run)]
     return {

@@ -11,7 +11,7 @@ import torch
 
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.runs.store import missing
+from aes_r1.runs.store import draft_unless_stored
 from aes_r1.runs.watchdog import Heartbeat
 
 
@@ -94,7 +94,7 @@ class Processes:
         `make` gets the draft folder. Rank 0 holds the lock, decides whether to build, and renames the folder.
         """
         with contextlib.ExitStack() as stack:
-            draft = missing(store, kind, digest, waiting=self.keep_waiting)
+            draft = draft_unless_stored(store, kind, digest, waiting=self.keep_waiting)
             folder: Path | None = self.from_rank_zero(lambda: stack.enter_context(draft))
             if folder is not None:
                 make(folder)

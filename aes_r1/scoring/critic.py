@@ -30,8 +30,8 @@ from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completi
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.runs.identity import fingerprint
-from aes_r1.scoring.agreement import agreement_of
-from aes_r1.scoring.rows import row_of
+from aes_r1.scoring.agreement import word_score_agreement
+from aes_r1.scoring.rows import verdict_row
 from aes_r1.scoring.scorer import Scorer, is_scorer, scorer_identity
 from aes_r1.scoring.verdict import Verdict
 from aes_r1.settings import RolloutSettings, require
@@ -78,7 +78,7 @@ class Critic:
         """
         folder, facts = find_model(path, "--model")
         sample = ServedPolicy(RolloutSettings(name="vllm", url=list(urls)), name=str(path)).as_served(folder)
-        backbone = backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
+        backbone = backbones.check_model(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
         return cls(backbone, facts, samples=samples, seed=seed, sample=sample)
 
     def score(self, picture: str | Path | Image.Image) -> Verdict:
@@ -87,11 +87,11 @@ class Critic:
 
     def row(self, path: str, picture: Image.Image) -> dict[str, Any]:
         """Return the row of the score command (scoring.rows) about `picture`."""
-        return row_of(path, self.score(picture))
+        return verdict_row(path, self.score(picture))
 
     @property
     def shown(self) -> dict[str, Any]:
-        """Return the arguments of `rows.write_rows` that depend on this critic."""
+        """Return the arguments of `rows.write_verdict_rows` that depend on this critic."""
         return {"measured_on": self.facts.measured_on, "sub_scores": self.facts.sub_scores}
 
     def verdicts(self, pictures: Sequence[Image.Image]) -> list[Verdict]:
@@ -156,7 +156,7 @@ def identity_of(path: str | Path, *, samples: int | None = None, seed: int = 0) 
     if is_scorer(path):
         return scorer_identity(path)
     folder, facts = find_model(path, "--model")
-    backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
+    backbones.check_model(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
     named: Any = digest_of(content_of(Path(folder))) if Path(folder).is_dir() else [folder, revision_of(folder)]
     return fingerprint(named, asdict(facts), samples or facts.n_samples, seed)
 
@@ -184,7 +184,7 @@ def verdict(
     if not answered:
         critique = next((words for text in texts if (words := parse_critique(text, order))), None)
         dimensions, judgement = split_dimensions(critique or "")
-        compared = agreement_of(critique, None)._asdict() | {"sub_scores": means}
+        compared = word_score_agreement(critique, None)._asdict() | {"sub_scores": means}
         return Verdict(None, None, None, None, scores, critique, dimensions, judgement or None, **compared)
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
@@ -198,6 +198,6 @@ def verdict(
         kind, (low, high) = "samples", held
     else:
         kind = "too_few_answers"
-    compared = agreement_of(critique, mean)._asdict() | {"sub_scores": means}
+    compared = word_score_agreement(critique, mean)._asdict() | {"sub_scores": means}
     dimensions, judgement = split_dimensions(critique or "")
     return Verdict(mean, low, high, kind, scores, critique or None, dimensions, judgement or None, **compared)

@@ -36,7 +36,7 @@ def row_of_score(path: str, score: float) -> dict[str, Any]:
     return {**dict.fromkeys(COLUMNS), "path": path, "score": round(score, _PLACES), "interval": NO_LANGUAGE}
 
 
-def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
+def verdict_row(path: str, verdict: Verdict) -> dict[str, Any]:
     """Return path, score, low, high, critique, then their details; numbers are rounded to four decimal places.
 
     The row has the key sub_scores only if the model is asked for sub-scores.
@@ -67,7 +67,7 @@ def sorted_rows(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[
     return known + [row for row in rows if row[by] is None]
 
 
-def write_rows(
+def write_verdict_rows(
     rows: Iterable[Row],
     form: str,
     out: IO[str],

@@ -25,7 +25,7 @@ from PIL import Image
 from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.sample import MAX_FILE_PIXELS, Sample, open_picture
 from aes_r1.data.splits import LIMIT_SEED, stratified_draw
-from aes_r1.evaluation.bootstrap import agreement, as_columns, bootstrap, with_interval
+from aes_r1.evaluation.bootstrap import agreement_metrics, as_columns, bootstrap, with_interval
 from aes_r1.inference.asking import run_facts
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import features_of, ridge_weights, to_fit_on
@@ -65,7 +65,7 @@ class Scorer:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         family, max_pixels, weights, constant = _read(folder)
         try:
-            tower = towers.load(folder / TOWER, family=family, max_pixels=max_pixels, device=chosen)
+            tower = towers.load_tower(folder / TOWER, family=family, max_pixels=max_pixels, device=chosen)
         except (SafetensorError, StrictDataclassError, OSError, ValueError, RecursionError, UnpicklingError) as error:
             raise _no_scorer(folder, error) from error
         if weights.shape != (2 * tower.width,):
@@ -87,7 +87,7 @@ class Scorer:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """Return the arguments of `rows.write_rows` for a scorer's rows."""
+        """Return the arguments of `rows.write_verdict_rows` for a scorer's rows."""
         return {"words": False}
 
 
@@ -188,7 +188,7 @@ def make_scorer(
     }
     with replacing_folder(out, last=FILE) as draft:
         draft.mkdir(parents=True)
-        towers.save(backbone, draft / TOWER)
+        towers.save_tower(backbone, draft / TOWER)
         save_file({"weights": weights, "constant": np.array([constant])}, draft / LAYER)
         write_json(draft / FILE, made)
     return made
@@ -231,7 +231,7 @@ def _compare(scores: np.ndarray, answers: Sequence[float | None], mos: Sequence[
     """
     answered, opinions = as_columns(answers, mos)
     columns = {"scorer": scores, "answers": answered}
-    values = {name: agreement(column, opinions)["srcc"] for name, column in columns.items()}
+    values = {name: agreement_metrics(column, opinions)["srcc"] for name, column in columns.items()}
     resampled = {name: bootstrap(column, opinions, 1000, 0, only=("srcc",))["srcc"] for name, column in columns.items()}
     difference = with_interval(values["scorer"] - values["answers"], resampled["scorer"] - resampled["answers"])
     measured = {name: with_interval(value, resampled[name]) for name, value in values.items()}

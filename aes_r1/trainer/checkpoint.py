@@ -79,7 +79,9 @@ def set_random_state(state: dict) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, backbone: Backbone | None = None) -> Path:
+def save_checkpoint(
+    root: Path, step: int, engine: Engine, progress: dict, *, keep: int, backbone: Backbone | None = None
+) -> Path:
     """Write checkpoints/step_N (N steps done) and prune all but the last `keep`. Collective.
 
     `progress` is what the loop needs besides weights, optimizer and generators, and the "identity" of what is trained;

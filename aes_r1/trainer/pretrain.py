@@ -66,7 +66,7 @@ def pretrain_tiny(
     kinds = [kind for kind in (drawn, photographs) if kind]
     pictures, facts = zip(*chain.from_iterable(kinds), strict=True)
     tokenizer = tiny.build_tokenizer([*corpus, *(text for kind in kinds for text in spelling([f for _, f in kind]))])
-    backbone = tiny.build(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
+    backbone = tiny.build_tiny_model(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
     known = _side_by_side([[one.numbers for _, one in kind] for kind in kinds])
     readout, features = _readout(backbone, known.shape[1], pretrain.seed)
     modules = torch.nn.ModuleList([backbone.model, readout])
@@ -104,7 +104,7 @@ def pretrain_tiny(
         # -- step ------------------------------------------------------------------------------------------------------
         engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
         if (step + 1) % SAVE_EVERY == 0:
-            checkpoint.save(unfinished, step + 1, engine, {"identity": target.name}, keep=1)
+            checkpoint.save_checkpoint(unfinished, step + 1, engine, {"identity": target.name}, keep=1)
         report(step + 1, total, f"saying {answer_loss.item():.3f}  seeing {readout_loss.item():.3f}")
 
     # -- save ----------------------------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any
 
 from aes_r1.data.pairs import draw_pairs
 from aes_r1.data.ratings import known_ratings
-from aes_r1.data.records import place_of_critique, sample_of
+from aes_r1.data.records import place_of_critique, sample_of_record
 from aes_r1.data.sample import Sample
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import FILLER, PLACEHOLDER, answer, comparison
+from aes_r1.prompts import FILLER, PLACEHOLDER, answer, comparison_answer
 from aes_r1.settings import InputError
 
 _TEACHES_WORDS = ("critique", "score_first")  # values of model.prompt
@@ -65,7 +65,7 @@ def comparisons(records: Sequence[dict[str, Any]], *, share: float, margin: floa
     record draws at most one partner, and `share` of the resulting pairs are returned. InputError where none is, as when
     no two opinions differ by `margin`.
     """
-    samples = [sample_of({**row, "id": number}) for number, row in enumerate(records)]
+    samples = [sample_of_record({**row, "id": number}) for number, row in enumerate(records)]
     pairs = draw_pairs(samples, margin=margin, seed=seed, share=share)
     if not pairs:
         raise InputError(
@@ -75,7 +75,7 @@ def comparisons(records: Sequence[dict[str, Any]], *, share: float, margin: floa
     made = []
     for pair in pairs:
         first, second = (records[int(one.id)] for one in (pair.first, pair.second))
-        text = comparison(first["critique"], second["critique"], pair.better)
+        text = comparison_answer(first["critique"], second["critique"], pair.better)
         made.append({"images": [first["image"], second["image"]], "answer": text})
     return made
 

@@ -8,7 +8,7 @@ import pytest
 
 from aes_r1.data.edits import edited_sample, picture_of
 from aes_r1.evaluation.sensitivity import summarise_sensitivity
-from aes_r1.evaluation.summary import measure
+from aes_r1.evaluation.summary import measure_run
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.predict import predict
 from aes_r1.inference.sensitivity import ask_about_edits
@@ -89,7 +89,7 @@ def test_drawn_pictures_are_asked_about_under_every_edit_and_protocol(asked):
     ask_about_edits(run, "rapo", {"mix-test": samples}, lambda _: pytest.fail("asked again"), **how)
     assert paths["made"].read_bytes() == before
 
-    result = measure(run, {"mix-test": samples}, n_bootstrap=10, seed=0, seen=None, manifests={})
+    result = measure_run(run, {"mix-test": samples}, n_bootstrap=10, seed=0, seen=None, manifests={})
     cells = result["stages"]["rapo"]["other/test"]
     assert cells["greedy"]["sensitivity"]["tilt"]["mean_difference"]["value"] == pytest.approx(0.5)
     assert cells["greedy"]["sensitivity"]["crop"]["higher"]["value"] == 1.0

@@ -23,7 +23,7 @@ from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.processes import Processes
 from aes_r1.scoring.critic import Critic
-from aes_r1.settings import InputError, Settings, as_dict, build
+from aes_r1.settings import InputError, Settings, as_dict, build_settings
 from aes_r1.tracking.tracker import Tracker
 from tests.recipes import composed_evaluate
 
@@ -59,7 +59,7 @@ def of_evaluate(path: object, *overrides: str) -> Asking:
 
 @pytest.mark.parametrize("values", [{}, OTHER], ids=["defaults", "other values"])
 def test_the_training_run_evaluate_and_score_ask_alike(values, tmp_path):
-    settings = build(Settings, values)
+    settings = build_settings(Settings, values)
     run = run_of(settings, tmp_path)
     job = Job(settings, run, CPU, Processes(), Tracker(None, settings.tracker, {}))
     in_training = job.asking.noted(CPU)
@@ -352,7 +352,7 @@ def test_the_edge_of_a_square_is_no_area(family, tmp_path):
 
 
 def test_the_command_line_of_evaluate_goes_before_what_is_known(tmp_path):
-    run = run_of(build(Settings, OTHER), tmp_path)
+    run = run_of(build_settings(Settings, OTHER), tmp_path)
     given = ("model.prompt=critique", "model.dtype=float32", "data.max_pixels=3136", "evaluation.max_new_tokens=9",
              "evaluation.temperature=0.3", "evaluation.n_samples=2")  # fmt: skip
     assert of_evaluate(run, *given).noted(CPU) == {
@@ -362,7 +362,7 @@ def test_the_command_line_of_evaluate_goes_before_what_is_known(tmp_path):
 
 
 def test_the_models_of_a_run_are_asked_as_it_asks(tmp_path):
-    run = run_of(build(Settings, OTHER), tmp_path, "best/model", "checkpoints/step_40/model")
+    run = run_of(build_settings(Settings, OTHER), tmp_path, "best/model", "checkpoints/step_40/model")
     measured = {"rapo": {"para/test": {"mean": {"conformal": {"half_width": 0.1}}}}}
     (run / "evaluation.json").write_text(json.dumps({"stages": measured}))
     last = find_model(run)
@@ -388,7 +388,7 @@ def test_the_models_of_a_run_are_asked_as_it_asks(tmp_path):
 )
 def test_intervals_are_those_of_the_model_itself(trainer, stages, half_widths, tmp_path):
     """evaluation.stages may leave the last model out; then those of another model are not its own."""
-    run = run_of(build(Settings, {"trainer": {"name": trainer}, "evaluation": {"stages": stages}}), tmp_path)
+    run = run_of(build_settings(Settings, {"trainer": {"name": trainer}, "evaluation": {"stages": stages}}), tmp_path)
     measured = {
         stage: {"para/test": {"mean": {"conformal": {"half_width": float(number)}}}}
         for number, stage in enumerate(stages)

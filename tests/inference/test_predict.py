@@ -120,7 +120,7 @@ def test_level_expectation_equals_softmax_of_logits():
     tokenizer = tiny.build_tokenizer([f"{LEVEL_PROMPT} {LEVEL_OPENING} {words}"] * 60)
     ids = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in LEVEL_WORDS]
     assert all(len(one) == 1 for one in ids)
-    backbone = tiny.build(tokenizer, max_pixels=9216, seed=1)
+    backbone = tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=1)
     prompts = [backbone.encode(picture(*size), LEVEL_PROMPT) for size in ((192, 192), (96, 200))]
     for prompt, expected in zip(prompts, level_expectation(backbone, prompts), strict=True):
         batch = backbone.collate([with_prefix(backbone, prompt, LEVEL_OPENING)])

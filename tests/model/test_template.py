@@ -35,7 +35,7 @@ def asked_by(tokenizer, template: str):
     """The tiny model with random weights and another chat template."""
     own = copy.deepcopy(tokenizer)
     own.chat_template = template
-    return tiny.build(own, max_pixels=9216, seed=0)
+    return tiny.build_tiny_model(own, max_pixels=9216, seed=0)
 
 
 @pytest.mark.parametrize("ending", ["<think>\n", "<think>", "<think>\n\n"])
@@ -54,9 +54,9 @@ def test_what_the_prompt_opened_is_part_of_the_answer(tokenizer, ending):
 
 def test_where_the_prompt_opens_the_critique_the_score_cannot_come_first(tokenizer, tmp_path):
     asked_by(tokenizer, generation_prompt("<think>\n")).save(tmp_path)
-    backbones.check(tmp_path, question=RATING_PROMPT, max_pixels=9216)
+    backbones.check_model(tmp_path, question=RATING_PROMPT, max_pixels=9216)
     with pytest.raises(InputError, match=f"^model.path={tmp_path}: its chat template opens <think>") as caught:
-        backbones.check(tmp_path, question=SCORE_FIRST_PROMPT, max_pixels=9216)
+        backbones.check_model(tmp_path, question=SCORE_FIRST_PROMPT, max_pixels=9216)
     assert "\n" not in str(caught.value)
 
 

@@ -18,7 +18,7 @@ from aes_r1.pipeline.evaluated_content import claim_content
 from aes_r1.points import is_done
 from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import EvaluateSettings, InputError, as_dict, build
+from aes_r1.settings import EvaluateSettings, InputError, as_dict, build_settings
 
 SAMPLES = [
     Sample(id=f"{place}", image=f"/pictures/{place}.png", mos=place / 5, dataset="para", split="test",
@@ -31,7 +31,7 @@ HASHED = [replace(one, sha256=one.id * 64) for one in SAMPLES]
 def asked_in(folder: Path) -> tuple[RunFolder, EvaluateSettings]:
     """The folder of an evaluation that is done, of the exported model and the manifest in `folder`."""
     values = {"name": "manifest", "root": str(folder / "manifest.jsonl"), "split": "test", "workers": 0}
-    settings = build(
+    settings = build_settings(
         EvaluateSettings,
         {"model": {"path": str(folder / "m")}, "data": values, "out": str(folder / "out"),
          "store": str(folder / "store")},

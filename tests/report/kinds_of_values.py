@@ -19,7 +19,7 @@ from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.studies import read_studies
 from aes_r1.report.studies_page import static_page
-from aes_r1.runs.__main__ import show
+from aes_r1.runs.__main__ import print_runs
 from aes_r1.runs.files import append_rows, write_json, write_rows
 from aes_r1.runs.folder import RunFolder
 from tests.experiments.runs import write_study
@@ -73,7 +73,7 @@ def views(run: RunFolder, out: Path) -> dict[str, Callable[[], Any]]:
         "report": lambda: write_report(run.path),
         "comparison": lambda: write_comparison([run.path, other], out / "comparison.html"),
         "dashboard": lambda: static_page(read_studies(runs), runs),
-        "runs": lambda: show(runs),
+        "runs": lambda: print_runs(runs),
         "facts": lambda: run_facts(run, run.model),
         "across": lambda: across_runs([run.path, other]),
         "starts": lambda: side_by_side([run.path, other], out, pictures=3, n_bootstrap=20, seed=0),

@@ -17,13 +17,13 @@ from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.model.families import FAMILIES
 from aes_r1.report.model_card import Made, model_card
-from aes_r1.settings import Settings, as_dict, build
+from aes_r1.settings import Settings, as_dict, build_settings
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
 
 
 def settings_of(**values: Any) -> dict[str, Any]:
-    return as_dict(build(Settings, {"run_name": "made", **values}))
+    return as_dict(build_settings(Settings, {"run_name": "made", **values}))
 
 
 def facts_of(settings: dict[str, Any]) -> Facts:
@@ -132,7 +132,7 @@ FOLDER = {"data": {"name": "folder", "root": "photos"}}
 def test_the_card_names_the_stages_that_the_run_had(values, made, critiques):
     card = card_of(settings_of(**values))
     assert made in card
-    models = build(Settings, values).models
+    models = build_settings(Settings, values).models
     assert ("policy optimisation" in card) == ("rapo" in models)
     assert ("cold start on critiques" in card) == ("cold_start" in models)
     assert ("Critiques of the cold start" in card) == (critiques is not None)

@@ -30,7 +30,7 @@ def scorer(tmp_path_factory):
     """Return (folder of the twelve pictures, a model that answers them by heart with a sub-score of color)."""
     folder = twelve_pictures(tmp_path_factory.mktemp("pictures"))
     corpus = [RATING_PROMPT, QUESTION, *(answer(words, 0.25, sub_scores={"color": 0.87}) for words in WORDS)]
-    backbone = tiny.build(tiny.build_tokenizer(corpus * 20), max_pixels=9216, seed=0)
+    backbone = tiny.build_tiny_model(tiny.build_tokenizer(corpus * 20), max_pixels=9216, seed=0)
     taught = rated_records(records(folder), samples(folder), NAMES)
     out = tmp_path_factory.mktemp("scorer")
     train_cold_start(backbone, engine_of(backbone), taught, out, question=QUESTION, epochs=28, warmup_ratio=0.0)
