@@ -1,4 +1,4 @@
-"""How a command ends: with an exit code and, where an error ended it, with one line on stderr.
+"""End a command with an exit code and, where an error ended it, with one line on stderr.
 
 Exit codes: 0 done; 2 the user's input is wrong; 75 stopped by a scheduler's signal after a checkpoint; 1 anything else.
 """

@@ -1,4 +1,4 @@
-"""The prompts for models and the format of their answers.
+"""Define the prompts for models and the format of their answers.
 
 An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the
 prompt asks for the score first. Where it asks for sub-scores, scores of single dimensions follow the score:

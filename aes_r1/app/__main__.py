@@ -1,4 +1,4 @@
-"""A local web page for a trained model: `python -m aes_r1.app --model DIR`."""
+"""Serve a local web page for a trained model: `python -m aes_r1.app --model DIR`."""
 
 from __future__ import annotations
 

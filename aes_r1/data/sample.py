@@ -1,4 +1,4 @@
-"""The Sample, a picture with its opinion, and the only functions that open pictures."""
+"""Define the Sample, a picture with its opinion, and the only functions that open pictures."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def critique_measures(
     }
     measures["coverage"]["all_five"] = share_of([all(matches) for matches in zip(*touched.values(), strict=True)])
     if factors:
-        known = [row for row in rows if row["id"] in factors]
-        measures["faithfulness"] = faithfulness(known, factors, n_bootstrap=n_bootstrap, seed=seed)
+        rated = [row for row in rows if row["id"] in factors]
+        measures["faithfulness"] = faithfulness(rated, factors, n_bootstrap=n_bootstrap, seed=seed)
     return measures
 
 
@@ -99,8 +99,8 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
 def _words_and_score(rows: Sequence[Row], n_bootstrap: int, seed: int) -> dict[str, Any]:
     """Return the rank correlation of the words' favour with the score, and how often the judgement names its level."""
     pairs = [(valence(row["critique"]), row["score"]) for row in rows]
-    known = [(words, score) for words, score in pairs if words is not None]
-    words, scores = np.asarray(known, dtype=np.float64).reshape(-1, 2).T
+    judged = [(words, score) for words, score in pairs if words is not None]
+    words, scores = np.asarray(judged, dtype=np.float64).reshape(-1, 2).T
     drawn = bootstrap(words, scores, n_bootstrap, seed, only=("srcc",))["srcc"]
     levels = [(stated_level(row["critique"]), level_of(row["score"])) for row in rows]
     return {

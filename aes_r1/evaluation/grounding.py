@@ -78,15 +78,15 @@ def _faithfulness(
 
     A dimension with the same statement for every picture, or with none, carries no information and counts as 0.
     """
-    known = [row for row in rows if row["id"] in factors]
-    if len(known) < 3:
+    rated = [row for row in rows if row["id"] in factors]
+    if len(rated) < 3:
         return None
-    steps = [stated_steps(row["critique"]) if row["critique"] else {} for row in known]
+    steps = [stated_steps(row["critique"]) if row["critique"] else {} for row in rated]
     values, draws = {}, {}
     for name in DIMENSIONS:
         pairs = [
             (stated_of_row.get(name, np.nan), rating)
-            for stated_of_row, row in zip(steps, known, strict=True)
+            for stated_of_row, row in zip(steps, rated, strict=True)
             if (rating := factors[row["id"]].get(name)) is not None
         ]
         if len(pairs) < 3:

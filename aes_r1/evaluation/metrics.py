@@ -96,8 +96,8 @@ def paired_bootstrap(
         tail = min((resampled <= 0).sum(), (resampled >= 0).sum())
         low, high = np.percentile(resampled, (2.5, 97.5))
         p = min(1.0, 2 * (tail + 1) / (len(resampled) + 1))
-        known = {"difference": float(difference), "low": float(low), "high": float(high), "p": float(p)}
-        result[name] = {**known, "resamples": len(resampled)}
+        interval = {"difference": float(difference), "low": float(low), "high": float(high), "p": float(p)}
+        result[name] = {**interval, "resamples": len(resampled)}
     return result
 
 
@@ -107,10 +107,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Values below .05 are significant with a family-wise error of 5%. None stays None and counts towards m: the questions
     are fixed before the data are seen, so one without an answer must not make the others easier to pass.
     """
-    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    ordered = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for rank, (p, index) in enumerate(known):
+    for rank, (p, index) in enumerate(ordered):
         highest = max(highest, min(1.0, p * (len(p_values) - rank)))
         adjusted[index] = highest
     return adjusted

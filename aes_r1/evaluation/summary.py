@@ -303,11 +303,11 @@ def _pairs(run: RunFolder, n_bootstrap: int, seed: int) -> dict[str, dict[str, A
     rows: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in run.pairs():
         rows.setdefault(row["stage"], {}).setdefault(f"{row['dataset']}/{row['split']}", []).append(row)
-    shown = {(stage, name): {row["first"] for row in rows[stage][name]} for stage in rows for name in rows[stage]}
+    compared = {(stage, name): {row["first"] for row in rows[stage][name]} for stage in rows for name in rows[stage]}
     scores: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
     for row in run.predictions() if rows else ():
         key = (row["stage"], f"{row['dataset']}/{row['split']}")
-        if row["id"] in shown.get(key, ()):
+        if row["id"] in compared.get(key, ()):
             scores.setdefault(key, {}).setdefault(row["protocol"], {})[row["id"]] = row["score"]
     pairs: dict[str, dict[str, Any]] = {}
     for stage in in_order(rows, STAGE_ORDER):

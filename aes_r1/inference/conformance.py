@@ -202,10 +202,10 @@ def _own_forward(model: Examined) -> str:
     length = tokens.shape[1]
     rows = []
     for row in range(len(SIZES)):
-        one = model.prompts.select(torch.tensor([row]))
-        input_ids = torch.cat([one.input_ids, tokens[row : row + 1]], dim=1)
-        grid = one.image_grid_thw.to(input_ids.device)
-        pixels = one.pixel_values.to(next(backbone.core.parameters()).dtype)
+        prompt_row = model.prompts.select(torch.tensor([row]))
+        input_ids = torch.cat([prompt_row.input_ids, tokens[row : row + 1]], dim=1)
+        grid = prompt_row.image_grid_thw.to(input_ids.device)
+        pixels = prompt_row.pixel_values.to(next(backbone.core.parameters()).dtype)
         given = families.own_inputs(backbone.core, input_ids, pixels, grid)
         logits = backbone.core(**given).logits[0, -length - 1 : -1]
         banned = backbone.banned_on(logits.device)

@@ -32,9 +32,9 @@ def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[st
     if len(rows) < 3:  # each row needs two others
         return []
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    others = {int(row): (int(order[index - 1]), int(order[index - 2])) for index, row in enumerate(order)}
+    sources = {int(row): (int(order[index - 1]), int(order[index - 2])) for index, row in enumerate(order)}
     return [
-        {**row, "critique_row": rows[others[index][0]], "picture_row": rows[others[index][1]]}
+        {**row, "critique_row": rows[sources[index][0]], "picture_row": rows[sources[index][1]]}
         for index, row in enumerate(rows)
     ]
 

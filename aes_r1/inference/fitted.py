@@ -119,9 +119,9 @@ def require_enough(count: int, what: str, *, listed: int, limits: Limits) -> Non
     raise InputError(f"{count} pictures of the train split {what}; a regression needs {FEWEST}; {way_out}")
 
 
-def without_copies(train: Sequence[Sample], others: Iterable[Sequence[Sample]]) -> list[Sample]:
+def without_copies(train: Sequence[Sample], tests: Iterable[Sequence[Sample]]) -> list[Sample]:
     """Return the pictures of `train` without a byte-identical one in any list of `others`."""
-    shown = {listed_contents(sample) for samples in others for sample in samples}
+    shown = {listed_contents(sample) for samples in tests for sample in samples}
     return [sample for sample in train if listed_contents(sample) not in shown]
 
 

@@ -100,8 +100,8 @@ class _Opinions:
             self._against[name][sample.id] = theirs, sample.mos
         votes, count = _known_raters(sample)
         if votes is not None:
-            one = self._divide.multivariate_hypergeometric(votes, count // 2)
-            self._halves["halves"][sample.id] = mean_vote(one), mean_vote(votes - one)
+            drawn_half = self._divide.multivariate_hypergeometric(votes, count // 2)
+            self._halves["halves"][sample.id] = mean_vote(drawn_half), mean_vote(votes - drawn_half)
         elif count and sample.mos_std is not None:
             half = count // 2
             apart = float(self._draw.normal(0, sample.mos_std * ((1 - half / count) / half) ** 0.5))
@@ -112,7 +112,7 @@ class _Opinions:
         ways: list[tuple[str, _Pairs, dict[str, Any]]]
         ways = [("other_group", pairs, {"group": group}) for group, pairs in self._against.items()]
         for how, pairs in self._halves.items():
-            is_known = how == "halves" or any(one != other for one, other in pairs.values())
+            is_known = how == "halves" or any(first != second for first, second in pairs.values())
             if pairs and is_known:
                 raters = sum(self._raters[picture] for picture in pairs) / len(pairs)
                 ways.append((how, pairs, {"raters": raters}))

@@ -1,4 +1,4 @@
-"""A page that compares runs: results side by side, differences on the same pictures, curves, settings."""
+"""Write a page that compares runs: results side by side, differences on the same pictures, curves, settings."""
 
 from __future__ import annotations
 

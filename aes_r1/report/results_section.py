@@ -1,4 +1,4 @@
-"""The report's section of numbers: every set, stage and protocol with intervals, what stages changed, and means."""
+"""Build the section of numbers: every set, stage and protocol with intervals, what stages changed, and means."""
 
 from __future__ import annotations
 

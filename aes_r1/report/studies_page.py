@@ -1,4 +1,4 @@
-"""All studies on one self-contained page: results, analysis, settings beside SRCC, curves, worst answers."""
+"""Show all studies on one self-contained page: results, analysis, settings beside SRCC, curves, worst answers."""
 
 from __future__ import annotations
 

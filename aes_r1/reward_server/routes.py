@@ -1,4 +1,4 @@
-"""The addresses of the reward server: pictures in, scores and reasons out, as JSON.
+"""Define the addresses of the reward server: pictures in, scores and reasons out, as JSON.
 
     GET  /health     whether it answers, how it asks, and how many pictures wait
     POST /score      {"images": [base64, ..]} -> {"scores": [..], "verdicts": [{"score", "low", "critique", ..}, ..]}

@@ -116,11 +116,11 @@ class Server:
 
     def _hold(self, weights: Weights, folder: Path, timeout: float) -> None:
         """Give `weights` to the server unless it has them; the caller holds the lock."""
-        held = self.call("/weight_info", timeout=HEALTH_S)
-        if not isinstance(held, dict) or "weight_version" not in held:
+        info = self.call("/weight_info", timeout=HEALTH_S)
+        if not isinstance(info, dict) or "weight_version" not in info:
             raise Unusable(f"{self.url}/weight_info: names no version of its weights")
         try:
-            if held["weight_version"] != weights.version:
+            if info["weight_version"] != weights.version:
                 self._exchange(folder, weights.version, timeout)
             self.call("/resume", {}, timeout=timeout)  # also needed if an exchange was cut short before it
             if weights.adapter is not None:
@@ -171,19 +171,19 @@ class Connections:
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
 
-    def trace(self, event: str, found: Mapping[str, Any]) -> None:
+    def trace(self, event: str, event_info: Mapping[str, Any]) -> None:
         """Remember each new connection; httpcore calls this at every step of a request."""
         if event == "connection.connect_tcp.complete":
             with self._lock:
-                self._sockets = [one for one in self._sockets if one.fileno() >= 0]
-                self._sockets.append(found["return_value"].get_extra_info("socket"))
+                self._sockets = [opened for opened in self._sockets if opened.fileno() >= 0]
+                self._sockets.append(event_info["return_value"].get_extra_info("socket"))
 
     def end(self) -> None:
         """End all calls at once. Closing the client alone would leave them waiting for their answers."""
         with self._lock:
-            for one in self._sockets:
+            for opened in self._sockets:
                 with contextlib.suppress(OSError):  # closed already
-                    one.shutdown(socket.SHUT_RDWR)
+                    opened.shutdown(socket.SHUT_RDWR)
 
 
 class Servers:

@@ -42,6 +42,6 @@ def word_score_agreement(critique: str | None, score: float | None) -> WordScore
     apart = {claim: distance for claim, distance in distances.items() if distance >= APART}
     if closing == level and len(apart) > 1:  # both claim the same level
         del apart[f"closing words say {closing}"]
-    claim = max(apart, key=lambda one: apart[one], default=None)
+    claim = max(apart, key=lambda claim_name: apart[claim_name], default=None)
     contradiction = None if claim is None else f"{claim}, number says {score:.2f}"
     return WordScoreAgreement(words, None if words is None else 1 - abs(words - score), contradiction)

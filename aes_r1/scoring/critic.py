@@ -127,7 +127,7 @@ class Critic:
         prompts = self.backbone.collate([self.backbone.encode(picture, facts.question) for picture in pictures])
         noise = None
         if self.samples > 1:
-            keys = [("critic", self.seed, _content(one), k) for one in pictures for k in range(self.samples)]
+            keys = [("critic", self.seed, _content(picture), k) for picture in pictures for k in range(self.samples)]
             noise = keyed_uniform_noise(keys, facts.max_new_tokens)
         sampling: dict[str, Any] = {
             "max_new_tokens": facts.max_new_tokens,

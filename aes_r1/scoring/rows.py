@@ -41,12 +41,12 @@ def verdict_row(path: str, verdict: Verdict) -> dict[str, Any]:
 
     The row has the key sub_scores only if the model is asked for sub-scores.
     """
-    said = {
+    row = {
         name: round(value, _PLACES) if isinstance(value, float) else value for name, value in verdict.as_dict().items()
     }
-    shown = ("score", "low", "high", "critique", *AGREEMENT, "dimensions", "judgement", "interval", "scores")
+    columns = ("score", "low", "high", "critique", *AGREEMENT, "dimensions", "judgement", "interval", "scores")
     sub_scores = {name: None if value is None else round(value, _PLACES) for name, value in verdict.sub_scores.items()}
-    return {"path": path, **{name: said[name] for name in shown}, **({"sub_scores": sub_scores} if sub_scores else {})}
+    return {"path": path, **{name: row[name] for name in columns}, **({"sub_scores": sub_scores} if sub_scores else {})}
 
 
 def count_of(row: Row) -> dict[str, int]:

@@ -74,7 +74,7 @@ class Scorer:
 
     def scores(self, pictures: Sequence[str | Path | Image.Image]) -> np.ndarray:
         """Return [n] scores in 0..1 of paths or PIL pictures, in one batch. PictureError for an unreadable one."""
-        opened = [open_picture(one) for one in pictures]
+        opened = [open_picture(picture) for picture in pictures]
         return np.clip(eyes_features(self.tower, opened) @ self.weights + self.constant, 0, 1)
 
     def score(self, picture: str | Path | Image.Image) -> float:

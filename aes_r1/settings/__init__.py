@@ -1,4 +1,4 @@
-"""Typed settings of every group; an unknown key, a wrong type or an impossible value raises an error that names it.
+"""Define the settings of every group; an unknown key, wrong type or impossible value raises an error that names it.
 
 Only the commands handle Hydra's configuration: all other code takes plain values or these dataclasses.
 """

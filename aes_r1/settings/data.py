@@ -1,4 +1,4 @@
-"""Settings of data sets: which pictures are read, and how."""
+"""Define the settings of data sets: which pictures are read, and how."""
 
 from __future__ import annotations
 

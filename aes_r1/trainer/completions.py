@@ -95,9 +95,9 @@ class Rollouts:
 
             return PendingCompletions(draw, lambda: None)
         with timer("push"):
-            shown = self._push(self.served, prompts, pushed)
-        drawn = self._thread.submit(self._draw, shown, noise, self.served.sample_completions)
-        return PendingCompletions(lambda: self._completions(images, encoded, shown, drawn.result()), drawn.exception)
+            batch = self._push(self.served, prompts, pushed)
+        future = self._thread.submit(self._draw, batch, noise, self.served.sample_completions)
+        return PendingCompletions(lambda: self._completions(images, encoded, batch, future.result()), future.exception)
 
     def choose(self, parts: Sequence[Completions], images: StepImages, chosen: Sequence[int]) -> Completions:
         """Return the completions of the images `chosen` of this process, indices into the joined `parts`. Collective.
@@ -170,12 +170,12 @@ class Rollouts:
         backbone = self.backbone
         tokens = [row[mask] for row, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
         texts = [backbone.decode(row) for row in tokens]
-        unseeing = None if self.blank is None else backbone.collate([self.blank]).to(self.engine.device)
-        lengths = rollout.mask.sum(dim=1).cpu() if unseeing is None else critique_lengths(backbone, rollout)
+        blank = None if self.blank is None else backbone.collate([self.blank]).to(self.engine.device)
+        lengths = rollout.mask.sum(dim=1).cpu() if blank is None else critique_lengths(backbone, rollout)
         under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
         scores = [parse_answer(text, self.question) for text in texts]
-        given = [parse_sub_scores(text, self.order, self.sub_scores) for text in texts]
-        return Completions(images, encoded, prompts, unseeing, under_picture, rollout, tokens, texts, scores, given)
+        parsed = [parse_sub_scores(text, self.order, self.sub_scores) for text in texts]
+        return Completions(images, encoded, prompts, blank, under_picture, rollout, tokens, texts, scores, parsed)
 
 
 def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:

@@ -114,8 +114,8 @@ def reward_completions(
     """
     images, device = completions.images, engine.device
     count = len(images.local)
-    known = [_known_of(image) for image in images.local]
-    mos = engine.all_gather(torch.tensor(known, device=device, dtype=torch.float32))
+    targets = [_target_of(image) for image in images.local]
+    mos = engine.all_gather(torch.tensor(targets, device=device, dtype=torch.float32))
     pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in images.local], device=device))
     scores = engine.all_gather(score_table(completions.scores, trainer.num_samples, device))
     guesses = None
@@ -190,7 +190,7 @@ def subtract_kl(
     )
 
 
-def _known_of(image: Sample | Pair) -> float:
+def _target_of(image: Sample | Pair) -> float:
     """Return the number of a pair's better picture, or an image's MOS: NaN for an edited twin, which has none."""
     if isinstance(image, Pair):
         return image.better
@@ -206,7 +206,7 @@ def twins_of(images: Sequence[Sample], device: torch.device) -> Twins | None:
     if not any(edited):
         return None
     index_of = {(image.dataset, image.id): index for index, image in enumerate(images)}
-    names = [(one.dataset, one.original if isinstance(one, EditedSample) else one.id) for one in images]
+    names = [(image.dataset, image.original if isinstance(image, EditedSample) else image.id) for image in images]
     pair = torch.tensor([index_of[name] for name in names], device=device)
     return Twins(pair, torch.tensor(edited, device=device))
 
@@ -241,8 +241,8 @@ def _sub_scores(completions: Completions, samples: int, engine: Engine) -> dict[
     names = tuple(completions.sub_scores[0])
     if not names:
         return {}
-    given = [score_table([row[name] for row in completions.sub_scores], samples, engine.device) for name in names]
-    return dict(zip(names, engine.all_gather(torch.stack(given, dim=2)).unbind(2), strict=True))
+    tables = [score_table([row[name] for row in completions.sub_scores], samples, engine.device) for name in names]
+    return dict(zip(names, engine.all_gather(torch.stack(tables, dim=2)).unbind(2), strict=True))
 
 
 def _by_dimension(
@@ -259,7 +259,7 @@ def _by_dimension(
     earned = sub_score_rewards(
         torch.stack([*sub_scores.values()], dim=2), ratings, reward, pool=pool, progress=progress
     )
-    return {f"sub_{name}": one for name, one in zip(sub_scores, earned.unbind(2), strict=True)}
+    return {f"sub_{name}": part for name, part in zip(sub_scores, earned.unbind(2), strict=True)}
 
 
 def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequence[Sequence[str]]) -> Tensor:
@@ -286,9 +286,9 @@ def _of_rank_zero(
             answer = [ask([groups[index] for index in rated])]
         except (InputError, ServerGone) as error:
             answer = [error]
-    (found,) = engine.all_gather_objects(answer)
-    if isinstance(found, InputError | ServerGone):
-        raise found
-    rewards = found.new_zeros(len(groups), samples)
-    rewards[rated] = found
+    (result,) = engine.all_gather_objects(answer)
+    if isinstance(result, InputError | ServerGone):
+        raise result
+    rewards = result.new_zeros(len(groups), samples)
+    rewards[rated] = result
     return rewards
