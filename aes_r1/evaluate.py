@@ -31,7 +31,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.critique import judge_critiques
 from aes_r1.evaluation.summary import measure_run
-from aes_r1.inference.asking import Asking, find_model
+from aes_r1.inference.asking import AskingConfig, find_model
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
 from aes_r1.inference.predictions import Sets, chosen_critiques, record_stage
@@ -114,8 +114,8 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
     for name, path in asked_models(settings).items():
         if not is_answered(run, name):
             key = "model.path" if name == settings.name else f"models.{name}"
-            folder, facts = find_model(path, key)
-            asking = asking_for(facts, settings)
+            folder, profile = find_model(path, key)
+            asking = asking_for(profile, settings)
             if "read_back" in settings.evaluation.protocols and not has_words_before_score(asking.question):
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
@@ -233,23 +233,23 @@ def _ask_model(
     )
 
 
-def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tuple[Backbone, Asking]:
+def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tuple[Backbone, AskingConfig]:
     """Load the model at `path` to `device`; return it and how it is asked."""
-    folder, facts = find_model(path)
-    asking = asking_for(facts, settings)
+    folder, profile = find_model(path)
+    asking = asking_for(profile, settings)
     backbone = backbones.load(folder, dtype=asking.dtype_on(device), max_pixels=asking.max_pixels)
     backbone.model.to(device).eval()
     return backbone, asking
 
 
-def asking_for(facts: Asking, settings: EvaluateSettings) -> Asking:
-    """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise.
+def asking_for(profile: AskingConfig, settings: EvaluateSettings) -> AskingConfig:
+    """Return how a model is asked: as in its own run, `profile`, unless the settings say otherwise.
 
     With another model.prompt it is asked for the same sub-scores.
     """
     evaluation, prompt = settings.evaluation, settings.model.prompt
-    return facts.given(
-        question=question_of(prompt, facts.sub_scores) if prompt else None,
+    return profile.with_values(
+        question=question_of(prompt, profile.sub_scores) if prompt else None,
         max_pixels=settings.data.max_pixels,
         max_new_tokens=evaluation.max_new_tokens,
         temperature=evaluation.temperature,

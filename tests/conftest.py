@@ -198,7 +198,7 @@ def talking_run(tmp_path_factory) -> Path:
 
 def learn_by_heart(run: Path) -> None:
     from aes_r1.evaluation.summary import summarise
-    from aes_r1.inference.asking import Asking
+    from aes_r1.inference.asking import AskingConfig
     from aes_r1.inference.predict import predict
     from aes_r1.settings import Settings, as_dict
     from tests.trainer.cold_starts import engine_of, train_cold_start
@@ -223,7 +223,7 @@ def learn_by_heart(run: Path) -> None:
     rows = predict(
         backbone,
         samples,
-        Asking(max_new_tokens=64),
+        AskingConfig(max_new_tokens=64),
         protocols=["sample", "greedy", "mean"],
         batch_size=12,
         seed=0,

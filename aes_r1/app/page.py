@@ -79,7 +79,7 @@ class _Handlers:
 
     def sort(self, shown: list[Judged], order: str) -> str:
         """Return the cards in one of ORDERS."""
-        return cards(shown, self.critic.facts.measured_on, order)
+        return cards(shown, self.critic.profile.measured_on, order)
 
     @staticmethod
     def compare(shown: list[Judged], first: int | None, second: int | None) -> str:
@@ -103,8 +103,8 @@ def build_page(critic: Critic, visits: Visits) -> Any:
         opening = render(
             "opening.html",
             samples=critic.samples,
-            temperature=critic.facts.temperature,
-            warning=critic.facts.warning(),
+            temperature=critic.profile.temperature,
+            warning=critic.profile.warning(),
         )
         gr.HTML(opening, elem_classes="opening")
         shown = gr.State([], time_to_live=visits.seconds)

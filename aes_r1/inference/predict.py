@@ -14,7 +14,7 @@ from aes_r1.data.edits import picture_of
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
@@ -40,7 +40,7 @@ Encoded = tuple[Sample, dict[str, EncodedPrompt]]  # a picture and its prompts b
 def predict(
     backbone: Backbone,
     samples: Iterable[Sample],
-    asking: Asking,
+    asking: AskingConfig,
     *,
     protocols: Sequence[str],
     batch_size: int,
@@ -88,7 +88,7 @@ def _question(protocol: str, question: str) -> str:
 def _answers(
     backbone: Backbone,
     group: Sequence[Encoded],
-    asking: Asking,
+    asking: AskingConfig,
     questions: Mapping[str, str],
     seed: int,
     sample: Sampler,
@@ -119,7 +119,7 @@ def _answers(
 def _texts(
     backbone: Backbone,
     group: Sequence[Encoded],
-    asking: Asking,
+    asking: AskingConfig,
     count: int,
     noise: Tensor | None,
     sample: Sampler,

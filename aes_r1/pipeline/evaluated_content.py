@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from aes_r1.inference.asking import Asking, find_model
+from aes_r1.inference.asking import AskingConfig, find_model
 from aes_r1.pipeline.label_digests import Listed, claim_lists, hash_of, require_same_lists
 from aes_r1.pipeline.origin import content_name
 from aes_r1.runs.folder import RunFolder, is_model, model_in
@@ -97,6 +97,6 @@ def _model_digests(path: str, store: Path) -> dict[str, str | None]:
     weights = content_name(str(folder), store)
     if not is_model(folder):
         return {"weights": weights}
-    _, facts = find_model(folder)
-    asking = {field.name: getattr(facts, field.name) for field in dataclasses.fields(Asking)}
+    _, profile = find_model(folder)
+    asking = {field.name: getattr(profile, field.name) for field in dataclasses.fields(AskingConfig)}
     return {"weights": weights, "asking": hash_of([asking])}

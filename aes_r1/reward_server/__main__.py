@@ -42,7 +42,7 @@ def run(given: argparse.Namespace) -> int:
     listener = bind(given.host, given.port)  # before the model is loaded, which is slow
     how = {"samples": given.samples, "seed": given.seed}
     critic = Critic.at(given.url, given.model, **how) if given.url else Critic.load(given.model, **how)
-    if warning := critic.facts.warning():
+    if warning := critic.profile.warning():
         print(f"note: {warning}", file=sys.stderr)
     return serve(critic, listener, given)
 

@@ -67,8 +67,8 @@ def build_server(
     error that ended it or None.
     """
     answers = _Answers(batches, max_pictures, unanswered)
-    facts = batches.critic.facts
-    asked = {"samples": batches.critic.samples, "temperature": facts.temperature, "warning": facts.warning()}
+    profile = batches.critic.profile
+    asked = {"samples": batches.critic.samples, "temperature": profile.temperature, "warning": profile.warning()}
 
     async def health(_: Request) -> Response:
         return _json({"status": "ok", "model": model, **asked, "waiting": batches.waiting})

@@ -26,7 +26,7 @@ from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.sample import MAX_FILE_PIXELS, Sample, open_picture
 from aes_r1.data.splits import LIMIT_SEED, stratified_draw
 from aes_r1.evaluation.bootstrap import agreement_metrics, as_columns, bootstrap, with_interval
-from aes_r1.inference.asking import run_facts
+from aes_r1.inference.asking import profile_of_run
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import features_of, ridge_weights, to_fit_on
 from aes_r1.model import backbone as backbones
@@ -123,8 +123,8 @@ def _read(folder: Path) -> tuple[str, int, np.ndarray, float]:
     from safetensors.numpy import load_file
 
     try:
-        facts = read_json(folder / FILE)
-        family, max_pixels = facts["family"], operator.index(facts["max_pixels"])
+        content = read_json(folder / FILE)
+        family, max_pixels = content["family"], operator.index(content["max_pixels"])
         if family not in towers.FAMILIES:
             raise ValueError(f"family={family}")
         if not 256 <= max_pixels <= MAX_FILE_PIXELS:
@@ -162,11 +162,11 @@ def make_scorer(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty; give a new folder")
     make_folder(out.parent, out)
-    facts = run_facts(run, model)
+    profile = profile_of_run(run, model)
     name = run.settings["data"]["name"]
     tests = _test_rows(run)
     train, copies = to_fit_on(_train(run, name, pictures), [_tested(run)], {})
-    backbone = backbones.load(model, dtype="float32", max_pixels=facts.max_pixels, key=None)
+    backbone = backbones.load(model, dtype="float32", max_pixels=profile.max_pixels, key=None)
     towers.require_tower(backbone.core.config.model_type)
     backbone.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     look = partial(eyes_features, backbone)
@@ -180,7 +180,7 @@ def make_scorer(
         measured[split_name] = _compare(scores, [answer for _, answer in rows], [sample.mos for sample in samples])
     made = {
         "family": backbone.core.config.model_type,
-        "max_pixels": facts.max_pixels,
+        "max_pixels": profile.max_pixels,
         "fitted_on": f"{name}/train",
         "fitted_n": len(train),
         "copies_left_out": copies,

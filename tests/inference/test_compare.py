@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from aes_r1.data.pairs import match_pairs
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.compare import PER_PAIR, compare
 from aes_r1.inference.predictions import record_stage
 from aes_r1.prompts import PAIR_PROMPT, comparison_answer, parse_answer, parse_choice, question_of
@@ -16,7 +16,7 @@ from aes_r1.runs.processes import Processes
 from aes_r1.settings import InputError
 from tests.trainer.twelve import samples
 
-ASKING = Asking(max_new_tokens=12)
+ASKING = AskingConfig(max_new_tokens=12)
 
 
 class InTurn(Processes):

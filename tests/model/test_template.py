@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aes_r1.data.sample import Sample
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig, ModelProfile
 from aes_r1.inference.exchange import INTERVENTION_KINDS, intervene, paired_rows
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
@@ -18,7 +18,7 @@ from aes_r1.model.template import prompt_text
 from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT, answer, parse_critique, parse_score
 from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.runs.stopping import StopRequest
-from aes_r1.scoring.critic import Critic, Facts
+from aes_r1.scoring.critic import Critic
 from aes_r1.settings import ErrorSettings, InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.policy import Policy
@@ -139,7 +139,7 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
 
     rows = list(
         predict(
-            backbone, samples, Asking(max_new_tokens=40), protocols=["greedy", "direct", "label_tokens"],
+            backbone, samples, AskingConfig(max_new_tokens=40), protocols=["greedy", "direct", "label_tokens"],
             batch_size=12, seed=0,
         )
     )  # fmt: skip
@@ -148,7 +148,7 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
     assert all(row["text"].startswith("<think>\n") and row["text"].count("<think>") == 1 for row in greedy)
     assert all(row["text"].startswith("<think></think><answer>") for row in rows if row["protocol"] == "direct")
 
-    critic = Critic(backbone, Facts(max_new_tokens=40), samples=1)
+    critic = Critic(backbone, ModelProfile(max_new_tokens=40), samples=1)
     assert critic.score(samples[0].image).score == greedy[0]["score"]
 
     prompt = backbone.encode(picture(60, 60), RATING_PROMPT)

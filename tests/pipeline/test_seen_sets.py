@@ -13,7 +13,7 @@ import torch
 from aes_r1 import evaluate
 from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.inference.asking import FACTS_FILE, Facts
+from aes_r1.inference.asking import PROFILE_FILE, ModelProfile
 from aes_r1.pipeline import evaluation_stage
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.seen_sets import sets_seen, sets_seen_before
@@ -76,7 +76,7 @@ def test_a_cold_start_s_own_start_is_its_base(made):
 def test_what_cannot_be_known_is_not_called_unseen(way, made, tmp_path):
     start = tmp_path / "start"
     if way == "exported":
-        write_json(start_file(start) / FACTS_FILE, asdict(Facts()))
+        write_json(start_file(start) / PROFILE_FILE, asdict(ModelProfile()))
         assert sets_seen(str(made("based", model={"path": str(start)}))) is None
     elif way == "no run":
         start_file(start)

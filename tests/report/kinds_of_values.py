@@ -12,7 +12,7 @@ from typing import Any
 
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.export import export
-from aes_r1.inference.asking import run_facts
+from aes_r1.inference.asking import profile_of_run
 from aes_r1.model import tiny
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
@@ -74,7 +74,7 @@ def views(run: RunFolder, out: Path) -> dict[str, Callable[[], Any]]:
         "comparison": lambda: write_comparison([run.path, other], out / "comparison.html"),
         "dashboard": lambda: static_page(read_studies(runs), runs),
         "runs": lambda: print_runs(runs),
-        "facts": lambda: run_facts(run, run.model),
+        "facts": lambda: profile_of_run(run, run.model),
         "across": lambda: across_runs([run.path, other]),
         "starts": lambda: side_by_side([run.path, other], out, pictures=3, n_bootstrap=20, seed=0),
         "export": lambda: export(run.path, out / "last"),

@@ -12,7 +12,7 @@ import torch
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.summary import summarise
 from aes_r1.export import export
-from aes_r1.inference.asking import Facts, asking_of, conformal_half_widths, find_model, saw_scenes_alone
+from aes_r1.inference.asking import ModelProfile, asking_of, conformal_half_widths, find_model, saw_scenes_alone
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.model.families import FAMILIES
@@ -26,13 +26,13 @@ def settings_of(**values: Any) -> dict[str, Any]:
     return as_dict(build_settings(Settings, {"run_name": "made", **values}))
 
 
-def facts_of(settings: dict[str, Any]) -> Facts:
-    return Facts(**vars(asking_of(settings)), scenes_alone=saw_scenes_alone(settings))
+def profile_of(settings: dict[str, Any]) -> ModelProfile:
+    return ModelProfile(**vars(asking_of(settings)), scenes_alone=saw_scenes_alone(settings))
 
 
 def card_of(settings: dict[str, Any], evaluation: Any = None, **changes: Any) -> str:
     given = {"made": Made({"train": 12}), "family": "qwen2_5_vl", **changes}
-    return model_card(settings, evaluation or {}, facts=facts_of(settings), folder="OUT", **given)
+    return model_card(settings, evaluation or {}, profile=profile_of(settings), folder="OUT", **given)
 
 
 def evaluated(*stages: str) -> Any:

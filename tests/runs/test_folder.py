@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aes_r1.export import export
-from aes_r1.inference.asking import Facts, find_model
+from aes_r1.inference.asking import ModelProfile, find_model
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.model_card import Made, model_card
 from aes_r1.report.run_page import write_report
@@ -275,7 +275,7 @@ def test_a_resumed_run_says_with_what_each_start_went_on(tmp_path):
     assert (run.settings["model"]["kernels"], run.latest_settings["model"]["kernels"]) == ("plain", "liger")
     assert differences(run.settings, as_dict(first)) == [], "it is the same run"
     text = re.sub(r"<[^>]+>", " ", write_report(run.path).read_text())
-    card = model_card(run.settings, {}, Made(), Facts(), "OUT", family="qwen2_5_vl", resumed=run.resumed)
+    card = model_card(run.settings, {}, Made(), ModelProfile(), "OUT", family="qwen2_5_vl", resumed=run.resumed)
     for key, told in {
         "processes": "4, then 1",
         "model.kernels": "plain, then liger",

@@ -4,7 +4,7 @@ import pytest
 
 from aes_r1.aescot.phrases import BOOK, GRADE_EDGES, JUDGEMENTS, fill_phrase
 from aes_r1.aescot.record import Reply
-from aes_r1.inference.asking import Facts, saw_scenes_alone
+from aes_r1.inference.asking import ModelProfile, saw_scenes_alone
 from aes_r1.scoring.agreement import word_score_agreement
 from aes_r1.settings import Settings, as_dict, build_settings
 
@@ -95,5 +95,5 @@ def test_an_expert_who_tells_the_truth_is_never_flagged(step):
 )
 def test_who_never_saw_a_photograph(values, alone):
     assert saw_scenes_alone(as_dict(build_settings(Settings, values))) is alone
-    said_above = Facts(scenes_alone=alone).warning()
+    said_above = ModelProfile(scenes_alone=alone).warning()
     assert (said_above is not None and "never a photograph" in said_above) is alone

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.predict import predict
 from aes_r1.model import tiny
 from aes_r1.prompts import RATING_PROMPT, answer, parse_sub_scores, question_of
@@ -62,7 +62,7 @@ def test_what_was_taught_is_written_paid_for_and_predicted(scorer, tmp_path):
     assert_same(weights(straight), weights(resumed))
 
     protocols = ["greedy", "mean", "direct", "read_back"]
-    asking = Asking(QUESTION, max_new_tokens=48, n_samples=2)
+    asking = AskingConfig(QUESTION, max_new_tokens=48, n_samples=2)
     start.model.eval()
     predicted = list(predict(start, samples(folder), asking, protocols=protocols, batch_size=12, seed=0))
     for row in predicted:
