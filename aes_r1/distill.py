@@ -159,7 +159,7 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
 def _show_agreement(path: Path) -> None:
     table = Table("filter", "marks", "agreement", "kappa", "wrongly rejected", "missed")
     for name, row in filter_agreement(path).items():
-        rates = ["-" if one is None else format_cell(one) for one in (row["agreement"], row["kappa"])]
+        rates = ["-" if value is None else format_cell(value) for value in (row["agreement"], row["kappa"])]
         table.add_row(name, str(row["n"]), *rates, str(row["wrongly_rejected"]), str(row["missed"]))
     Console(markup=False, emoji=False).print(table)
 

@@ -127,10 +127,10 @@ def _which(run: RunFolder, model: Path) -> str | None:
     if model == run.model:
         return None
     if model == run.best_model:
-        found = run.best_validation
+        best = run.best_validation
         return (
-            f"These are the weights after step {found['step']} of RAPO, the best by validation (mean SRCC "
-            f"{found['srcc']:.4f}, one sample a picture). Chosen by that number, they will do worse on other pictures."
+            f"These are the weights after step {best['step']} of RAPO, the best by validation (mean SRCC "
+            f"{best['srcc']:.4f}, one sample a picture). Chosen by that number, they will do worse on other pictures."
         )
     return f"These are the weights after step {model.parent.name.removeprefix('step_')} of RAPO."
 

@@ -15,8 +15,7 @@ _COMMA_DECIMAL = re.compile(r"[+-]?[0-9]*,[0-9]+")
 
 def explain(message: str, schema: type, conf: Path) -> str | None:
     """Explain a message of Hydra about the command line, with the nearest existing name; None: leave it as it is."""
-    match = re.search(r"Could not override '([^']*)'", message)
-    if match:
+    if match := re.search(r"Could not override '([^']*)'", message):
         return _not_overridden(match[1], schema, conf)
     match = re.search(r"Could not find '([^']+)/([^'/]*)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
     if match:
@@ -24,14 +23,11 @@ def explain(message: str, schema: type, conf: Path) -> str | None:
         listed = [name.strip() for name in match[3].replace("\n", ",").split(",")]
         options = [name for name in listed if name and name not in ONLY_EXTENDED]
         return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
-    match = re.search(r"Error merging override ([^=]*)=(.*)", message)
-    if match:
+    if match := re.search(r"Error merging override ([^=]*)=(.*)", message):
         return f"{match[1]}={match[2]}: the setting is of another kind; --cfg job prints its value"
-    match = re.search(r"Environment variable '(.*?)' not found.*full_key: ([\w.]+)", message, re.DOTALL)
-    if match:
+    if match := re.search(r"Environment variable '(.*?)' not found.*full_key: ([\w.]+)", message, re.DOTALL):
         return f"{match[2]}: the environment variable {match[1]} is not set; set it, or give {match[2]}=VALUE"
-    match = re.search(r"Interpolation key '(.*?)' not found.*full_key: ([\w.]+)", message, re.DOTALL)
-    if match:
+    if match := re.search(r"Interpolation key '(.*?)' not found.*full_key: ([\w.]+)", message, re.DOTALL):
         return f"{match[2]}: ${{{match[1]}}} names no key{nearest(match[1], keys(schema))}; --cfg job prints all"
     match = re.search(
         r"(Unsupported interpolation type \w+|Recursive interpolation detected|"
@@ -42,26 +38,20 @@ def explain(message: str, schema: type, conf: Path) -> str | None:
     )
     if match:
         return f"{match[2]}: {match[1]}; give {match[2]}=VALUE, or ${{KEY}} with the name of another key"
-    match = re.search(r"Multiple values for (\w+)\. To override", message)
-    if match:
+    if match := re.search(r"Multiple values for (\w+)\. To override", message):
         return f"+{match[1]}=..: the recipe has a {match[1]} already; give {match[1]}=.. without +"
-    match = re.search(r"force-add of config groups is not supported: '\+\+(\w+)=(.*?)'", message)
-    if match:
+    if match := re.search(r"force-add of config groups is not supported: '\+\+(\w+)=(.*?)'", message):
         argument = shlex.quote(f"{'+' * (match[1] in ADDED)}{match[1]}={match[2]}")
         return f"++{match[1]}={match[2]}: a group is chosen without ++; give {argument}"
-    match = re.search(r"Could not delete '(\w+)(?:=.*?)?'\. No match in the defaults list", message)
-    if match:
+    if match := re.search(r"Could not delete '(\w+)(?:=.*?)?'\. No match in the defaults list", message):
         chosen = f"; ~{match[1]} takes out whichever is chosen" if match[1] in groups(conf) else ""
         return f"~{match[1]}: it is not chosen that way, so nothing can be taken out; leave the argument out{chosen}"
-    match = re.search(r"Could not append to config\. An item is already at '(.*?)'", message)
-    if match:
+    if match := re.search(r"Could not append to config\. An item is already at '(.*?)'", message):
         return f"+{match[1]}=..: the recipe has {match[1]} already; give {match[1]}=.. without +"
-    match = re.search(r"Could not delete from config\. '(.*?)' does not exist", message)
-    if match:
+    if match := re.search(r"Could not delete from config\. '(.*?)' does not exist", message):
         near = "" if match[1] in keys(schema) else meant(match[1], keys(schema))
         return f"~{match[1]}: the recipe has no {match[1]}, so nothing can be taken out; leave the argument out{near}"
-    match = re.search(r"Ambiguous value for argument '(.*?)'\s*1\. ", message, re.DOTALL)
-    if match:
+    if match := re.search(r"Ambiguous value for argument '(.*?)'\s*1\. ", message, re.DOTALL):
         key, _, value = match[1].partition("=")
         if key in groups(conf) and key not in ADDED:
             first = value.partition(",")[0]

@@ -123,12 +123,12 @@ def _check(options: argparse.Namespace) -> None:
         require(options.workers >= 1, "--workers", options.workers, "must be at least 1")
 
 
-def _score_shards(options: argparse.Namespace, found: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
+def _score_shards(options: argparse.Namespace, paths: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
     """Score `found` through Ray into the folder --shards, and print its name."""
     from aes_r1.scoring.shards import score_shards
 
     counts, unreadable = score_shards(
-        found,
+        paths,
         Path(options.shards),
         model=options.model,
         samples=options.samples,
@@ -141,11 +141,11 @@ def _score_shards(options: argparse.Namespace, found: Iterable[str | PictureErro
     return Scored(counts, unreadable)
 
 
-def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
+def _score_here(options: argparse.Namespace, paths: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
     """Score `found` in this process, or with the servers --url, and write the rows to stdout."""
     # With --best-of a picture that is named twice counts once, because it is no second take of itself. The pictures are
     # listed before the model is loaded, which is slow.
-    listed = list(named_once(found) if options.best_of else found)
+    listed = list(named_once(paths) if options.best_of else paths)
     sampling = {"samples": options.samples, "seed": options.seed}
     critic = Critic.at(options.url, options.model, **sampling) if options.url else load_any(options.model, **sampling)
     counts, unreadable, chosen = Counter[str](), list[PictureError](), list[Row]()

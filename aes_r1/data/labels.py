@@ -128,9 +128,9 @@ def require_one_mark(
                 continue
             seen[mark] = (location, cell.strip())
             if len(seen) > 1:
-                (one, comma), (other, point) = seen[","], seen["."]
+                (a, comma), (b, point) = seen[","], seen["."]
                 raise InputError(
-                    f"{path}: {name}={comma} in {one} has a decimal comma, {name}={point} in {other} a decimal point; "
+                    f"{path}: {name}={comma} in {a} has a decimal comma, {name}={point} in {b} a decimal point; "
                     f"write all of {name} with a point, without marks of thousands"
                 )
 

@@ -87,7 +87,7 @@ def _alike_below(root: Path, wanted: str) -> list[str]:
     blanks around them; then those that differ in their suffix. Of alike names those count that are in folders of the
     same names. Hidden files and folders are passed over.
     """
-    found: list[tuple[tuple[int, int], str]] = []
+    candidates: list[tuple[tuple[int, int], str]] = []
     parts = unquote(wanted.replace("\\", "/")).split("/")[::-1]  # the name first, then its folder, ..
     for parent, subfolders, names in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
@@ -97,9 +97,9 @@ def _alike_below(root: Path, wanted: str) -> list[str]:
         for name in sorted(names):
             likeness = _likeness(name, parts[0])
             if likeness and not is_hidden(name) and exists(Path(parent, name)):
-                found.append(((likeness, depth), Path(parent, name).relative_to(root).as_posix()))
-    best = max((rank for rank, _ in found), default=None)
-    return [path for rank, path in found if rank == best]
+                candidates.append(((likeness, depth), Path(parent, name).relative_to(root).as_posix()))
+    best = max((rank for rank, _ in candidates), default=None)
+    return [path for rank, path in candidates if rank == best]
 
 
 def alike_path(name: str) -> str | None:
@@ -110,7 +110,7 @@ def alike_path(name: str) -> str | None:
     """
     bare = os.path.expandvars(name.strip(" \t\n'\"“”‘’"))
     written = (bare, bare.replace("\\", "/"), unquote(bare))
-    there = next((one for one in written if one and exists(Path(one))), None)
+    there = next((spelling for spelling in written if spelling and exists(Path(spelling))), None)
     if there is not None:
         return there
     folder, last = os.path.split(bare)
@@ -118,7 +118,7 @@ def alike_path(name: str) -> str | None:
         names = sorted(os.listdir(folder or "."))
     except (OSError, ValueError):
         return None
-    best = max(names, key=lambda one: _likeness(one, last), default="")
+    best = max(names, key=lambda name: _likeness(name, last), default="")
     return os.path.join(folder, best) if best and _likeness(best, last) else None
 
 

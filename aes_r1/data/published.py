@@ -61,7 +61,7 @@ def tad66k_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"{pictures}{column(row, 'image', path)}",
-            read_number(column(row, "score", path), path, location, "score"),
+            _number_in(row, "score", path, location),
             split=split,
         )
         for split in ("train", "test")
@@ -117,7 +117,7 @@ def para_labels(root: Path) -> list[Label]:
             labels.append(
                 Label(
                     f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}",
-                    read_number(column(row, "aestheticScore_mean", path), path, location, "aestheticScore_mean"),
+                    _number_in(row, "aestheticScore_mean", path, location),
                     read_number(std, path, location, "aestheticScore_std") if std else None,
                     sum(votes) or None,
                     split,
@@ -160,9 +160,9 @@ def koniq_labels(root: Path) -> list[Label]:
     splits = {"training": "train", "validation": "validation", "test": "test"}
     labels = []
     for location, row in table(path):
-        shares = [read_number(column(row, f"c{k}", path), path, location, f"c{k}") for k in range(1, 6)]
+        shares = [_number_in(row, f"c{k}", path, location) for k in range(1, 6)]
         mean, _, _ = _rating_statistics(range(1, 6), shares)
-        total = int(read_number(column(row, "c_total", path), path, location, "c_total"))
+        total = int(_number_in(row, "c_total", path, location))
         published_split = column(row, "set", path)
         if published_split not in splits:
             raise InputError(f"{path}, {location}: set={published_split!r} must be training, validation or test")
@@ -170,7 +170,7 @@ def koniq_labels(root: Path) -> list[Label]:
             Label(
                 f"1024x768/{column(row, 'image_name', path)}",
                 mean,
-                read_number(column(row, "SD", path), path, location, "SD"),
+                _number_in(row, "SD", path, location),
                 total,
                 splits[published_split],
                 {} if mean is None else {"votes": [round(share / sum(shares) * total) for share in shares]},
@@ -185,9 +185,7 @@ def spaq_labels(root: Path) -> list[Label]:
     name = "MOS and Image attribute scores.xlsx"
     path = first_existing(root, name, f"Annotations/{name}", f"annotations/{name}")
     return [
-        Label(
-            f"TestImage/{column(row, 'Image name', path)}", read_number(column(row, "MOS", path), path, location, "MOS")
-        )
+        Label(f"TestImage/{column(row, 'Image name', path)}", _number_in(row, "MOS", path, location))
         for location, row in sheet(path)
     ]
 
@@ -198,8 +196,8 @@ def agiqa3k_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"{pictures}{column(row, 'name', path)}",
-            read_number(column(row, "mos_quality", path), path, location, "mos_quality"),
-            read_number(column(row, "std_quality", path), path, location, "std_quality"),
+            _number_in(row, "mos_quality", path, location),
+            _number_in(row, "std_quality", path, location),
             attributes={"prompt": row.get("prompt"), "style": row.get("style")},
         )
         for location, row in table(path)
@@ -212,8 +210,8 @@ def avt_ai_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"images/{column(row, 'image_id', path)}",
-            read_number(column(row, "mos01", path), path, location, "mos01"),
-            read_number(column(row, "mos_std01", path), path, location, "mos_std01"),
+            _number_in(row, "mos01", path, location),
+            _number_in(row, "mos_std01", path, location),
             attributes={"source": column(row, "source", path)},
         )
         for location, row in table(path)
@@ -251,7 +249,7 @@ def eva_labels(root: Path) -> list[Label]:
     path, pictures = root / "data" / "votes_filtered.csv", _picture_folder(root, "images/EVA_together", "images")
     given: dict[str, list[int]] = defaultdict(lambda: [0] * 11)
     for location, row in eva_votes(path):
-        score = read_number(column(row, "score", path), path, location, "score")
+        score = _number_in(row, "score", path, location)
         if score not in range(11):
             raise InputError(f"{path}, {location}: score={score:g} must be a whole number in 0..10")
         given[column(row, "image_id", path)][int(score)] += 1
@@ -273,7 +271,7 @@ def baid_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"images/{column(row, 'image', path)}",
-            read_number(column(row, "score", path), path, location, "score"),
+            _number_in(row, "score", path, location),
             split=split,
         )
         for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
@@ -295,7 +293,7 @@ def kadid_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"images/{column(row, 'dist_img', path)}",
-            read_number(column(row, "dmos", path), path, location, "dmos"),
+            _number_in(row, "dmos", path, location),
             split=split_of[reference],
             attributes={"reference": f"images/{reference}"},
         )
@@ -324,6 +322,10 @@ def pipal_labels(root: Path) -> list[Label]:
         )
         for path, name, rating in rows
     ]
+
+
+def _number_in(row: dict, name: str, path: Path, location: str) -> float:
+    return read_number(column(row, name, path), path, location, name)
 
 
 def _named_rating(path: Path, location: str, line: str) -> tuple[str, float]:

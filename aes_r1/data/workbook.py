@@ -35,7 +35,7 @@ def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[
     try:
         reader = _reader(path)
         tables = reader.wb.worksheets
-        labelled = [one.title for one in tables if wanted and _has_labels(one)]
+        labelled = [worksheet.title for worksheet in tables if wanted and _has_labels(worksheet)]
         rows = list(tables[0].iter_rows(values_only=True)) if tables else []
         open_formulas = list(_formulas_without_result(reader)) if tables and wanted else []
     except (*_WORKBOOK_ERRORS, InvalidFileException) as error:

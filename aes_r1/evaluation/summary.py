@@ -168,7 +168,7 @@ def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) ->
     opinions are equal.
     """
     asked = {name for name, cells in summary["baseline_cells"].items() if "people" in cells}
-    pictures = (one for one in chain.from_iterable(sets.values()) if one.dataset_split not in asked)
+    pictures = (sample for sample in chain.from_iterable(sets.values()) if sample.dataset_split not in asked)
     for name, people in rater_agreement(pictures, seed=seed).items():
         if len(people.pairs) < FEWEST_PICTURES:
             continue

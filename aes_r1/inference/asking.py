@@ -141,7 +141,7 @@ def find_model(path: str | Path, key: str | None = None) -> tuple[str, ModelProf
         return str(path), ModelProfile(max_pixels=_processor_pixels(partial(hub_file, str(path), key=key)))
     if not is_model(model):
         refuse_scorer(folder, key)
-        inside = runs_inside(folder, "a final model", lambda one: model_file(one.model))
+        inside = runs_inside(folder, "a final model", lambda run: model_file(run.model))
         raise InputError(f"{path}: neither a model's folder (config.json is missing) nor a run's; {inside}")
     if run is not None:
         return str(model), profile_of_run(run, model)

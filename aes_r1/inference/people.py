@@ -52,7 +52,7 @@ def rater_agreement(samples: Iterable[Sample], *, seed: int = 0) -> dict[str, Ra
         if sample.dataset_split not in sets:
             sets[sample.dataset_split] = _Opinions(seed)
         sets[sample.dataset_split].add(sample)
-    return {name: found for name, opinions in sets.items() if (found := opinions.agreement()) is not None}
+    return {name: agreement for name, opinions in sets.items() if (agreement := opinions.agreement()) is not None}
 
 
 def has_rater_agreement(samples: Iterable[Sample]) -> bool:

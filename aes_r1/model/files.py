@@ -269,10 +269,10 @@ def written_to(folder: Path) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        found = _OS_ERROR.search(str(error))
-        if found is None:
+        match = _OS_ERROR.search(str(error))
+        if match is None:
             raise
-        number = int(found[1])
+        number = int(match[1])
         raise OSError(number, os.strerror(number), str(folder)) from error
 
 

@@ -80,8 +80,8 @@ def without_quantised(model: nn.Module) -> dict[str, Tensor]:
 def load_without_quantised(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load a state of `without_quantised`; raise RuntimeError if any other weight is missing or unknown."""
     kept = {f"{name}.weight" for name in quantised_layers(model)}
-    found = model.load_state_dict(state, strict=not kept)
-    wrong = [*found.unexpected_keys, *(name for name in found.missing_keys if name not in kept)]
+    mismatch = model.load_state_dict(state, strict=not kept)
+    wrong = [*mismatch.unexpected_keys, *(name for name in mismatch.missing_keys if name not in kept)]
     if wrong:
         raise RuntimeError(f"the state does not fit the model: {', '.join(wrong[:3])}")
 

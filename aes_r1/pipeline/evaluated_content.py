@@ -41,9 +41,9 @@ def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
     A folder that was begun before digests were noted goes on with a warning, and is compared from then on.
     """
     noted = run.stage_values(_NOTE)
-    found = _require_same_models(run, settings)
+    current = _require_same_models(run, settings)
     is_begun = run.all_parts.exists() or run.predictions_file.exists() or run.all_baselines.exists()
-    if noted.keys().isdisjoint(found) and is_begun:
+    if noted.keys().isdisjoint(current) and is_begun:
         log.warning(
             "%s holds answers from before digests of weights and labels were noted, so whether %s are still the same "
             "is not known; give another out= where they may have changed",
@@ -52,7 +52,7 @@ def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
     claim_lists(run, _lists(settings), seed=settings.seed, store=Path(settings.store), way_out=_ANEW)
     kept = {
         kind: {name: noted.get(kind, {}).get(name) or digest for name, digest in digests.items()}
-        for kind, digests in found.items()
+        for kind, digests in current.items()
     }
     if (written := {**noted, **kept}) != noted:
         run.finish_stage(_NOTE, written)
@@ -71,12 +71,12 @@ def _require_same_models(run: RunFolder, settings: EvaluateSettings) -> Digests:
     """Return the digests of models as they are now; InputError for one that is not as it was noted."""
     noted, models = run.stage_values(_NOTE), asked_models(settings)
     by_model = {name: _model_digests(path, Path(settings.store)) for name, path in models.items()}
-    found = {kind: {name: digests.get(kind) for name, digests in by_model.items()} for kind in ("weights", "asking")}
-    for kind, digests in found.items():
+    current = {kind: {name: digests.get(kind) for name, digests in by_model.items()} for kind in ("weights", "asking")}
+    for kind, digests in current.items():
         for name, digest in digests.items():
             if None not in (digest, before := noted.get(kind, {}).get(name)) and digest != before:
                 raise InputError(f"{run}: {models[name]} is no longer the model that answered as {name}; {_ANEW}")
-    return found
+    return current
 
 
 def _lists(settings: EvaluateSettings) -> dict[str, Listed]:

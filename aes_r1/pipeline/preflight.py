@@ -281,7 +281,7 @@ def _check_score_rewards(settings: Settings, train: TrainingSamples) -> None:
         key_of(reward.judge)
         affordable_price(reward.judge)
     ordered = settings.trainer.curriculum and data.name not in scene_sets.SCENE_SETS
-    if ordered and all(one.mos_std is None for one in train()):
+    if ordered and all(sample.mos_std is None for sample in train()):
         raise InputError(
             f"trainer.curriculum=true: data={data.name} has no standard deviations of opinions; give mos_std in your "
             "labels (docs/datasets.md), or false"

@@ -74,4 +74,4 @@ def _sets_of_critiques(run: RunFolder) -> set[str] | None:
 
 def _sets_of_training_pictures(run: RunFolder) -> dict[str, str]:
     path = run.manifest(f"{run.settings['data']['name']}-train")
-    return {one.image: one.dataset for one in read_run_manifest(path)} if path.exists() else {}
+    return {sample.image: sample.dataset for sample in read_run_manifest(path)} if path.exists() else {}

@@ -241,9 +241,9 @@ def _people(evaluation: Evaluation, cells: Cells) -> Iterator[str]:
     """Yield a table of how far people agree about the same pictures, where their opinions show it."""
     baselines = evaluation.get("baseline_cells", {})
     known = [
-        (name, found["people"])
+        (name, by_name["people"])
         for name in dict.fromkeys(cell[0] for cell in cells)
-        if "people" in (found := baselines.get(name, {}))
+        if "people" in (by_name := baselines.get(name, {}))
     ]
     if known:
         yield "\nHow far people agree about the same pictures:\n"
@@ -262,9 +262,9 @@ def _sensitivity(cells: Cells) -> Iterator[str]:
         yield "| set | protocol | edit | harms | n | original scores higher | mean difference |"
         yield "|---" * 7 + "|"
     for dataset, protocol, edits in edited:
-        for edit, found in edits.items():
-            values = f"{_interval(found['higher'])} | {_interval(found['mean_difference'])}"
-            yield f"| {dataset} | {protocol} | {edit} | {found['dimension']} | {found['n']} | {values} |"
+        for edit, effect in edits.items():
+            values = f"{_interval(effect['higher'])} | {_interval(effect['mean_difference'])}"
+            yield f"| {dataset} | {protocol} | {edit} | {effect['dimension']} | {effect['n']} | {values} |"
 
 
 def _limits(

@@ -49,7 +49,7 @@ def write_report(run_dir: Path | str) -> Path:
         inside = runs_inside(
             run.path,
             "a logged step",
-            lambda one: one.metrics_file if one.metrics_file.exists() else one.evaluation_file,
+            lambda run: run.metrics_file if run.metrics_file.exists() else run.evaluation_file,
         )
         raise InputError(f"{run}: {missing}; {inside}")
     names = protocol_names(settings)

@@ -134,7 +134,7 @@ class _Answers:
                 self.held -= length
         except _RequestRefused as refused:
             return _json({"error": str(refused)}, refused.status)
-        scores = [self.unanswered if one.score is None else one.score for one in verdicts]
+        scores = [self.unanswered if verdict.score is None else verdict.score for verdict in verdicts]
         return _json(answer(scores, verdicts))
 
 
@@ -152,14 +152,14 @@ async def _pictures(request: Request, key: str, max_pictures: int) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise _RequestRefused(400, f'the body is no JSON; send {{"{key}": [base64, ..]}}') from error
     pictures = given.get(key) if isinstance(given, dict) else None
-    if not isinstance(pictures, list) or not pictures or not all(isinstance(one, str) for one in pictures):
+    if not isinstance(pictures, list) or not pictures or not all(isinstance(picture, str) for picture in pictures):
         raise _RequestRefused(400, f'send {{"{key}": [base64, ..]}}, a list of one picture or more')
     if len(pictures) > max_pictures:
         raise _RequestRefused(
             413, f"{key}: {len(pictures)} pictures, at most {max_pictures} in a request; send them in parts"
         )
-    starts = [_DATA_URI.match(one) for one in pictures]
-    return [one if start is None else one[start.end() :] for one, start in zip(pictures, starts, strict=True)]
+    starts = [_DATA_URI.match(picture) for picture in pictures]
+    return [text if start is None else text[start.end() :] for text, start in zip(pictures, starts, strict=True)]
 
 
 def _parsed(body: bytes) -> Any:

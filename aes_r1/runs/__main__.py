@@ -53,7 +53,7 @@ def print_runs(root: Path) -> None:
     studies: dict[Path, list[RunFolder]] = {}
     for folder in _folders(root):
         studies.setdefault(folder.parent, []).append(RunFolder(folder))
-    left = sum(_is_left(one) for runs in studies.values() for one in runs)
+    left = sum(_is_left(run) for runs in studies.values() for run in runs)
     table = Table("run", "state", "SRCC", "measured on", "folder", box=None, pad_edge=False)
     if not studies:
         is_run = RunFolder(root).exists
@@ -61,8 +61,8 @@ def print_runs(root: Path) -> None:
         print(f"{root}: no run in it; {cure}")
         return
     for runs in studies.values():
-        known = [one for one in runs if one.exists and not _is_left(one)]
-        rows = [table_row(one) for one in known]
+        begun = [run for run in runs if run.exists and not _is_left(run)]
+        rows = [table_row(run) for run in begun]
         names = run_names([row["settings"] for row in rows])
         for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
             study = Path(row["folder"]).parent.name
@@ -95,11 +95,11 @@ def _short(state: str) -> str:
     return textwrap.shorten(reason, _STATE_WIDTH, placeholder=" ..")
 
 
-def _srcc(found: Mapping[str, float]) -> str:
-    if "srcc" not in found:
+def _srcc(headline: Mapping[str, float]) -> str:
+    if "srcc" not in headline:
         return ""
-    interval = f" [{found['srcc_low']:.3f}, {found['srcc_high']:.3f}]" if "srcc_low" in found else ""
-    return f"{found['srcc']:.3f}{interval}"
+    interval = f" [{headline['srcc_low']:.3f}, {headline['srcc_high']:.3f}]" if "srcc_low" in headline else ""
+    return f"{headline['srcc']:.3f}{interval}"
 
 
 def clean(root: Path) -> None:

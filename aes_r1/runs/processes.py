@@ -78,15 +78,15 @@ class Processes:
 
     def from_rank_zero(self, work: Callable[[], Any]) -> Any:
         """Run `work` as `on_rank_zero` does, and return to every process what it returned on rank 0. Collective."""
-        found: list[Any] = [None]
+        result: list[Any] = [None]
 
         def keep() -> None:
-            found[0] = work()
+            result[0] = work()
 
         self.on_rank_zero(keep)  # it may take hours, longer than a collective's timeout
         if self.size > 1:
-            torch.distributed.broadcast_object_list(found, src=0)
-        return found[0]
+            torch.distributed.broadcast_object_list(result, src=0)
+        return result[0]
 
     def build_collectively(self, store: Path, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
         """Build something in `store` with every process inside `make`; return whether it was built now. Collective.

@@ -67,7 +67,7 @@ def pretrain_tiny(
     pictures, facts = zip(*chain.from_iterable(kinds), strict=True)
     tokenizer = tiny.build_tokenizer([*corpus, *(text for kind in kinds for text in spelling([f for _, f in kind]))])
     backbone = tiny.build_tiny_model(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
-    targets = _side_by_side([[one.numbers for _, one in kind] for kind in kinds])
+    targets = _side_by_side([[facts.numbers for _, facts in kind] for kind in kinds])
     readout, features = _readout(backbone, targets.shape[1], pretrain.seed)
     modules = torch.nn.ModuleList([backbone.model, readout])
     engine = SingleEngine(modules, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))

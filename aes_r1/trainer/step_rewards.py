@@ -227,12 +227,12 @@ def by_edited_dimension(twins: Twins, images: Sequence[Sample], sub_scores: Mapp
 
 def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return levels and shares [N, V] of each image's raters, padded with shares of 0; all are 0 where unknown."""
-    known = [rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) or [0.0, 0.0] for one in images]
-    width = max(map(len, known))
-    levels, shares = torch.zeros(2, len(known), width, dtype=torch.float64)
-    for row, one in enumerate(known):
-        levels[row, : len(one)] = torch.tensor(levels_of(one), dtype=torch.float64)
-        shares[row, : len(one)] = torch.tensor(one, dtype=torch.float64)
+    opinions = [rater_shares(image.attributes.get("votes"), image.mos, image.mos_std) or [0.0, 0.0] for image in images]
+    width = max(map(len, opinions))
+    levels, shares = torch.zeros(2, len(opinions), width, dtype=torch.float64)
+    for row, votes in enumerate(opinions):
+        levels[row, : len(votes)] = torch.tensor(levels_of(votes), dtype=torch.float64)
+        shares[row, : len(votes)] = torch.tensor(votes, dtype=torch.float64)
     return levels.to(device), shares.to(device)
 
 
