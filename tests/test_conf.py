@@ -171,7 +171,7 @@ def test_a_run_recorded_under_earlier_names_is_read_by_those_of_now(earlier, now
     (tmp_path / "settings.json").write_text(json.dumps({**settings, "trainer": {**trainer, **earlier}}))
     read = json.loads(json.dumps(RunFolder(tmp_path).settings))
     assert read == json.loads(json.dumps({**settings, "trainer": {**trainer, **now}}))
-    assert build(Settings, read).trainer.dynamic_sampling is now["dynamic_sampling"]
+    assert build_settings(Settings, read).trainer.dynamic_sampling is now["dynamic_sampling"]
 
 
 @pytest.mark.slow
