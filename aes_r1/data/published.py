@@ -59,11 +59,7 @@ def tad66k_labels(root: Path) -> list[Label]:
     """
     pictures = _picture_folder(root, "images", "TAD66K")
     return [
-        Label(
-            f"{pictures}{column(row, 'image', path)}",
-            _number_in(row, "score", path, location),
-            split=split,
-        )
+        Label(f"{pictures}{column(row, 'image', path)}", _number_in(row, "score", path, location), split=split)
         for split in ("train", "test")
         for path in (root / "merge" / f"{split}.csv",)
         for location, row in table(path)
@@ -269,11 +265,7 @@ def eva_votes(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 def baid_labels(root: Path) -> list[Label]:
     """Read BAID (Yi et al. 2023): dataset/{train,val,test}_set.csv, image and score 0..10; images/*.jpg."""
     return [
-        Label(
-            f"images/{column(row, 'image', path)}",
-            _number_in(row, "score", path, location),
-            split=split,
-        )
+        Label(f"images/{column(row, 'image', path)}", _number_in(row, "score", path, location), split=split)
         for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
         for path in (root / "dataset" / f"{name}_set.csv",)
         for location, row in table(path)

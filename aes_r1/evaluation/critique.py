@@ -152,12 +152,7 @@ class WrittenReply(Reply):
 
 
 def judge_critiques(
-    rows: Sequence[Row],
-    samples: Mapping[str, Sample],
-    *,
-    settings: JudgeSettings,
-    journal: Path,
-    max_pixels: int,
+    rows: Sequence[Row], samples: Mapping[str, Sample], *, settings: JudgeSettings, journal: Path, max_pixels: int
 ) -> dict[str, Any]:
     """Summarise a judge's verdicts: {"n", "level_agreement", "unsupported_rate"}; unanswered calls do not count in n.
 

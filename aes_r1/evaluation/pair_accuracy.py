@@ -22,11 +22,7 @@ _Z = 1.959963984540054  # of a two-sided 95% interval
 
 
 def summarise_pairs(
-    rows: Iterable[Mapping[str, Any]],
-    scores: Mapping[str, float | None],
-    *,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    rows: Iterable[Mapping[str, Any]], scores: Mapping[str, float | None], *, n_bootstrap: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Compute the `pairs` of evaluation.json from rows of `inference.compare` and single scores by picture.
 

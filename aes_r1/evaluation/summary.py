@@ -37,10 +37,7 @@ from aes_r1.runs.folder import RunFolder
 
 WORDLESS_PROTOCOLS = ("direct", "label_tokens", "metric")  # protocols that score without a critique
 
-_OF_PEOPLE: tuple[MetricName, ...] = (
-    "plcc",
-    "srcc",
-)  # metrics of people, shown even if not asked for
+_OF_PEOPLE: tuple[MetricName, ...] = ("plcc", "srcc")  # metrics of people, shown even if not asked for
 
 Draws = dict[tuple[str, str, str], dict[str, Array]]
 

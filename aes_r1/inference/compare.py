@@ -60,11 +60,6 @@ def compare(
 
 def _texts(backbone: Backbone, prompts: list[EncodedPrompt], max_new_tokens: int) -> list[str]:
     rollout = sample_completions(
-        backbone,
-        backbone.collate(prompts),
-        num_samples=1,
-        max_new_tokens=max_new_tokens,
-        temperature=1.0,
-        noise=None,
+        backbone, backbone.collate(prompts), num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
     )
     return [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]

@@ -14,14 +14,7 @@ from aes_r1.runs.folder import RunFolder
 
 
 def ask_about_edits(
-    run: RunFolder,
-    stage: str,
-    sets: Sets,
-    predictor: Predictor,
-    *,
-    edits: Sequence[str],
-    pictures: int,
-    seed: int,
+    run: RunFolder, stage: str, sets: Sets, predictor: Predictor, *, edits: Sequence[str], pictures: int, seed: int
 ) -> None:
     """Ask about up to `pictures` drawn pictures of each entry of `sets` after each of `edits`.
 

@@ -246,11 +246,7 @@ def _sub_scores(completions: Completions, samples: int, engine: Engine) -> dict[
 
 
 def _by_dimension(
-    sub_scores: Mapping[str, Tensor],
-    images: Sequence[Sample],
-    reward: RewardSettings,
-    pool: Tensor,
-    progress: float,
+    sub_scores: Mapping[str, Tensor], images: Sequence[Sample], reward: RewardSettings, pool: Tensor, progress: float
 ) -> dict[str, Tensor]:
     """Return {"sub_DIMENSION": [N, K]}, the rewards of `sub_scores`; images: all N, in the order of ranks."""
     if not sub_scores:
@@ -268,10 +264,7 @@ def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequenc
 
 
 def _of_rank_zero(
-    ask: Callable[[list[list[str]]], Tensor],
-    rated: Sequence[int],
-    completions: Completions,
-    engine: Engine,
+    ask: Callable[[list[list[str]]], Tensor], rated: Sequence[int], completions: Completions, engine: Engine
 ) -> Tensor:
     """Return the rewards [N, K] that `ask` gives to the texts of the images `rated`, on rank 0; else 0. Collective.
 
