@@ -37,11 +37,11 @@ def run(given: argparse.Namespace) -> int:
     findings = []
     with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
         draft = Path(scratch) / "copy"
-        for found in examine(model, dtype=given.dtype, max_pixels=given.max_pixels, device=device, draft=draft):
-            findings.append(found)
-            table.add_row(found.check, found.result, found.reason)
+        for finding in examine(model, dtype=given.dtype, max_pixels=given.max_pixels, device=device, draft=draft):
+            findings.append(finding)
+            table.add_row(finding.check, finding.result, finding.reason)
     Console(markup=False, emoji=False).print(table)
-    return int(findings[0].result != PASS or any(found.result == FAIL for found in findings))
+    return int(findings[0].result != PASS or any(finding.result == FAIL for finding in findings))
 
 
 def _model(path: str) -> str:

@@ -47,7 +47,7 @@ def _run(module: str, task: Callable[[Any], None], config_name: str, schema: typ
     code, message, lost = 0, "", []
     try:
         overrides.check(sys.argv[1:], schema)
-        sys.argv[1:] = overrides.ordered(sys.argv[1:])
+        sys.argv[1:] = overrides.options_first(sys.argv[1:])
         _say_repeated(sys.argv[1:])
         _refuse_hidden_keys(sys.argv, schema)
         os.environ[announce.FOLDER] = str(folder)

@@ -34,28 +34,28 @@ def keys(schema: type, prefix: str = "") -> list[str]:
 def keys_of(schema: type, *kinds: Any, prefix: str = "") -> set[str]:
     """Return the dotted keys of `schema` that hold a value of `kinds`, or perhaps null."""
     hints = typing.get_type_hints(schema)
-    found = set()
+    names = set()
     for name in {setting.name for setting in dataclasses.fields(schema)}:
         kind = hints[name]
         inner = _dataclass_of(kind)
         if inner is not None and typing.get_origin(kind) is not list:
-            found |= keys_of(inner, *kinds, prefix=f"{prefix}{name}.")
-        elif kind in kinds or any(kind == one | None for one in kinds):
-            found.add(f"{prefix}{name}")
-    return found
+            names |= keys_of(inner, *kinds, prefix=f"{prefix}{name}.")
+        elif kind in kinds or any(kind == option | None for option in kinds):
+            names.add(f"{prefix}{name}")
+    return names
 
 
 def keys_with_null(schema: type, prefix: str = "") -> set[str]:
     """Return the dotted keys of `schema` that may hold null."""
     hints = typing.get_type_hints(schema)
-    found = set()
+    names = set()
     for name in {setting.name for setting in dataclasses.fields(schema)}:
         inner = _dataclass_of(hints[name])
         if inner is not None and typing.get_origin(hints[name]) is not list:
-            found |= keys_with_null(inner, f"{prefix}{name}.")
+            names |= keys_with_null(inner, f"{prefix}{name}.")
         elif type(None) in typing.get_args(hints[name]):
-            found.add(f"{prefix}{name}")
-    return found
+            names.add(f"{prefix}{name}")
+    return names
 
 
 def _dataclass_of(kind: Any) -> type | None:
@@ -116,7 +116,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     group, _, last = name.rpartition(".")
     siblings = [candidate for candidate in known if group and candidate.startswith(f"{group}.")]
     similar = difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)
-    similar = [*(one for one in _in_the_same_unit(name, siblings) if one not in similar), *similar]
+    similar = [*(sibling for sibling in _in_the_same_unit(name, siblings) if sibling not in similar), *similar]
     if similar:
         return f"; nearest: {', '.join(similar)}"
     close = (
@@ -140,5 +140,5 @@ def _in_the_same_unit(name: str, siblings: Iterable[str]) -> list[str]:
     Spelling alone finds gpus for gpu_gb, although a number of gigabytes is no number of GPUs.
     """
     unit = next((unit for unit in _UNITS if name.endswith(unit)), None)
-    same = [one for one in siblings if unit is not None and one.endswith(unit)]
+    same = [sibling for sibling in siblings if unit is not None and sibling.endswith(unit)]
     return same if len(same) == 1 else []

@@ -94,7 +94,7 @@ def _columns(runs: Runs) -> list[str]:
     ]
 
 
-def report(studies: Mapping[str, Runs], analyses: Path, *, entity: str, project: str) -> Any:
+def build_report(studies: Mapping[str, Runs], analyses: Path, *, entity: str, project: str) -> Any:
     """Build a W&B report: per study its table of results, paper values included, beside the curves of its runs."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -131,7 +131,7 @@ def publish(settings: DashboardSettings, studies: Mapping[str, Runs]) -> None:
         saved["views"][study] = view.url
         write_json(addresses, known)
         print(f"{study}: {view.url}")
-    saved_report = _saved_report(report(studies, Path(settings.analyses), **account), saved.get("report"))
+    saved_report = _saved_report(build_report(studies, Path(settings.analyses), **account), saved.get("report"))
     saved["report"] = saved_report.url
     write_json(addresses, known)
     print(f"report: {saved_report.url}")
@@ -167,7 +167,7 @@ def _saved_report(new: Any, url: str | None) -> Any:
     return saved.save()
 
 
-def build(settings: DashboardSettings) -> None:
+def show_studies(settings: DashboardSettings) -> None:
     """Write the page, or publish the views of the account in `settings`."""
     studies = read_studies(Path(settings.runs))
     if settings.entity is None:
@@ -188,7 +188,7 @@ def build(settings: DashboardSettings) -> None:
 
 def main() -> None:
     """Run the command with the arguments of the command line; does not return."""
-    command.run("aes_r1.dashboard", build, config_name="dashboard", schema=DashboardSettings)
+    command.run("aes_r1.dashboard", show_studies, config_name="dashboard", schema=DashboardSettings)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from aes_r1 import command
-from aes_r1.aescot.audit import agreement, write_audit
+from aes_r1.aescot.audit import filter_agreement, write_audit
 from aes_r1.aescot.build import build_aescot
-from aes_r1.aescot.estimate import estimate
+from aes_r1.aescot.estimate import estimate_calls
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.aescot.start import check_roles
 from aes_r1.data.check import check_pictures
@@ -46,7 +46,7 @@ def run(settings: DistillSettings) -> None:
     samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
     check_roles(samples, settings.expert, settings.judge)
     max_pixels = data.max_pixels or PAPER_PIXELS
-    plan = estimate(
+    plan = estimate_calls(
         samples,
         expert=settings.expert,
         judge=settings.judge,
@@ -73,7 +73,7 @@ def run(settings: DistillSettings) -> None:
     with Tracker(
         out, settings.tracker, as_dict(settings), run_name=f"distill/{data.name}", job_type="distill"
     ) as tracker:
-        tracker.summary(summary_of(report))
+        tracker.summary(distill_metrics(report))
     _show_report(report, out)
     if not report["kept"]:
         print(f"aes_r1: {_nothing_kept(report)}", file=sys.stderr)
@@ -102,7 +102,7 @@ def _build(samples: Sequence[Sample], settings: DistillSettings, max_pixels: int
         )
 
 
-def summary_of(report: dict[str, Any]) -> dict[str, float]:
+def distill_metrics(report: dict[str, Any]) -> dict[str, float]:
     """Return the metrics distill/*, the numbers of distill_report.json that a tracker shows."""
     kept, rejected = report["kept"], report["rejected"]
     prices = [row["usd"] for row in report["calls"].values()]
@@ -158,8 +158,8 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
 
 def _show_agreement(path: Path) -> None:
     table = Table("filter", "marks", "agreement", "kappa", "wrongly rejected", "missed")
-    for name, row in agreement(path).items():
-        rates = ["-" if one is None else format_cell(one) for one in (row["agreement"], row["kappa"])]
+    for name, row in filter_agreement(path).items():
+        rates = ["-" if value is None else format_cell(value) for value in (row["agreement"], row["kappa"])]
         table.add_row(name, str(row["n"]), *rates, str(row["wrongly_rejected"]), str(row["missed"]))
     Console(markup=False, emoji=False).print(table)
 

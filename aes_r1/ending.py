@@ -1,4 +1,4 @@
-"""How a command ends: with an exit code and, where an error ended it, with one line on stderr.
+"""End a command with an exit code and, where an error ended it, with one line on stderr.
 
 Exit codes: 0 done; 2 the user's input is wrong; 75 stopped by a scheduler's signal after a checkpoint; 1 anything else.
 """
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from aes_r1 import overrides
+from aes_r1 import hydra_messages
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.config_faults import fault_in_config_file
 from aes_r1.points import REASON
@@ -72,7 +72,7 @@ def one_line(error: BaseException, schema: type) -> str:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     message = str(error).split("Config search path")[0]  # Hydra's search path does not help
-    explanation = overrides.explained(message, schema, CONF)
+    explanation = hydra_messages.explain(message, schema, CONF)
     if explanation is not None:
         return explanation
     lines = ", ".join(line.strip() for line in message.splitlines() if line.strip())

@@ -30,8 +30,8 @@ from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.critique import judge_critiques
-from aes_r1.evaluation.summary import measure
-from aes_r1.inference.asking import Asking, find_model
+from aes_r1.evaluation.summary import measure_run
+from aes_r1.inference.asking import AskingConfig, find_model
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
 from aes_r1.inference.predictions import Sets, chosen_critiques, record_stage
@@ -41,7 +41,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines, training_pictures
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.pipeline.evaluated_content import asked_models, asked_sets, claim_content
-from aes_r1.pipeline.label_files import load_and_note
+from aes_r1.pipeline.label_digests import load_and_note
 from aes_r1.pipeline.seen_sets import sets_seen
 from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report
@@ -114,12 +114,12 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
     for name, path in asked_models(settings).items():
         if not is_answered(run, name):
             key = "model.path" if name == settings.name else f"models.{name}"
-            folder, facts = find_model(path, key)
-            asking = asking_for(facts, settings)
+            folder, profile = find_model(path, key)
+            asking = asking_for(profile, settings)
             if "read_back" in settings.evaluation.protocols and not has_words_before_score(asking.question):
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
-            backbones.check(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)
+            backbones.check_model(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)
 
 
 def _show(settings: EvaluateSettings) -> None:
@@ -186,7 +186,7 @@ def _evaluate(
 
 def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
     """Write and print the evaluation and, up to REPORT_UP_TO rows, the page."""
-    evaluation = measure(
+    evaluation = measure_run(
         run,
         sets,
         n_bootstrap=settings.evaluation.n_bootstrap,
@@ -233,23 +233,23 @@ def _ask_model(
     )
 
 
-def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tuple[Backbone, Asking]:
+def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tuple[Backbone, AskingConfig]:
     """Load the model at `path` to `device`; return it and how it is asked."""
-    folder, facts = find_model(path)
-    asking = asking_for(facts, settings)
+    folder, profile = find_model(path)
+    asking = asking_for(profile, settings)
     backbone = backbones.load(folder, dtype=asking.dtype_on(device), max_pixels=asking.max_pixels)
     backbone.model.to(device).eval()
     return backbone, asking
 
 
-def asking_for(facts: Asking, settings: EvaluateSettings) -> Asking:
-    """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise.
+def asking_for(profile: AskingConfig, settings: EvaluateSettings) -> AskingConfig:
+    """Return how a model is asked: as in its own run, `profile`, unless the settings say otherwise.
 
     With another model.prompt it is asked for the same sub-scores.
     """
     evaluation, prompt = settings.evaluation, settings.model.prompt
-    return facts.given(
-        question=question_of(prompt, facts.sub_scores) if prompt else None,
+    return profile.with_values(
+        question=question_of(prompt, profile.sub_scores) if prompt else None,
         max_pixels=settings.data.max_pixels,
         max_new_tokens=evaluation.max_new_tokens,
         temperature=evaluation.temperature,

@@ -17,7 +17,7 @@ import torch
 
 from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.data.manifest import list_hash, read_run_manifest
-from aes_r1.inference.asking import FACTS_FILE, read_facts, run_facts
+from aes_r1.inference.asking import PROFILE_FILE, profile_of_run, read_profile
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import prompt_text
 from aes_r1.report.model_card import Made, model_card
@@ -55,14 +55,14 @@ def compare_with_vllm(folder: Path) -> float:
     """
     from aes_r1.serve import serving
 
-    facts = read_facts(folder / FACTS_FILE)
+    profile = read_profile(folder / PROFILE_FILE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backbone = backbones.load(folder, dtype=facts.dtype_on(device), max_pixels=facts.max_pixels)
+    backbone = backbones.load(folder, dtype=profile.dtype_on(device), max_pixels=profile.max_pixels)
     backbone.model.to(device).eval()
     with serving(str(folder)) as url, contextlib.ExitStack() as held:
         served = ServedPolicy(RolloutSettings(name="vllm", url=[url]), name=str(folder))
         held.callback(served.close)
-        prompt = backbone.collate([backbone.encode(probe_picture(), facts.question)])
+        prompt = backbone.collate([backbone.encode(probe_picture(), profile.question)])
         return served.handshake(backbone, prompt, max_new_tokens=COMPARED)
 
 
@@ -79,23 +79,23 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty; give a new folder")
     evaluation = run.evaluation if model == run.model else Evaluation()
-    facts = run_facts(run, model)
+    profile = profile_of_run(run, model)
     with replacing_folder(out, last="config.json") as draft:
         copy_folder(model, draft)
         generation = read_json(path) if (path := draft / "generation_config.json").exists() else {}
         kept = {key: value for key, value in generation.items() if key.endswith("_token_id")}
         write_json(
-            draft / "generation_config.json", {**kept, "do_sample": False, "max_new_tokens": facts.max_new_tokens}
+            draft / "generation_config.json", {**kept, "do_sample": False, "max_new_tokens": profile.max_new_tokens}
         )
-        (draft / "prompt.txt").write_text(prompt_text(str(draft), facts.question), encoding="utf-8")
-        write_json(draft / FACTS_FILE, asdict(facts))
+        (draft / "prompt.txt").write_text(prompt_text(str(draft), profile.question), encoding="utf-8")
+        write_json(draft / PROFILE_FILE, asdict(profile))
         if evaluation:
             write_json(RunFolder(draft).evaluation_file, evaluation)
         counts = run.stage_values("data")
         made = Made(counts, _list_digests(run, counts), run.stage_values("cold_start"))
         family, weights = read_json(draft / "config.json")["model_type"], _which(run, model)
         card = model_card(
-            *(run.settings, evaluation, made, facts, out.name),
+            *(run.settings, evaluation, made, profile, out.name),
             family=family,
             weights=weights,
             resumed=run.resumed,
@@ -127,10 +127,10 @@ def _which(run: RunFolder, model: Path) -> str | None:
     if model == run.model:
         return None
     if model == run.best_model:
-        found = run.best_validation
+        best = run.best_validation
         return (
-            f"These are the weights after step {found['step']} of RAPO, the best by validation (mean SRCC "
-            f"{found['srcc']:.4f}, one sample a picture). Chosen by that number, they will do worse on other pictures."
+            f"These are the weights after step {best['step']} of RAPO, the best by validation (mean SRCC "
+            f"{best['srcc']:.4f}, one sample a picture). Chosen by that number, they will do worse on other pictures."
         )
     return f"These are the weights after step {model.parent.name.removeprefix('step_')} of RAPO."
 

@@ -124,11 +124,11 @@ def cheapest(settings: PlanSettings, shape: Shape) -> str:
         changed = replace(settings, model=replace(model, **changes))  # type: ignore[arg-type]  # of several kinds
         planned = plan(changed, shape)
         candidates.append((peak(planned.memory) / 1e9, sum(planned.stage_hours.values()), recipe, planned))
-    fitting = [one for one in candidates if one[3].largest_micro_batch >= 1]
+    fitting = [candidate for candidate in candidates if candidate[3].largest_micro_batch >= 1]
     if not fitting:
-        memory, _, recipe, _ = min(candidates, key=lambda one: one[0])
+        memory, _, recipe, _ = min(candidates, key=lambda candidate: candidate[0])
         return f"no recipe of this model fits {limit:g} GB; the smallest is {recipe}: {memory:.1f} GB"
-    memory, hours, recipe, _ = min(fitting, key=lambda one: one[1])
+    memory, hours, recipe, _ = min(fitting, key=lambda candidate: candidate[1])
     return f"cheapest recipe that fits {limit:g} GB: {recipe}, {hours:.1f} hours, at most {memory:.1f} GB"
 
 
@@ -210,7 +210,7 @@ def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
     return f"trainer.micro_batch_tokens={pass_tokens(settings, outputs, settings.trainer.max_new_tokens)}"
 
 
-def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
+def print_plan(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     """Print `estimate` as tables."""
     assumed, trainer = settings.plan, settings.trainer
     gpus = f"{assumed.gpus} GPU{'s' * (assumed.gpus > 1)}"
@@ -283,7 +283,7 @@ def run(settings: PlanSettings) -> None:
     settings = counted(settings)
     require_a_step(settings.plan.pictures, settings.trainer)
     config = cost.load_config(settings.model.path, settings.model.name, CONF)
-    show(plan(settings, cost.shape_of(config)), settings, Console(markup=False, emoji=False))
+    print_plan(plan(settings, cost.shape_of(config)), settings, Console(markup=False, emoji=False))
 
 
 def main() -> None:

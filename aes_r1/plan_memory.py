@@ -315,10 +315,10 @@ def most_disk(parts: dict[str, int]) -> int:
 def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     """Return {setting: peak in bytes with it} of settings that would lower the peak of a pass over one completion."""
     now = _needed(settings, shape)
-    found = {
+    savings = {
         name: _needed(_with(settings, changes), shape) for name, applies, changes in _cures(settings, shape) if applies
     }
-    return {name: size for name, size in sorted(found.items(), key=itemgetter(1)) if size < now}
+    return {name: size for name, size in sorted(savings.items(), key=itemgetter(1)) if size < now}
 
 
 # What a setting is called, whether it may be given, and {group: {key: value}} that it changes.

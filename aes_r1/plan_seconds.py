@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.compare import PER_PAIR
 from aes_r1.inference.exchange import INTERVENTION_KINDS
 from aes_r1.inference.information import OTHERS
@@ -177,7 +177,7 @@ def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
     """
     assumed, evaluation = settings.plan, settings.evaluation
     protocols, pictures = set(evaluation.of_pictures), assumed.test_pictures
-    drawn = (evaluation.n_samples or Asking.n_samples) if "mean" in protocols else int("sample" in protocols)
+    drawn = (evaluation.n_samples or AskingConfig.n_samples) if "mean" in protocols else int("sample" in protocols)
     once = asking_seconds(settings, shape, pictures, drawn) if drawn else 0.0  # protocol sample takes the first of them
     if protocols & {"greedy", "read_back"}:
         once += asking_seconds(settings, shape, pictures, 1)

@@ -166,7 +166,7 @@ def is_done(folder: Path, settings: Any) -> bool:
     if differences(run.settings, as_dict(settings)):
         return False
     if isinstance(settings, Settings):
-        from aes_r1.pipeline.label_files import require_same_labels
+        from aes_r1.pipeline.label_digests import require_same_labels
         from aes_r1.pipeline.origin import require_same_files
 
         if settings.trainer.resume == "never":

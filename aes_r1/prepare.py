@@ -30,7 +30,7 @@ from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.check import CheckCache
 from aes_r1.data.copies import exact_duplicates, near_duplicates
 from aes_r1.data.labels import Label
-from aes_r1.data.loader import root_of, sample_of
+from aes_r1.data.loader import root_of, sample_of_label
 from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import mixed_sets
 from aes_r1.data.names import is_hidden, way_to_picture
@@ -161,7 +161,7 @@ def _labelled_samples(data: DataSettings) -> tuple[list[Sample], list, list[str]
     labels, faults = read_set(data.name, root, split_by=data.split_by, scale=data.scale, attributes=data.attributes)
     pictures = _pictures(root, CATALOG[data.name].pictures)
     named = {label.image for label in [*labels, *faults]}
-    samples = [sample_of(data.name, root, label) for label in _limited(labels, data.limit)]
+    samples = [sample_of_label(data.name, root, label) for label in _limited(labels, data.limit)]
     return samples, faults, sorted(pictures - named)
 
 

@@ -1,4 +1,4 @@
-"""The prompts for models and the format of their answers.
+"""Define the prompts for models and the format of their answers.
 
 An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the
 prompt asks for the score first. Where it asks for sub-scores, scores of single dimensions follow the score:
@@ -120,7 +120,7 @@ def answer(
     return scored + said if order == "score_first" else said + scored
 
 
-def comparison(first: str, second: str, better: int) -> str:
+def comparison_answer(first: str, second: str, better: int) -> str:
     """Return the text a model should write for the critiques of two pictures, of which the one named `better` wins."""
     return f"<think>First: {first} Second: {second}</think><answer>{better}</answer>"
 

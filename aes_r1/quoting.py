@@ -39,7 +39,7 @@ def as_text(key: str, value: str) -> str:
     return ""
 
 
-def unread(argument: str, rest: Sequence[str], schema: type, given: str) -> str:
+def way_to_quote(argument: str, rest: Sequence[str], schema: type, given: str) -> str:
     """Return the way out where Hydra cannot read `argument`, which is `given` with a leading ~ expanded in its value.
 
     rest: the arguments after it, into which a shell may have cut it at blanks. `schema` says what its key holds.
@@ -65,7 +65,7 @@ def unread(argument: str, rest: Sequence[str], schema: type, given: str) -> str:
 def _as_list(key: str, value: str, *, of_texts: bool) -> str:
     """Return KEY=[A,B,..] for a list that was typed in another form; without its entries where they cannot be told."""
     entries = _entries_of(f"[{value.strip('[](){}<> ').replace(';', ',')}]")
-    as_texts = [json.dumps(one, ensure_ascii=False) for one in entries]
+    as_texts = [json.dumps(entry, ensure_ascii=False) for entry in entries]
     for written in (entries, as_texts) if of_texts else (entries,):
         if entries and _reads(argument := f"{key}=[{','.join(written)}]"):
             return shlex.quote(argument)
@@ -98,16 +98,16 @@ def _open_brackets(value: str) -> str:
 
 def _entries_of(value: str) -> list[str]:
     """Return the entries of the list [A,B,..] as they were typed, without the blanks around them."""
-    found, entry, quote = [], "", ""
+    entries, entry, quote = [], "", ""
     for letter in value.strip()[1:-1]:
         if quote or letter in "\"'":
             quote = "" if letter == quote else quote or letter
         if letter == "," and not quote and not _open_brackets(entry):
-            found.append(entry.strip())
+            entries.append(entry.strip())
             entry = ""
         else:
             entry += letter
-    return [*found, entry.strip()] if found or entry.strip() else []
+    return [*entries, entry.strip()] if entries or entry.strip() else []
 
 
 def check_texts(argument: str, override: Any, schema: type) -> None:
@@ -136,7 +136,7 @@ def check_texts(argument: str, override: Any, schema: type) -> None:
             if isinstance(value, bool | int | float) and str(value) != entry
         }
         for entry, value in other.items():
-            mended = [json.dumps(one) if one in other else one for one in entries]
+            mended = [json.dumps(entry) if entry in other else entry for entry in entries]
             cure = shlex.quote(f"{typed}=[{','.join(mended)}]") if isinstance(parsed, list) else quoted(typed, text)
             raise InputError(f"{argument}: {entry} would be read as {value}; as text it is {cure}")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from aes_r1 import config_names
 from aes_r1.runs.identity import fingerprint, run_fingerprint
-from aes_r1.settings import CONF, InputError, Settings, build, values_of
+from aes_r1.settings import CONF, InputError, Settings, build_settings, values_of
 
 
 def to_settings(config: Any, schema: type = Settings) -> Any:
@@ -18,7 +18,7 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
         values.pop("plan", None)  # recipes for one kind of card hold what aes_r1.plan assumes of it
     _expand_sets(values)  # first, because it moves the short key `also` to its place
     config_names.check_keys(values, schema, CONF)
-    return build(schema, values)
+    return build_settings(schema, values)
 
 
 def _expand_sets(values: dict) -> None:
@@ -78,7 +78,7 @@ def _run_hash(*, _root_: Any) -> str:
     try:
         config_names.check_keys(values, Settings, CONF)
         _expand_sets(values)
-        return run_fingerprint(build(Settings, values))
+        return run_fingerprint(build_settings(Settings, values))
     except InputError:
         if not _in_multirun():
             raise

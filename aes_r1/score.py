@@ -49,7 +49,7 @@ from aes_r1.inference.asking import find_model
 from aes_r1.scoring.bursts import MEANING, group_takes, kept_summary
 from aes_r1.scoring.critic import Critic, load_any
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
-from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, sorted_rows, write_rows
+from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, sorted_rows, write_verdict_rows
 from aes_r1.scoring.scorer import Scorer, is_scorer, stated
 from aes_r1.settings import address_rule, printable, require
 
@@ -123,12 +123,12 @@ def _check(options: argparse.Namespace) -> None:
         require(options.workers >= 1, "--workers", options.workers, "must be at least 1")
 
 
-def _score_shards(options: argparse.Namespace, found: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
+def _score_shards(options: argparse.Namespace, paths: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
     """Score `found` through Ray into the folder --shards, and print its name."""
     from aes_r1.scoring.shards import score_shards
 
     counts, unreadable = score_shards(
-        found,
+        paths,
         Path(options.shards),
         model=options.model,
         samples=options.samples,
@@ -141,11 +141,11 @@ def _score_shards(options: argparse.Namespace, found: Iterable[str | PictureErro
     return Scored(counts, unreadable)
 
 
-def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
+def _score_here(options: argparse.Namespace, paths: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
     """Score `found` in this process, or with the servers --url, and write the rows to stdout."""
     # With --best-of a picture that is named twice counts once, because it is no second take of itself. The pictures are
     # listed before the model is loaded, which is slow.
-    listed = list(named_once(found) if options.best_of else found)
+    listed = list(named_once(paths) if options.best_of else paths)
     sampling = {"samples": options.samples, "seed": options.seed}
     critic = Critic.at(options.url, options.model, **sampling) if options.url else load_any(options.model, **sampling)
     counts, unreadable, chosen = Counter[str](), list[PictureError](), list[Row]()
@@ -160,7 +160,7 @@ def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError]
             rows = chosen = group_takes(list(rows), within=options.alike)
         elif options.sort is not None:
             rows = sorted_rows(rows, options.sort, reverse=options.reverse)
-        write_rows(rows, shown, sys.stdout, chosen=options.best_of, **critic.shown)
+        write_verdict_rows(rows, shown, sys.stdout, chosen=options.best_of, **critic.shown)
     if shown == "table" and any(row["best"] is not None for row in chosen):
         print(MEANING)
     return Scored(counts, unreadable, chosen, len(listed))

@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 
 from aes_r1.arguments import OneLineParser, run_argparse
-from aes_r1.inference.asking import Facts, find_model
+from aes_r1.inference.asking import ModelProfile, find_model
 from aes_r1.model import backbone as backbones
 from aes_r1.rollout.forced_prefix import ANSWER_TOKENS
 from aes_r1.rollout.vllm_client import SERVED, is_healthy
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
 def launch(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
     """Return the command that serves the model of the command line, and its environment."""
     vllm = find_vllm(options.environment)
-    folder, facts = find_model(options.model, "--model")
-    command = [str(vllm), "serve", *arguments_of(options, folder, facts)]
+    folder, profile = find_model(options.model, "--model")
+    command = [str(vllm), "serve", *arguments_of(options, folder, profile)]
     return command, environment_of(os.environ, offline=Path(folder).is_dir(), cpu=not torch.cuda.is_available())
 
 
@@ -72,13 +72,13 @@ def find_vllm(environment: str | None) -> Path:
     )
 
 
-def arguments_of(options: argparse.Namespace, folder: str, facts: Facts) -> list[str]:
+def arguments_of(options: argparse.Namespace, folder: str, profile: ModelProfile) -> list[str]:
     """Return the arguments of `vllm serve`."""
     cpu = not torch.cuda.is_available()
-    backbone = backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
-    side = math.isqrt(facts.max_pixels)
-    prompt = len(backbone.encode(Image.new("RGB", (side, side)), facts.question).input_ids)
-    longest = prompt + (options.max_new_tokens or facts.max_new_tokens) + ANSWER_TOKENS
+    backbone = backbones.check_model(folder, question=profile.question, max_pixels=profile.max_pixels, key="--model")
+    side = math.isqrt(profile.max_pixels)
+    prompt = len(backbone.encode(Image.new("RGB", (side, side)), profile.question).input_ids)
+    longest = prompt + (options.max_new_tokens or profile.max_new_tokens) + ANSWER_TOKENS
     positions = backbone.core.config.get_text_config().max_position_embeddings
     fits = options.max_new_tokens is None or longest <= positions
     require(
@@ -91,7 +91,7 @@ def arguments_of(options: argparse.Namespace, folder: str, facts: Facts) -> list
         "--host": "127.0.0.1",
         "--port": options.port,
         "--served-model-name": SERVED,
-        "--dtype": options.dtype or facts.dtype_on(torch.device("cpu" if cpu else "cuda")),
+        "--dtype": options.dtype or profile.dtype_on(torch.device("cpu" if cpu else "cuda")),
         "--tensor-parallel-size": options.tensor_parallel,
         "--max-model-len": longest,
         "--seed": 0,

@@ -119,7 +119,7 @@ def tokenizer():
 @pytest.fixture
 def backbone(tokenizer) -> Backbone:
     """The tiny architecture with random weights, float32."""
-    return tiny.build(tokenizer, max_pixels=9216, seed=0)
+    return tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0)
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def talking_run(tmp_path_factory) -> Path:
 
 def learn_by_heart(run: Path) -> None:
     from aes_r1.evaluation.summary import summarise
-    from aes_r1.inference.asking import Asking
+    from aes_r1.inference.asking import AskingConfig
     from aes_r1.inference.predict import predict
     from aes_r1.settings import Settings, as_dict
     from tests.trainer.cold_starts import engine_of, train_cold_start
@@ -211,7 +211,7 @@ def learn_by_heart(run: Path) -> None:
         for index, path in enumerate(paths)
     ]
     corpus = [RATING_PROMPT, *(answer(spoken(index), index / 100) for index in range(12))] * 20
-    backbone = tiny.build(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0)
+    backbone = tiny.build_tiny_model(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0)
     training = run.with_name("talking_run_training")
     train_cold_start(backbone, engine_of(backbone), records, training, epochs=28, warmup_ratio=0.0, save_every=1000)
     backbone.model.eval()
@@ -223,7 +223,7 @@ def learn_by_heart(run: Path) -> None:
     rows = predict(
         backbone,
         samples,
-        Asking(max_new_tokens=64),
+        AskingConfig(max_new_tokens=64),
         protocols=["sample", "greedy", "mean"],
         batch_size=12,
         seed=0,

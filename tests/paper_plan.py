@@ -14,7 +14,7 @@ from aes_r1.settings import (
     ModelSettings,
     PlanSettings,
     TrainerSettings,
-    build,
+    build_settings,
 )
 
 
@@ -25,7 +25,7 @@ def paper_shape() -> cost.Shape:
 
 def trainer(**changes: Any) -> TrainerSettings:
     """Return the paper's settings of RAPO with `changes`."""
-    return build(TrainerSettings, {**group_values("trainer", "paper"), **changes})
+    return build_settings(TrainerSettings, {**group_values("trainer", "paper"), **changes})
 
 
 def paper_plan(stage: int, plan: CostSettings, *, zero: dict | None = None, **model: Any) -> PlanSettings:
@@ -34,7 +34,7 @@ def paper_plan(stage: int, plan: CostSettings, *, zero: dict | None = None, **mo
     return PlanSettings(
         model=ModelSettings(**{**given, **model}),
         trainer=trainer(micro_batch_tokens=None),
-        cold_start=build(ColdStartSettings, {**group_values("cold_start", "paper"), "micro_batch_size": 8}),
+        cold_start=build_settings(ColdStartSettings, {**group_values("cold_start", "paper"), "micro_batch_size": 8}),
         engine=EngineSettings(f"zero{stage}", {"zero_optimization": {"stage": stage, **(zero or {})}}),
         plan=plan,
     )

@@ -57,7 +57,7 @@ def plant(folder: Path) -> None:
             for words, value in CRITIQUES.items()
         ]
         texts = [answer(words, sample.mos or 0) for words in CRITIQUES for sample in samples]
-        backbone = tiny.build(tiny.build_tokenizer([QUESTION, *texts] * 5), max_pixels=9216, seed=0)
+        backbone = tiny.build_tiny_model(tiny.build_tokenizer([QUESTION, *texts] * 5), max_pixels=9216, seed=0)
         backbones.freeze(backbone.model, vision=name == "used")  # that one needs no vision tower
         changes = {"epochs": 20, "lr": 5e-3, "warmup_ratio": 0.0, "batch_size": 6, "micro_batch_size": 6}
         engine = engine_of(backbone, weight_decay=0.0)

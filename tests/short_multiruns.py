@@ -20,7 +20,7 @@ STEPS = 24
 
 def short_job_of(tokenizer, pictures: Path, folder: Path) -> list[str]:
     """RAPO of a random model on twelve pictures: STEPS short steps."""
-    tiny.build(tokenizer, max_pixels=9216, seed=0).save(folder / "base")
+    tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0).save(folder / "base")
     label_twelve(pictures)
     return [
         *("data=folder", f"data.root={pictures}", f"model.path={folder}/base", "expert=pixels", "judge=none"),

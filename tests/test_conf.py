@@ -14,7 +14,7 @@ import yaml
 from aes_r1 import config_names
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences, run_fingerprint
-from aes_r1.settings import CONF, Settings, as_dict, build
+from aes_r1.settings import CONF, Settings, as_dict, build_settings
 from tests.recipes import composed, flat
 from tests.test_command import train
 
@@ -152,7 +152,7 @@ def test_a_recorded_run_keeps_its_hash(recorded):
     makes another run of a recipe and changes nothing here.
     """
     values = json.loads((Path(__file__).parent / "golden" / "recorded_runs.json").read_text())[recorded]
-    settings = build(Settings, values)
+    settings = build_settings(Settings, values)
     assert run_fingerprint(settings) == recorded
     assert differences(values, as_dict(settings)) == []
 
@@ -171,7 +171,7 @@ def test_a_run_recorded_under_earlier_names_is_read_by_those_of_now(earlier, now
     (tmp_path / "settings.json").write_text(json.dumps({**settings, "trainer": {**trainer, **earlier}}))
     read = json.loads(json.dumps(RunFolder(tmp_path).settings))
     assert read == json.loads(json.dumps({**settings, "trainer": {**trainer, **now}}))
-    assert build(Settings, read).trainer.dynamic_sampling is now["dynamic_sampling"]
+    assert build_settings(Settings, read).trainer.dynamic_sampling is now["dynamic_sampling"]
 
 
 @pytest.mark.slow

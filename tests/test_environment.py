@@ -50,7 +50,7 @@ def run(arguments: list[str], folder: Path, **environment: str) -> subprocess.Co
 
 @pytest.mark.slow
 def test_a_run_without_home_network_or_utf8_in_a_slurm_shell(photographs, tokenizer, tmp_path):
-    tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
+    tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
     given = [
         *("aes_r1.train", "data=folder", f'data.root="{photographs}"', f"model.path={tmp_path}/base", "expert=pixels"),
         *("judge=none", "trainer.init_from=base", "cold_start.epochs=0", "trainer.max_steps=1", "data.workers=0"),

@@ -28,7 +28,7 @@ from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.inference import pretrained
-from aes_r1.inference.asking import FACTS_FILE, Facts
+from aes_r1.inference.asking import PROFILE_FILE, ModelProfile
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.pipeline.data_stage import drawn_sets
@@ -605,10 +605,10 @@ def test_a_stopped_evaluation_does_not_go_on_with_other_weights(answered):
 
 @pytest.mark.slow
 def test_a_model_that_is_asked_in_another_way_is_another(answered):
-    facts = Path("m") / FACTS_FILE
-    write_json(facts, asdict(Facts(max_new_tokens=8)))
+    facts = Path("m") / PROFILE_FILE
+    write_json(facts, asdict(ModelProfile(max_new_tokens=8)))
     answered()
-    write_json(facts, asdict(Facts(max_new_tokens=9)))
+    write_json(facts, asdict(ModelProfile(max_new_tokens=9)))
     with pytest.raises(InputError, match="no longer the model that answered"):
         answered()
 

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.export import compare_with_vllm, export, main
-from aes_r1.inference.asking import FACTS_FILE, find_model
+from aes_r1.inference.asking import PROFILE_FILE, find_model
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import parse_critique, parse_score
 from aes_r1.report.model_card import TEN_LINES
@@ -193,7 +193,7 @@ def test_every_step_that_a_run_keeps_is_exported_by_its_name(run_of_steps, tmp_p
         assert (ModelCard.load(out / "README.md").data.eval_results is not None) == measured
     assert "after step 4 of RAPO, the best by validation (mean SRCC 0.7500" in (tmp_path / "best/README.md").read_text()
     assert "after step 2 of RAPO" in (tmp_path / "2" / "README.md").read_text()
-    assert Critic.load(run_of_steps / "best").facts == Critic.load(tmp_path / "best").facts  # with and without export
+    assert Critic.load(run_of_steps / "best").profile == Critic.load(tmp_path / "best").profile  # exported or not
 
 
 def test_a_step_that_is_not_there_is_one_line_that_lists_the_others(run_of_steps, tmp_path, monkeypatch, capsys):
@@ -243,7 +243,7 @@ def test_wrong_folders_are_one_line(exported, talking_run, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("content", ['{"unknown": 1}', '{"max_pixels": "many"}', "[]"])
 def test_the_comparison_with_vllm_reads_the_facts_as_every_command_does(content, tmp_path):
-    (tmp_path / FACTS_FILE).write_text(content)
+    (tmp_path / PROFILE_FILE).write_text(content)
     with pytest.raises(
         InputError, match=r"aes_r1\.json: .*; (export the run again|write it again, or move it elsewhere)$"
     ):

@@ -66,7 +66,7 @@ def pretraining(folder: Path) -> list[list[float]]:
 
 def untrained() -> Backbone:
     corpus = [RATING_PROMPT, answer(WORDS, 0.25), answer(WORDS, 0.87)] * 20
-    return tiny.build(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0)
+    return tiny.build_tiny_model(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0)
 
 
 def drawn_tokens() -> dict[str, list]:

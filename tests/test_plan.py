@@ -17,7 +17,7 @@ from rich.console import Console
 from aes_r1 import overrides
 from aes_r1.model import cost
 from aes_r1.pipeline import run as pipeline_run
-from aes_r1.plan import advice, cheapest, judging, plan, run, show
+from aes_r1.plan import advice, cheapest, judging, plan, print_plan, run
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.plan_seconds import decode_seconds, step_flops, step_traffic
 from aes_r1.prompts import rating_prompt
@@ -112,7 +112,7 @@ def test_where_operations_decide_a_long_answer_costs_nothing_more(shape):
 def test_the_printed_plan_says_which_answer_decoding_waits_for(shape, given, gpus, longest):
     given = assume(settings(), **given)
     console = Console(file=io.StringIO(), width=400)
-    show(plan(given, shape), given, console)
+    print_plan(plan(given, shape), given, console)
     lines = console.file.getvalue().splitlines()
     assert f"decoding is charged to the longest of a step's answers: {longest}" in lines
     assert f", {gpus}, N 128, K 4" in lines[0]
@@ -126,7 +126,7 @@ def test_the_printed_plan_says_which_answer_decoding_waits_for(shape, given, gpu
 def test_the_printed_plan_names_the_model_that_was_planned(shape, path, said):
     given = dataclasses.replace(settings(), model=dataclasses.replace(settings().model, path=path))
     console = Console(file=io.StringIO(), width=400)
-    show(plan(given, shape), given, console)
+    print_plan(plan(given, shape), given, console)
     assert console.file.getvalue().startswith(f"{said}: 8.292 B parameters")
 
 
@@ -259,7 +259,7 @@ def test_the_plan_is_of_the_stages_that_train_runs(shape, monkeypatch, given, mo
     assert room["models (cold start, last, best)"] == (1 + started + 2 * reinforced) * shape.parameters * 2
     assert planned.host["while models are loaded"] == 8 * shape.parameters * 2 * (1 + reinforced)
     console = Console(file=io.StringIO(), width=400)
-    show(planned, found, console)
+    print_plan(planned, found, console)
     told = f"{planned.steps} steps of RAPO; hours on 8 GPUs: cold start {expected['cold start']:.1f}, RAPO"
     assert told in console.file.getvalue()
     assert ("those of RAPO, which this run does not have" in console.file.getvalue()) is not reinforced
@@ -450,7 +450,7 @@ def test_a_recipe_for_one_kind_of_card_has_its_values():
 
 
 def printed(settings, shape):
-    show(plan(settings, shape), settings, console := Console(file=io.StringIO(), width=400))
+    print_plan(plan(settings, shape), settings, console := Console(file=io.StringIO(), width=400))
     return console.file.getvalue()
 
 
@@ -559,7 +559,7 @@ def test_a_run_without_rapo_has_nothing_to_judge():
     for given, is_asked in (("trainer.name=rapo", True), ("trainer.name=sft", False)):
         found = composed("+experiment=paper", given, *judged)
         console = Console(file=io.StringIO(), width=400)
-        show(plan(found, paper_shape()), found, console)
+        print_plan(plan(found, paper_shape()), found, console)
         assert ("reward.judge asks" in console.file.getvalue()) is is_asked
 
 

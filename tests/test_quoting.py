@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aes_r1 import overrides
 from aes_r1.ending import one_line
-from aes_r1.settings import InputError, Settings, build
+from aes_r1.settings import InputError, Settings, build_settings
 from tests.recipes import composed
 
 
@@ -200,9 +200,9 @@ def test_a_name_may_be_spelled_as_a_number_that_is_not_finite(name):
     settings = composed(f"out={name}", f"run_name={name}", f"tracker.tags=[{name}]")
     assert (settings.out, settings.run_name, settings.tracker.tags) == (name, name, [name])
     with pytest.raises(InputError, match=rf"^trainer\.lr={name}: must be a finite number$"):
-        build(Settings, {"trainer": {"lr": float(name)}})
+        build_settings(Settings, {"trainer": {"lr": float(name)}})
     with pytest.raises(InputError, match=rf"^data\.scale={name}: must be a finite number$"):
-        build(Settings, {"data": {"scale": [0.0, float(name)]}})
+        build_settings(Settings, {"data": {"scale": [0.0, float(name)]}})
 
 
 @pytest.mark.parametrize(("key", "near"), [("data.scale", ""), ("data.scle", "; nearest: data.scale")])

@@ -120,7 +120,7 @@ def test_a_pickle_in_a_model_folder_runs_nothing(backbone, tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save({"lm_head.weight": Bomb(str(tmp_path / "went off"))}, folder / "pytorch_model.bin")
     with pytest.raises(InputError) as caught:
-        backbones.check(folder, question=RATING_PROMPT, max_pixels=9216)
+        backbones.check_model(folder, question=RATING_PROMPT, max_pixels=9216)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError):
         backbones.load(folder, dtype="float32", max_pixels=9216)

@@ -171,13 +171,13 @@ def test_a_port_that_is_taken_is_refused_and_nothing_is_started(environment, tal
 
 def test_no_more_places_are_asked_for_than_the_model_has():
     """Without a run's word an answer may take 1,024 tokens, and the shipped base has 1,024 places in all."""
-    folder, facts = find_model(tiny.SHIPPED)
+    folder, profile = find_model(tiny.SHIPPED)
     options = serve.arguments().parse_args(["--model", folder])
-    line = serve.arguments_of(options, folder, facts)
+    line = serve.arguments_of(options, folder, profile)
     assert line[line.index("--max-model-len") + 1] == "1024"
     options.max_new_tokens = 64
-    line = serve.arguments_of(options, folder, facts)
+    line = serve.arguments_of(options, folder, profile)
     assert int(line[line.index("--max-model-len") + 1]) < 1024
     options.max_new_tokens = 1000
     with pytest.raises(InputError, match=r"--max-new-tokens=1000: the model has 1024 places, \d+ for a prompt"):
-        serve.arguments_of(options, folder, facts)
+        serve.arguments_of(options, folder, profile)

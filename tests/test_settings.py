@@ -25,7 +25,7 @@ from aes_r1.settings import (
     Settings,
     TrainerSettings,
     as_dict,
-    build,
+    build_settings,
 )
 from tests.recipes import flat
 
@@ -257,7 +257,7 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
 @pytest.mark.slow
 def test_what_is_wrong_is_named_in_one_line(values, says):
     with pytest.raises(InputError) as caught:
-        build(Settings, values)
+        build_settings(Settings, values)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -280,11 +280,11 @@ def test_a_split_of_a_set_of_one_name_stands_once(data, also, schema):
     """Results are named by set and split, so two of one name would become one."""
     key = "evaluation.also" if schema is Settings else "also"
     with pytest.raises(InputError, match=rf"^{key}=\w+: the (test|train) split stands twice.*`aes-r1 evaluate`.*$"):
-        build(schema, {"data": data, "evaluation": {"also": also}})
+        build_settings(schema, {"data": data, "evaluation": {"also": also}})
     apart = [
         {**one, "split": split} for one, split in zip([data, *also], ("test", "train", "validation"), strict=False)
     ]
-    build(EvaluateSettings, {"data": apart[0], "evaluation": {"also": apart[1:]}})
+    build_settings(EvaluateSettings, {"data": apart[0], "evaluation": {"also": apart[1:]}})
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -292,20 +292,24 @@ def test_a_set_of_the_evaluation_bears_no_name_of_another_list_of_the_run(split)
     """The run's own training or validation pictures may be asked about, under whatever the run reads them with."""
     for other in (B, {**A, "limit": 3}, {**A, "split_by": "paper"}):
         with pytest.raises(InputError, match=f"evaluation.also=folder: the run.s own {split} split .* other"):
-            build(Settings, {"data": A, "evaluation": {"also": [{**other, "split": split}]}})
+            build_settings(Settings, {"data": A, "evaluation": {"also": [{**other, "split": split}]}})
     for data in (A, {**A, "workers": 7, "max_pixels": 1024}):
-        build(Settings, {"data": data, "evaluation": {"also": [{**A, "split": split}]}})
+        build_settings(Settings, {"data": data, "evaluation": {"also": [{**A, "split": split}]}})
 
 
 def test_rewards_of_the_critique_are_those_with_a_weight():
-    reward = build(Settings, PARTS).reward
+    reward = build_settings(Settings, PARTS).reward
     assert (reward.critique_weights, reward.needs_reference) == ({"faithfulness": 0.25}, False)
-    more = build(Settings, {**PARTS, "reward": {"read_back": {"weight": 1}, "information": {"weight": 2}}}).reward
+    more = build_settings(
+        Settings, {**PARTS, "reward": {"read_back": {"weight": 1}, "information": {"weight": 2}}}
+    ).reward
     assert (more.critique_weights, more.needs_reference) == ({"read_back": 1.0, "information": 2.0}, True)
     for credit in ("all", "parts"):
-        judged = build(Settings, {**JUDGED, "trainer": {"credit": credit}}).reward
+        judged = build_settings(Settings, {**JUDGED, "trainer": {"credit": credit}}).reward
         assert (judged.critique_weights, judged.needs_reference) == ({"judge": 1.0}, False)
-    build(Settings, {"trainer": {"name": "sft"}, "reward": {"faithfulness": {"weight": 1}}})  # which has no effect
+    build_settings(
+        Settings, {"trainer": {"name": "sft"}, "reward": {"faithfulness": {"weight": 1}}}
+    )  # which has no effect
 
 
 def test_what_an_error_quotes_stays_on_its_line_and_moves_no_terminal():
@@ -314,19 +318,19 @@ def test_what_an_error_quotes_stays_on_its_line_and_moves_no_terminal():
 
 
 def test_one_image_is_enough_without_ranking():
-    built = build(Settings, {"trainer": {"images_per_step": 1}, "reward": {"rank": {"weight": 0}}})
+    built = build_settings(Settings, {"trainer": {"images_per_step": 1}, "reward": {"rank": {"weight": 0}}})
     assert built.trainer.images_per_step == 1
 
 
 @pytest.mark.slow
 def test_fingerprint_is_of_what_is_computed():
-    base = run_fingerprint(build(Settings, {}))
+    base = run_fingerprint(build_settings(Settings, {}))
     for same in ({"out": "elsewhere"}, {"store": "elsewhere"}, {"tracker": {"name": "none"}}, {"run_name": "other"}):
-        assert run_fingerprint(build(Settings, same)) == base
+        assert run_fingerprint(build_settings(Settings, same)) == base
     for same in ({"trainer": {"micro_batch_size": 1, "save_every": 7}}, {"data": {"workers": 1}}):  # no result changes
-        assert run_fingerprint(build(Settings, same)) == base
+        assert run_fingerprint(build_settings(Settings, same)) == base
     ahead = {"name": "vllm", "url": ["http://127.0.0.1:8100"], "ahead": 1}  # draws anew after every checkpoint
-    cadences = [build(Settings, {"rollout": ahead, "trainer": {"save_every": steps}}) for steps in (10, 40)]
+    cadences = [build_settings(Settings, {"rollout": ahead, "trainer": {"save_every": steps}}) for steps in (10, 40)]
     assert run_fingerprint(cadences[0]) != run_fingerprint(cadences[1])
     assert differences(*map(as_dict, cadences)) == ["trainer.save_every"]
     for other in (
@@ -335,41 +339,41 @@ def test_fingerprint_is_of_what_is_computed():
         {"data": {"limit": 5}},
         {"reward": {"rank": {"ties": "half"}}},
     ):
-        assert run_fingerprint(build(Settings, other)) != base
+        assert run_fingerprint(build_settings(Settings, other)) != base
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
-    settings = build(Settings, {"out": str(tmp_path)})
+    settings = build_settings(Settings, {"out": str(tmp_path)})
     claim_run_folder(tmp_path / "run", settings)
     assert json.loads((tmp_path / "run" / "settings.json").read_text()) == as_dict(settings)
     (tmp_path / "run" / "stages").mkdir()
-    claim_run_folder(tmp_path / "run", build(Settings, {"tracker": {"name": "none"}}))
-    claim_run_folder(tmp_path / "run", build(Settings, {"trainer": {"micro_batch_tokens": 900}}))
+    claim_run_folder(tmp_path / "run", build_settings(Settings, {"tracker": {"name": "none"}}))
+    claim_run_folder(tmp_path / "run", build_settings(Settings, {"trainer": {"micro_batch_tokens": 900}}))
     with pytest.raises(InputError, match=r"trainer\.lr"):
-        claim_run_folder(tmp_path / "run", build(Settings, {"trainer": {"lr": 0.5}}))
+        claim_run_folder(tmp_path / "run", build_settings(Settings, {"trainer": {"lr": 0.5}}))
 
 
 def test_a_false_start_does_not_keep_its_folder(tmp_path):
-    claim_run_folder(tmp_path, build(Settings, {"data": {"strict": True}}))
+    claim_run_folder(tmp_path, build_settings(Settings, {"data": {"strict": True}}))
     (tmp_path / "failure.txt").write_text("rank 0: InputError: a picture\n")
-    claim_run_folder(tmp_path, build(Settings, {}))
+    claim_run_folder(tmp_path, build_settings(Settings, {}))
     assert json.loads((tmp_path / "settings.json").read_text())["data"]["strict"] is False
 
 
 def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="out="):
-        claim_run_folder(tmp_path / "file" / "run", build(Settings, {}))
+        claim_run_folder(tmp_path / "file" / "run", build_settings(Settings, {}))
 
 
 def test_the_base_of_the_tiny_model():
-    shipped = build(Settings, {})
+    shipped = build_settings(Settings, {})
     assert shipped.model.base == "shipped"
-    seeds = [build(Settings, {"model": {"base": "pretrain", "pretrain": {"seed": seed}}}) for seed in (0, 1)]
+    seeds = [build_settings(Settings, {"model": {"base": "pretrain", "pretrain": {"seed": seed}}}) for seed in (0, 1)]
     assert len({run_fingerprint(one) for one in (shipped, *seeds)}) == 3
-    given = build(Settings, {"model": {"path": "some/where", "pretrain": {"seed": 1}}})
+    given = build_settings(Settings, {"model": {"path": "some/where", "pretrain": {"seed": 1}}})
     assert given.model.base is None
-    assert build(Settings, as_dict(given)) == given
+    assert build_settings(Settings, as_dict(given)) == given
 
 
 @pytest.mark.parametrize("rollout", [RolloutSettings(name="vllm", url=["http://127.0.0.1:8100"]), RolloutSettings()])
@@ -401,7 +405,7 @@ def test_a_negative_or_undefined_number_is_refused(schema, key):
         for part in reversed(key.split(".")):
             settings = {part: settings}
         with pytest.raises(InputError, match=re.escape(key)):
-            build(schema, settings)
+            build_settings(schema, settings)
 
 
 @pytest.mark.parametrize("schema", [Settings, EvaluateSettings, DistillSettings])
@@ -467,7 +471,7 @@ def test_no_number_is_endless(value):
         ({"seed": 1, "reward": {"error": {"sigma": value}}}, "reward.error.sigma"),
     ):
         with pytest.raises(InputError, match=rf"^{key}={value}: must be a finite number$"):
-            build(Settings, config)
+            build_settings(Settings, config)
 
 
 @pytest.mark.parametrize("key", ["dtype", "prompt"])

@@ -50,7 +50,7 @@ def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
     return write_text_atomically(out / "audit.html", _PAGE.read_text(encoding="utf-8").replace("@ITEMS@", data))
 
 
-def agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str, dict[str, Any]]:
+def filter_agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Measure per filter how far the marks that audit.html exported agree with the filter.
 
     kappa is Cohen's, between the filter's decision and the person's (the same one, or its opposite where the person

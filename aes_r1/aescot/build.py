@@ -28,7 +28,7 @@ from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
 from aes_r1.aescot.near_copy import NearCopies
 from aes_r1.aescot.quotas import Cell, QuotaSampler, read_quotas
-from aes_r1.aescot.record import Reply, record
+from aes_r1.aescot.record import Reply, make_record
 from aes_r1.aescot.report import Tally, calls_summary
 from aes_r1.aescot.start import Recipe, check_roles, claim_output_folder, prompts_of
 from aes_r1.data.sample import PictureError, Sample
@@ -259,7 +259,7 @@ class _Distillation:
     def _decide(self, outcome: Outcome) -> None:
         """Keep or reject an examined picture, by one write to its file."""
         sample, reply, reasons, passed = outcome.sample, outcome.reply, dict(outcome.reasons), outcome.passed
-        row = record(sample, reply, expert=self.expert.name, prompt_sha256=self.expert.prompt_sha256)
+        row = make_record(sample, reply, expert=self.expert.name, prompt_sha256=self.expert.prompt_sha256)
         if reply is not None and not reasons and self.settings.near_copy is not None:
             near_copy = self.copies.find(reply.critique)
             if near_copy is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aes_r1.aescot.answers import Answer, AnswerText, ReadAnswer, answer_text, permanent_failure
 from aes_r1.aescot.budget import Budget, TokenBucket
-from aes_r1.aescot.failures import NoAnswer, Refused, ServerGone
+from aes_r1.aescot.failures import AccessRefused, NoAnswer, ServerGone
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.provider import (
     affordable_price,
@@ -280,10 +280,10 @@ class ChatModel:
             return ServerGone(f"{where} gave no answer {self._failures} times in a row (last: {reason})")
         return NoAnswer(reason)
 
-    def _refused(self, reason: str, error: Exception) -> Refused:
+    def _refused(self, reason: str, error: Exception) -> AccessRefused:
         settings = self.settings
         where = settings.api_base or settings.model
-        return Refused(f"{settings.group}.model={settings.model}: {where} {reason} ({self._error_line(error)})")
+        return AccessRefused(f"{settings.group}.model={settings.model}: {where} {reason} ({self._error_line(error)})")
 
     def _error_line(self, error: Exception) -> str:
         """Return the first line of an error, without keys and without the prefix litellm."""

@@ -64,9 +64,9 @@ def _distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
     grams = Counter[tuple[str, ...]]()
     for text in texts:
         grams.update(_ngrams(text, n))
-    return share(len(grams), grams.total())
+    return ratio(len(grams), grams.total())
 
 
-def share(part: int, whole: int) -> float | None:
+def ratio(part: int, whole: int) -> float | None:
     """Return `part` / `whole`, None when `whole` is 0."""
     return part / whole if whole else None

@@ -17,7 +17,7 @@ VERDICT_TOKENS = 60
 CALL_SECONDS = 8.0  # for one call of a hosted model, as a rule of thumb
 
 
-def estimate(
+def estimate_calls(
     samples: Sequence[Sample],
     *,
     expert: ExpertSettings,

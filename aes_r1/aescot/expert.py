@@ -15,7 +15,7 @@ from aes_r1.aescot.attributes_expert import attributes_critique, usual_ranges
 from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.filters import read_reply
 from aes_r1.aescot.phrases import BOOK_SHA256
-from aes_r1.aescot.pixels_expert import measure, pixels_critique
+from aes_r1.aescot.pixels_expert import measure_pixels, pixels_critique
 from aes_r1.aescot.record import Reply
 from aes_r1.aescot.scenes_expert import draw_plant, planted_critique, scenes_critique
 from aes_r1.data.ratings import known_ratings
@@ -89,7 +89,7 @@ class PixelsExpert:
 
     async def attempt(self, sample: Sample) -> Attempt:
         """Write a critique of `sample`; see the Protocol."""
-        measurement = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
+        measurement = await asyncio.to_thread(lambda: measure_pixels(open_picture(sample.image)))
         return Attempt(pixels_critique(measurement, known_mos(sample), picture_rng(self._seed, sample)))
 
 
@@ -107,7 +107,7 @@ class AttributesExpert:
         ratings = known_ratings(sample)
         if not ratings:
             return Attempt(None, {"unrated": "nobody rated any dimension of the picture"})
-        measurement = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
+        measurement = await asyncio.to_thread(lambda: measure_pixels(open_picture(sample.image)))
         rng = picture_rng(self._seed, sample)
         return Attempt(attributes_critique(ratings, self._usual, measurement, known_mos(sample), rng))
 

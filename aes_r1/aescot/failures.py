@@ -9,7 +9,7 @@ class ServerGone(Exception):
     """Report that the server has stopped answering; earlier answers are on disk."""
 
 
-class Refused(ServerGone):
+class AccessRefused(ServerGone):
     """Report that the server refuses every call, for lack of money, model or key, or by answering with a web page."""
 
     status_code = 402  # litellm's router does not retry an error with this code

@@ -116,7 +116,7 @@ def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) ->
         "leak": find_leak(critique, mos),
         "length": wrong_length(critique, min_words=min_words, max_words=max_words),
         "language": not_english(reply),
-        "refusal": refusal(critique),
+        "refusal": find_refusal(critique),
     }
     return {code: words for code, words in findings.items() if words is not None}
 
@@ -135,7 +135,7 @@ def wrong_length(critique: str, *, min_words: int, max_words: int) -> str | None
     return None if min_words <= count <= max_words else f"{count} words"
 
 
-def refusal(critique: str) -> str | None:
+def find_refusal(critique: str) -> str | None:
     """Return the words by which `critique` declines to judge, None where it does judge."""
     match = _REFUSAL.search(critique)
     return match[0] if match else None

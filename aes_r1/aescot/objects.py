@@ -115,7 +115,7 @@ class Inner(NamedTuple):
     draft: bool
 
 
-def inside(outer: Any) -> Iterator[Inner]:
+def nested_objects(outer: Any) -> Iterator[Inner]:
     """Yield `outer` and every object in it, outer ones first; not recursive, because a reply may be nested deeply.
 
     A text that is itself a JSON object counts as that object: the arguments of a tool call are written so.
@@ -132,7 +132,7 @@ def inside(outer: Any) -> Iterator[Inner]:
             inner = [(item, depth + 1, draft or (len(value) > 1 and _is_draft(key))) for key, item in value.items()]
         else:
             inner = [(item, depth + 1, draft) for item in value] if isinstance(value, list) else []
-        waiting += reversed([one for one in inner if _may_hold_object(one[0])])
+        waiting += reversed([piece for piece in inner if _may_hold_object(piece[0])])
 
 
 def _is_draft(key: str) -> bool:
@@ -190,9 +190,9 @@ def without_repeated(pairs: list[tuple[str, Any]]) -> Members:
     return values
 
 
-def is_same(one: Any, other: Any) -> bool:
+def is_same(first: Any, second: Any) -> bool:
     """Return whether two values are equal but for the numbers behind keys, which may also stand in texts."""
-    return bool(one == other) or NUMBERED.sub("", repr(one)) == NUMBERED.sub("", repr(other))
+    return bool(first == second) or NUMBERED.sub("", repr(first)) == NUMBERED.sub("", repr(second))
 
 
 def _integer(digits: str) -> int | float:

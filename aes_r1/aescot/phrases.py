@@ -103,7 +103,7 @@ def factor_of(step: int) -> float:
     return (step + 0.5) / 6
 
 
-def fill(phrase: str, facts: dict[str, str]) -> str:
+def fill_phrase(phrase: str, facts: dict[str, str]) -> str:
     """Fill the facts into `phrase`; a bracketed part whose fact is unknown is left out."""
 
     def optional(match: re.Match[str]) -> str:
@@ -126,7 +126,7 @@ def pattern(phrase: str) -> re.Pattern[str]:
 def write_phrase(dimension: str, step: int, facts: dict[str, str], rng: np.random.Generator) -> str:
     """Draw a phrase of a dimension at a step 0..5, as a sentence without the dimension's name."""
     choices = BOOK[dimension][step]
-    return fill(choices[int(rng.integers(len(choices)))], facts) + "."
+    return fill_phrase(choices[int(rng.integers(len(choices)))], facts) + "."
 
 
 def read_phrase(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | None:

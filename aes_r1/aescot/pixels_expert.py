@@ -49,7 +49,7 @@ class Measurement:
     subject_focus: float  # 1: saliency in one point, 0: spread over the frame
 
 
-def measure(picture: Image.Image) -> Measurement:
+def measure_pixels(picture: Image.Image) -> Measurement:
     """Measure an RGB picture on a copy of at most LONGEST_SIDE pixels a side."""
     rgb = _small(picture)
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]

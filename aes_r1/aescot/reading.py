@@ -19,8 +19,8 @@ from aes_r1.aescot.objects import (
     Members,
     Objects,
     Outermost,
-    inside,
     is_same,
+    nested_objects,
     objects_of,
     repair,
     repaired_whole,
@@ -39,7 +39,7 @@ class Reading:
     mended: tuple[str, ...] = ()
 
 
-class _Found(NamedTuple):
+class _Item(NamedTuple):
     """Hold an object's values by name. top, end: where the outermost object around it begins and ends in the text.
 
     depth: how deep the object lies in that one. repeated: a name has two different values, and either could be meant.
@@ -72,13 +72,13 @@ def read_object(
     objects = objects_of(said)
     if any(plain(key) in names for key in _KEY.findall(objects.unread)):
         return None
-    found = _named(objects.whole, names)
-    complete = _wanted(found, is_complete) or _wanted(_named(repaired_whole(said), names), is_complete)
+    items = _named(objects.whole, names)
+    complete = _wanted(items, is_complete) or _wanted(_named(repaired_whole(said), names), is_complete)
     if not complete:
-        return Reading(found[-1].values, found[-1].mended) if found else None
-    if all(one.draft for one in complete):
-        complete = [one._replace(draft=False) for one in complete]
-    drafts = [one._replace(draft=True) for one in _wanted(_named(objects_of(thought).whole, names), is_complete)]
+        return Reading(items[-1].values, items[-1].mended) if items else None
+    if all(item.draft for item in complete):
+        complete = [item._replace(draft=False) for item in complete]
+    drafts = [item._replace(draft=True) for item in _wanted(_named(objects_of(thought).whole, names), is_complete)]
     return _last_of([*drafts, *complete], said, names, is_complete)
 
 
@@ -108,33 +108,33 @@ def read_deciding_object(
     reading = _last_of(deciding, said, names, is_complete)
     if reading is None or not is_complete(reading.values):
         return None
-    chosen = next(one for one in reversed(deciding) if not one.draft)
+    chosen = next(item for item in reversed(deciding) if not item.draft)
     if "repaired" in chosen.mended and _cuts_number(chosen.written_in(said), names):
         return None
     return None if _is_contradicted(said[chosen.end :], chosen.values, names, is_complete, decides) else reading
 
 
-def _wanted(found: Sequence[_Found], is_wanted: Callable[[Mapping[str, Any]], bool]) -> list[_Found]:
+def _wanted(items: Sequence[_Item], is_wanted: Callable[[Mapping[str, Any]], bool]) -> list[_Item]:
     """Return the outermost of the objects whose values are wanted or that have two values for a name."""
-    return _outermost([one for one in found if one.repeated or is_wanted(one.values)])
+    return _outermost([item for item in items if item.repeated or is_wanted(item.values)])
 
 
 def _last_of(
-    found: Sequence[_Found], text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool]
+    items: Sequence[_Item], text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool]
 ) -> Reading | None:
     """Return the last of `found` that is no draft; "draft" in `mended` if another one is complete and differs.
 
     The result is None for two values of a name, and where an object of the same group differs.
     """
-    chosen = next((one for one in reversed(found) if not one.draft), None)
+    chosen = next((item for item in reversed(items) if not item.draft), None)
     if chosen is None or chosen.repeated:
         return None
     if "repaired" in chosen.mended and _repeats(chosen.written_in(text), names):
         return None
-    others = [one for one in found if one.values != chosen.values]
-    if any(one.group == chosen.group and not one.draft for one in others):
+    others = [item for item in items if item.values != chosen.values]
+    if any(item.group == chosen.group and not item.draft for item in others):
         return None
-    drafts = any(is_complete(one.values) for one in others)
+    drafts = any(is_complete(item.values) for item in others)
     return Reading(chosen.values, (*chosen.mended, "draft") if drafts else chosen.mended)
 
 
@@ -148,7 +148,7 @@ def _without_thinking(text: str) -> tuple[str, str]:
     text = text[-MAX_CHARACTERS:]
     if not has_marks(text):
         return text, ""
-    return split_thinking(text, [(one.start, one.end) for one in objects_of(text).whole if not one.repaired])
+    return split_thinking(text, [(item.start, item.end) for item in objects_of(text).whole if not item.repaired])
 
 
 def plain(key: str) -> str:
@@ -156,12 +156,12 @@ def plain(key: str) -> str:
     return re.sub(r"[\W_]+", "", key.casefold().replace("&", "and"))
 
 
-def _named(objects: Iterable[Outermost], names: Mapping[str, str]) -> list[_Found]:
+def _named(objects: Iterable[Outermost], names: Mapping[str, str]) -> list[_Item]:
     """Return every object that holds any of `names`; if none does, the last object, without values."""
-    found: list[_Found] = []
-    unrelated: list[_Found] = []
+    items: list[_Item] = []
+    unrelated: list[_Item] = []
     for outer in objects:
-        for inner in inside(outer.value):
+        for inner in nested_objects(outer.value):
             values, renamed, contradicted = _renamed(inner.value, names)
             mended = (
                 *(("wrapped",) if inner.depth else ()),
@@ -170,8 +170,8 @@ def _named(objects: Iterable[Outermost], names: Mapping[str, str]) -> list[_Foun
             )
             repeated = contradicted or _is_repeated(inner.value, names)
             place = (outer.start, outer.end, inner.depth, outer.group, inner.draft)
-            (found if values or repeated else unrelated).append(_Found(values, mended, repeated, *place))
-    return found or unrelated[-1:]
+            (items if values or repeated else unrelated).append(_Item(values, mended, repeated, *place))
+    return items or unrelated[-1:]
 
 
 def _renamed(members: Mapping[str, Any], names: Mapping[str, str]) -> tuple[dict[str, Any], bool, bool]:
@@ -182,7 +182,7 @@ def _renamed(members: Mapping[str, Any], names: Mapping[str, str]) -> tuple[dict
         name = names.get(plain(key))
         if name is None or (name in values and value is None):
             continue
-        if name in values and not any(one in (None, "", []) for one in (values[name], value)):
+        if name in values and not any(text in (None, "", []) for text in (values[name], value)):
             contradicted = contradicted or not is_same(values[name], value)
         if name not in values or values[name] is None or key == name:  # the exact spelling wins
             values[name] = value
@@ -190,13 +190,13 @@ def _renamed(members: Mapping[str, Any], names: Mapping[str, str]) -> tuple[dict
     return values, renamed, contradicted
 
 
-def _outermost(found: Sequence[_Found]) -> list[_Found]:
+def _outermost(items: Sequence[_Item]) -> list[_Item]:
     """Return the least deep of `found` in each outermost object of the text, and all drafts."""
     least: dict[int, int] = {}
-    for one in found:
-        if not one.draft:
-            least[one.top] = min(one.depth, least.get(one.top, one.depth))
-    return [one for one in found if one.draft or one.depth == least[one.top]]
+    for item in items:
+        if not item.draft:
+            least[item.top] = min(item.depth, least.get(item.top, item.depth))
+    return [item for item in items if item.draft or item.depth == least[item.top]]
 
 
 def _has_key(text: str, names: Mapping[str, str], name: str) -> bool:
@@ -204,13 +204,13 @@ def _has_key(text: str, names: Mapping[str, str], name: str) -> bool:
     return any(names.get(plain(key)) == name for key in _KEY.findall(text))
 
 
-def _follows(start: int, deciding: Sequence[_Found]) -> bool:
+def _follows(start: int, deciding: Sequence[_Item]) -> bool:
     return not deciding or start > deciding[-1].top
 
 
-def _is_cut_around(chosen: _Found, objects: Objects, text: str) -> bool:
+def _is_cut_around(chosen: _Item, objects: Objects, text: str) -> bool:
     """Return whether an object or list around `chosen` cannot be read, so that members of it may be missing."""
-    first = next((one.start for one in objects.whole if one.group == chosen.group), chosen.top)
+    first = next((item.start for item in objects.whole if item.group == chosen.group), chosen.top)
     if _ends_in_list(text[:first]) and text.count("]", chosen.end) <= text.count("[", chosen.end):
         return True
     return any(_holds(start, first, text) for start, _ in objects.broken if start < first)
@@ -276,8 +276,8 @@ def _is_repeated(members: dict[str, Any], names: Mapping[str, str]) -> bool:
     """Return whether any of `names`, or a key around one, has two different values in an object."""
     repeated = members.repeated if isinstance(members, Members) else {}
     for key, values in repeated.items():
-        keys = (key for value in values for inner in inside(value) for key in inner.value)
-        if plain(key) in names or any(plain(NUMBERED.sub("", one)) in names for one in keys):
+        keys = (key for value in values for inner in nested_objects(value) for key in inner.value)
+        if plain(key) in names or any(plain(NUMBERED.sub("", other)) in names for other in keys):
             return True
     return False
 
@@ -292,7 +292,7 @@ def _repeats(text: str, names: Mapping[str, str]) -> bool:
         return False
     place = count()
     numbered = repair(_KEY.sub(lambda key: _with_number(key, next(place)), text))
-    for inner in inside(numbered):
+    for inner in nested_objects(numbered):
         pairs = [(NUMBERED.sub("", key).strip(), value) for key, value in inner.value.items()]
         try:
             if _is_repeated(without_repeated(pairs), names):

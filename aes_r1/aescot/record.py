@@ -43,7 +43,7 @@ def _named(dimension: str, text: str) -> str:
     return text if text.lower().startswith(name.lower()) else f"{name}: {text}"
 
 
-def record(sample: Sample, reply: Reply | None, *, expert: str, prompt_sha256: str) -> dict[str, Any]:
+def make_record(sample: Sample, reply: Reply | None, *, expert: str, prompt_sha256: str) -> dict[str, Any]:
     """Build the AesCoT record of a sample; without a reply, critique and its parts are null. ValueError without mos."""
     if sample.mos is None:
         raise ValueError(f"{sample.id} has no score, so no critique can be matched to it")

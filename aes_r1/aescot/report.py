@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.aescot.diversity import DIVERSITY_SAMPLE, diversity, share
+from aes_r1.aescot.diversity import DIVERSITY_SAMPLE, diversity, ratio
 from aes_r1.aescot.filters import FILTERS, decisions
 from aes_r1.aescot.scenes_expert import PLANTS
 
@@ -71,7 +71,7 @@ class Tally:
                 name: {
                     "examined": self._examined[name],
                     "rejected": self._failed[name],
-                    "pass_rate": share(self._examined[name] - self._failed[name], self._examined[name]),
+                    "pass_rate": ratio(self._examined[name] - self._failed[name], self._examined[name]),
                 }
                 for name in FILTERS
             },
@@ -88,8 +88,8 @@ class Tally:
                 "planted": self._planted[name],
                 "flagged": self._flagged[name],
                 "caught": self._caught[name],
-                "precision": share(self._caught[name], self._flagged[name]),
-                "recall": share(self._caught[name], self._planted[name]),
+                "precision": ratio(self._caught[name], self._flagged[name]),
+                "recall": ratio(self._caught[name], self._planted[name]),
             }
             for name in PLANTS
         }

@@ -68,7 +68,7 @@ class RewardJudge:
         InputError for a picture that can no longer be read.
         """
         table = [[self._question(image, text) for text in row] for image, row in zip(images, texts, strict=True)]
-        questions = {one.key: one for row in table for one in row if one is not None}
+        questions = {question.key: question for row in table for question in row if question is not None}
         ratings = self._runner.run(self._rate_all(list(questions.values())))
         if self._lost is not None:
             raise no_longer_there(self._lost) from self._lost
@@ -79,11 +79,11 @@ class RewardJudge:
                 f"reward.judge.model={self._settings.model}: none of the {len(ratings)} critiques of a step got a "
                 f"readable rating; mend the server. To ask anew for what {self._path} holds, delete that file"
             )
-        for one, rating in zip(questions.values(), ratings, strict=True):
-            self._note(one, rating)
+        for question, rating in zip(questions.values(), ratings, strict=True):
+            self._note(question, rating)
         rated = dict(zip(questions, ratings, strict=True))
-        found = [[None if one is None else rated[one.key] for one in row] for row in table]
-        return [[math.nan if rating is None else rating / 10 for rating in row] for row in found]
+        ratings_table = [[None if question is None else rated[question.key] for question in row] for row in table]
+        return [[math.nan if rating is None else rating / 10 for rating in row] for row in ratings_table]
 
     def _question(self, image: Sample, text: str) -> _Question | None:
         critique = parse_critique(text, self._order)
@@ -93,7 +93,7 @@ class RewardJudge:
         return _Question(image, rating_prompt(critique, score, self._settings.rubric))
 
     async def _rate_all(self, questions: Sequence[_Question]) -> list[float | None]:
-        return await asyncio.gather(*(self._rate(one) for one in questions))
+        return await asyncio.gather(*(self._rate(question) for question in questions))
 
     async def _rate(self, question: _Question) -> float | None:
         """Return the rating 0..10 of one question; None without one that can be read."""

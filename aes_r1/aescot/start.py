@@ -120,7 +120,7 @@ def claim_output_folder(
         _lock(out, stack)
         named_by = _naming_list(path, samples, recipe, readable) if path.exists() else samples
         listed = set(map(_name_of, named_by))
-        left_out = [one for one in map(_name_of, samples) if one not in listed]
+        left_out = [name for name in map(_name_of, samples) if name not in listed]
         # Atomic, because a damaged file would make the answers that were paid for unusable.
         write_json(path, {**recipe.identity(named_by), "left_out": left_out})
     except OSError as error:
@@ -179,12 +179,12 @@ def _shorter_lists(
     """Yield the lists of which an older version may have made the identity of `out`, cheap ones first."""
     left_out = {(dataset, name) for dataset, name in existing.get("left_out", ())}
     if left_out:
-        yield [one for one in samples if _name_of(one) not in left_out]
+        yield [sample for sample in samples if _name_of(sample) not in left_out]
     if readable is not None:
         yield readable
     if "left_out" not in existing:  # else a set that has grown would pass for one with pictures left out
         decided = decided_pictures(out / name for name in DECIDED)
-        yield [one for one in samples if _name_of(one) in decided]
+        yield [sample for sample in samples if _name_of(sample) in decided]
 
 
 def _name_of(sample: Sample) -> tuple[str, str]:

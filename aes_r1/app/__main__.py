@@ -1,4 +1,4 @@
-"""A local web page for a trained model: `python -m aes_r1.app --model DIR`."""
+"""Serve a local web page for a trained model: `python -m aes_r1.app --model DIR`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def run(options: argparse.Namespace) -> int:
     if find_spec("gradio") is None:
         raise InputError("the app needs Gradio; pip install -e '.[app]'")
     check_port(options.port)  # before the model is loaded, which is slow
-    from aes_r1.app.page import serve
+    from aes_r1.app.page import serve_page
 
-    serve(Critic.load(options.model, samples=options.samples, seed=options.seed), port=options.port)
+    serve_page(Critic.load(options.model, samples=options.samples, seed=options.seed), port=options.port)
     return 0
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.report.html import templates
 from aes_r1.scoring.intervals import meaning
-from aes_r1.scoring.rows import row_of, write_rows
+from aes_r1.scoring.rows import verdict_row, write_verdict_rows
 from aes_r1.scoring.verdict import Verdict
 
 _THUMBNAIL = (720, 720)
@@ -64,7 +64,7 @@ def thumbnail(picture: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def fill(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
     """Render app/templates/`template` with these values."""
     return _PAGES.get_template(template).render(values)
 
@@ -76,11 +76,11 @@ def cards(judged: Sequence[Judged], measured_on: str | None, order: str = NEWEST
     """
     verdicts = [photograph for photograph in judged if photograph.verdict is not None]
     files = {"CSV": all_as_csv(verdicts), "JSON": all_as_json(verdicts)} if len(verdicts) > 1 else {}
-    shown = ordered(judged, order)
-    return fill("cards.html", judged=shown, measured_on=measured_on, files=files, count=len(verdicts))
+    shown = sort_photographs(judged, order)
+    return render("cards.html", judged=shown, measured_on=measured_on, files=files, count=len(verdicts))
 
 
-def ordered(judged: Sequence[Judged], order: str) -> list[Judged]:
+def sort_photographs(judged: Sequence[Judged], order: str) -> list[Judged]:
     """Return photographs in one of ORDERS; `judged` begins with the oldest.
 
     Photographs that wait come first, and those without the number that is sorted by come last.
@@ -115,7 +115,7 @@ def all_as_csv(judged: Sequence[Judged]) -> str:
     verdicts = [(photograph.name, photograph.verdict) for photograph in judged if photograph.verdict is not None]
     scored = list(verdicts[0][1].sub_scores) if verdicts else []  # the same in all, which one model was asked for
     out = io.StringIO()
-    write_rows([row_of(name, verdict) for name, verdict in verdicts], "csv", out, sub_scores=scored)
+    write_verdict_rows([verdict_row(name, verdict) for name, verdict in verdicts], "csv", out, sub_scores=scored)
     return _file("text/csv", out.getvalue())
 
 
@@ -131,13 +131,13 @@ def marks(verdict: Verdict) -> list[tuple[float, int]]:
     return positions
 
 
-def comparison(first: Judged, second: Judged) -> str:
+def comparison_card(first: Judged, second: Judged) -> str:
     """Compare two judged photographs: which one is preferred, how surely, and their critiques by dimension."""
     first_verdict, second_verdict = first.verdict, second.verdict
     if first_verdict is None or second_verdict is None or first_verdict.score is None or second_verdict.score is None:
-        return fill("comparison.html", sides=())
+        return render("comparison.html", sides=())
     share, pairs = preference(first_verdict, second_verdict)
-    return fill("comparison.html", sides=(first, second), share=share, pairs=pairs)
+    return render("comparison.html", sides=(first, second), share=share, pairs=pairs)
 
 
 def preference(first: Verdict, second: Verdict) -> tuple[float, int]:

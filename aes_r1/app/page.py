@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from aes_r1.app.cards import NEWEST, ORDERS, Judged, cards, comparison, fill, thumbnail
+from aes_r1.app.cards import NEWEST, ORDERS, Judged, cards, comparison_card, render, thumbnail
 from aes_r1.app.guard import HOSTS, Guard
 from aes_r1.app.visits import Visits
 from aes_r1.data.sample import PictureError
@@ -79,17 +79,17 @@ class _Handlers:
 
     def sort(self, shown: list[Judged], order: str) -> str:
         """Return the cards in one of ORDERS."""
-        return cards(shown, self.critic.facts.measured_on, order)
+        return cards(shown, self.critic.profile.measured_on, order)
 
     @staticmethod
     def compare(shown: list[Judged], first: int | None, second: int | None) -> str:
         """Return the comparison of two photographs by their indices."""
         if first is None or second is None or max(first, second) >= len(shown):
-            return fill("comparison.html", sides=None)
-        return comparison(shown[first], shown[second])
+            return render("comparison.html", sides=None)
+        return comparison_card(shown[first], shown[second])
 
 
-def build(critic: Critic, visits: Visits) -> Any:
+def build_page(critic: Critic, visits: Visits) -> Any:
     """Build the page as a gradio.Blocks."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # must be set before Gradio is imported
     import gradio as gr
@@ -100,11 +100,11 @@ def build(critic: Critic, visits: Visits) -> Any:
         handler.__annotations__["event"] = gr.EventData
 
     with gr.Blocks(title="Aes-R1", analytics_enabled=False, fill_width=True) as page:
-        opening = fill(
+        opening = render(
             "opening.html",
             samples=critic.samples,
-            temperature=critic.facts.temperature,
-            warning=critic.facts.warning(),
+            temperature=critic.profile.temperature,
+            warning=critic.profile.warning(),
         )
         gr.HTML(opening, elem_classes="opening")
         shown = gr.State([], time_to_live=visits.seconds)
@@ -139,10 +139,10 @@ def build(critic: Critic, visits: Visits) -> Any:
     return page
 
 
-def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
+def serve_page(critic: Critic, *, port: int, block: bool = True) -> Any:
     """Serve the page on 127.0.0.1:`port`, with `block` until interrupted. InputError when the port is taken."""
     visits = Visits()
-    page = build(critic, visits)
+    page = build_page(critic, visits)
     import gradio as gr
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -171,7 +171,7 @@ def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
             app_kwargs={"middleware": guards, "docs_url": None, "redoc_url": None, "openapi_url": None},
             theme=gr.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
             # The style goes into the head, because Gradio rewrites css= and drops its media queries.
-            head=fill("head.html"),
+            head=render("head.html"),
         )
     except OSError as error:
         raise InputError(f"--port={port}: cannot be listened on; give another") from error

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aes_r1.data.labels import Label, avt_ai_labels, folder_labels
+from aes_r1.data.labels import Label, folder_labels
 from aes_r1.data.names import name_on_disk
 from aes_r1.data.published import (
     aadb_labels,
     agiqa3k_labels,
     artimuse10k_labels,
     ava_labels,
+    avt_ai_labels,
     baid_labels,
     eva_labels,
     flickr_aes_labels,
@@ -260,11 +261,11 @@ def read_set(
     """
     row = CATALOG[name]
     low, high = scale or row.scale or _refuse_to_guess(name, row)
-    found = folder_labels(root, (low, high)) if name == "folder" else row.labels(root)
+    read_labels = folder_labels(root, (low, high)) if name == "folder" else row.labels(root)
     if row.scale is None:
-        _require_within(found, low, high)
-    found = rated(name, root, found, attributes, scale=scale)
-    labels = [_on_disk(_scaled(label, low, high), root) for label in found]
+        _require_within(read_labels, low, high)
+    read_labels = rated(name, root, read_labels, attributes, scale=scale)
+    labels = [_on_disk(_scaled(label, low, high), root) for label in read_labels]
     if split_by != "official":
         labels = [replace(label, split=None) for label in labels]
     kept, dropped = _settle(labels)

@@ -156,6 +156,6 @@ def pictures_in(row: dict[str, Any]) -> list[Any]:
     for turn in turns:
         for part in (*as_list(turn.get("content")), turn) if isinstance(turn, dict) else ():
             if isinstance(part, dict) and str(part.get("type", "image")).startswith(("image", "input_image")):
-                found = next((part[key] for key in (*IMAGES, "path", "url", *_INSIDE) if part.get(key)), None)
-                pictures += [picture for picture in as_list(found) if picture not in pictures]
+                reference = next((part[key] for key in (*IMAGES, "path", "url", *_INSIDE) if part.get(key)), None)
+                pictures += [picture for picture in as_list(reference) if picture not in pictures]
     return pictures

@@ -14,7 +14,8 @@ from typing import Any
 from aes_r1.data.attributes import MAX_RATERS, RESERVED, ROUNDING
 from aes_r1.data.contradictions import contradiction, vote_spread
 from aes_r1.data.label_columns import COLUMNS, COUNT, SPLITS, column, refuse_other_spellings, refuse_unread_splits
-from aes_r1.data.names import DRIVE, exists, is_hidden, is_remote, local_name, name_on_disk
+from aes_r1.data.labels_file import labels_file
+from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_on_disk
 from aes_r1.data.spreadsheet import COMMA_DECIMAL, DECIMAL, Percent, json_rows, table, table_in
 from aes_r1.data.workbook import sheet
 from aes_r1.settings import InputError
@@ -38,14 +39,6 @@ class Label:
     id: str | None = None
 
 
-def first_existing(root: Path, *names: str) -> Path:
-    """Return the first of `names` below `root` that exists: copies of a set differ in where they keep a file."""
-    for name in names:
-        if (root / name).exists():
-            return root / name
-    raise InputError(f"{root}: no {' or '.join(names)} in it; check data.root")
-
-
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 # Numbers with marks of thousands, whose last mark is that of the decimals.
 _GROUPED = {
@@ -54,7 +47,7 @@ _GROUPED = {
 }
 
 
-def number(
+def read_number(
     value: str | float | None,
     path: Path,
     location: str,
@@ -129,7 +122,7 @@ def require_one_mark(
     """Raise InputError where a column has numbers with a decimal comma in some rows and with a point in others.
 
     One of the two marks is then likely to separate thousands. names: the columns; `within` maps some of them to their
-    range, and `whole` lists those of whole numbers; both help to read "1,234", as in `number`.
+    range, and `whole` lists those of whole numbers; both help to read "1,234", as in `read_number`.
     """
     first: dict[str, dict[str, tuple[str, str]]] = {name: {} for name in names}
     for location, row in rows:
@@ -142,9 +135,9 @@ def require_one_mark(
                 continue
             seen[mark] = (location, cell.strip())
             if len(seen) > 1:
-                (one, comma), (other, point) = seen[","], seen["."]
+                (a, comma), (b, point) = seen[","], seen["."]
                 raise InputError(
-                    f"{path}: {name}={comma} in {one} has a decimal comma, {name}={point} in {other} a decimal point; "
+                    f"{path}: {name}={comma} in {a} has a decimal comma, {name}={point} in {b} a decimal point; "
                     f"write all of {name} with a point, without marks of thousands"
                 )
 
@@ -160,10 +153,6 @@ def _decimal_mark(cell: str, within: tuple[float, float] | None, *, whole: bool)
     if COMMA_DECIMAL.fullmatch(text):
         return ","
     return "." if "." in text and DECIMAL.fullmatch(text) else None
-
-
-_FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
-_TABLES = (".csv", ".tsv", ".xlsx", ".xlsm", ".xls", ".ods", ".jsonl", ".json", ".parquet")
 
 
 def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[Label]:
@@ -195,42 +184,6 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
     if not labels:
         raise InputError(f"{path}: no row below the header; every picture needs one")
     return labels
-
-
-def labels_file(root: Path) -> Path:
-    """Find the one label file in `root`; InputError where there is none, or more than one."""
-    existing = [root / name for name in _FILES if os.path.lexists(root / name)]  # also a link to a missing file
-    if len(existing) > 1:
-        raise InputError(
-            f"data.root={root}: {' and '.join(path.name for path in existing)}; keep the one that is meant"
-        )
-    if existing:
-        return existing[0]
-    if not root.is_dir():
-        raise InputError(f"data.root={root}: a file; give the folder in which labels.csv and the pictures lie")
-    raise InputError(
-        f"data.root={root}: no {' or '.join(_FILES)} in it (columns image, mos in [0, 1]){_other_tables(root)}"
-    )
-
-
-def _other_tables(root: Path) -> str:
-    """Return what to do about the tables in `root` that have other names than label files; empty without one.
-
-    Those whose name begins like that of a label file come first, and are tables whatever their suffix.
-    """
-    names = sorted(file.name for file in root.iterdir() if not is_hidden(file.name) and not file.name.startswith("~"))
-    begun = [name for name in names if name.strip().lower().startswith("label") and (root / name).is_file()]
-    tables = begun or [name for name in names if name.lower().endswith(_TABLES)]
-    if len(tables) > 1:
-        return f"; if one of {', '.join(tables[:3])} holds them, rename or save it as labels.csv"
-    if not tables:
-        return ""
-    suffix = Path(tables[0].strip()).suffix.lower()
-    if suffix in (".xls", ".ods", ".numbers", ".parquet"):
-        return f"; save {tables[0]} as labels.csv (CSV UTF-8)"
-    if suffix in (".xlsx", ".xlsm", ".jsonl", ".json"):
-        return f"; rename {tables[0]} to labels{suffix.replace('xlsm', 'xlsx')}"
-    return f"; rename or save {tables[0]} as labels.csv"
 
 
 def label_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -269,7 +222,7 @@ def _votes(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
             "names"
         )
     counts = [
-        0.0 if cells[level] in (None, "") else number(cells[level], path, location, names[level], whole=True)
+        0.0 if cells[level] in (None, "") else read_number(cells[level], path, location, names[level], whole=True)
         for level in levels
     ]
     if any(not 0 <= count <= MAX_RATERS or count != int(count) for count in counts):
@@ -322,7 +275,7 @@ def _score(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
         column(row, "mos", path, location)
     if mos is None or (isinstance(mos, str) and not mos.strip()):
         raise InputError(f"{where}: no opinion (mos={mos!r}); fill it in, or take the row out")
-    score = number(mos, path, location, "mos", scale)
+    score = read_number(mos, path, location, "mos", scale)
     slack = ROUNDING * (high - low)
     if not low - slack <= score <= high + slack:
         way_out = "say the ends of your scale: data.scale=[1,10] (or [1,5], ..)"
@@ -349,10 +302,11 @@ def _spread_and_raters(
     """Return mos_std and n_raters of a row, each None where its cell is empty."""
     where, length = f"{path}, {location}", scale[1] - scale[0]
     std, raters = row.get("mos_std"), row.get("n_raters")
-    spread = number(std, path, location, "mos_std", (0, length), way_out=_EMPTY) if std not in (None, "") else None
+    is_std, is_count = (value not in (None, "") for value in (std, raters))
+    spread = read_number(std, path, location, "mos_std", (0, length), way_out=_EMPTY) if is_std else None
     if spread is not None and not 0 <= spread <= length:
         raise InputError(f"{where}: mos_std={std} must lie between 0 and {length:g}, the length of the scale")
-    count = number(raters, path, location, "n_raters", whole=True, way_out=_EMPTY) if raters not in (None, "") else None
+    count = read_number(raters, path, location, "n_raters", whole=True, way_out=_EMPTY) if is_count else None
     if count is not None and not (1 <= count <= MAX_RATERS and count == int(count)):
         raise InputError(f"{where}: n_raters={raters} must be a whole number from 1 to {MAX_RATERS}, or empty")
     return spread, None if count is None else int(count)
@@ -376,17 +330,3 @@ def image_name(image: Any, where: str, root: Path) -> str:
     name = name if exists(root / name) else name.strip()
     below = os.path.relpath(name, root.absolute()) if os.path.isabs(name) else ""
     return name if not below or below.split(os.sep)[0] == ".." else below  # so that a picture has one name
-
-
-def avt_ai_labels(root: Path) -> list[Label]:
-    """Read AVT-AI (Goering et al. 2023): ROOT/avtai224.csv, ROOT/images; mos01 in [0, 1]; source: who made it."""
-    path = root / "avtai224.csv"
-    return [
-        Label(
-            f"images/{column(row, 'image_id', path)}",
-            number(column(row, "mos01", path), path, location, "mos01"),
-            number(column(row, "mos_std01", path), path, location, "mos_std01"),
-            attributes={"source": column(row, "source", path)},
-        )
-        for location, row in table(path)
-    ]

@@ -184,10 +184,10 @@ def _samples_of_labels(data: DataSettings, split: str, seed: int) -> list[Sample
     if all(label.split != "validation" for label in labels):
         carved = carve_validation([label.image for label in labels if label.split == "train"], seed)
         labels = [replace(label, split="validation") if label.image in carved else label for label in labels]
-    return [sample_of(data.name, root, label) for label in labels if label.split == split]
+    return [sample_of_label(data.name, root, label) for label in labels if label.split == split]
 
 
-def sample_of(dataset: str, root: Path, label: Label) -> Sample:
+def sample_of_label(dataset: str, root: Path, label: Label) -> Sample:
     """Build the sample of a label of a set in `root`. InputError for a picture whose name leads out of it."""
     if not os.path.normpath(root / label.image).startswith(f"{root}{os.sep}"):
         there = exists(root / label.image)

@@ -165,7 +165,7 @@ def alike_path(name: str) -> str | None:
     """
     bare = os.path.expandvars(name.strip(" \t\n'\"“”‘’"))
     written = (bare, bare.replace("\\", "/"), unquote(bare))
-    there = next((one for one in written if one and exists(Path(one))), None)
+    there = next((spelling for spelling in written if spelling and exists(Path(spelling))), None)
     if there is not None:
         return there
     folder, last = os.path.split(bare)

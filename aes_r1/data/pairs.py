@@ -57,8 +57,8 @@ def draw_pairs(samples: Sequence[Sample], *, margin: float, seed: int, share: fl
         own = np.flatnonzero((names == name) & ~np.isnan(mos))
         chosen = partners(mos[own], margin, rng.random(len(own)))
         partner[own] = np.where(chosen < 0, -1, own[chosen])
-    drawn = [(one, int(partner[one])) for one in np.flatnonzero(partner >= 0).tolist()]
-    better_first = dict.fromkeys((one, other) if mos[one] > mos[other] else (other, one) for one, other in drawn)
+    drawn = [(a, int(partner[a])) for a in np.flatnonzero(partner >= 0).tolist()]
+    better_first = dict.fromkeys((a, b) if mos[a] > mos[b] else (b, a) for a, b in drawn)
     couples = list(better_first)
     kept = np.sort(rng.permutation(len(couples))[: round(share * len(couples))]).tolist()
     pairs = [Pair(samples[better], samples[worse]) for better, worse in (couples[number] for number in kept)]
@@ -90,8 +90,8 @@ def match_pairs(samples: Sequence[Sample], count: int, seed: int) -> list[Pair]:
     for name in dict.fromkeys(names.tolist()):
         own = order[(names == name)[order] & ~np.isnan(mos)[order]]
         couples = zip(own[::2].tolist(), own[1::2].tolist(), strict=False)
-        matched += [(one, other) for one, other in couples if mos[one] != mos[other]][:count]
-    return [Pair(samples[one], samples[other]) for one, other in matched]
+        matched += [(first, second) for first, second in couples if mos[first] != mos[second]][:count]
+    return [Pair(samples[first], samples[second]) for first, second in matched]
 
 
 def opinions_of(samples: Sequence[Sample]) -> np.ndarray:

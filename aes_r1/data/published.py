@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from aes_r1.data.label_columns import column
-from aes_r1.data.labels import Label, first_existing, image_name, number
+from aes_r1.data.labels import Label, image_name, read_number
+from aes_r1.data.labels_file import first_existing
 from aes_r1.data.splits import share_out
 from aes_r1.data.spreadsheet import json_rows, lines, table
 from aes_r1.data.workbook import sheet
@@ -32,7 +33,7 @@ def ava_labels(root: Path) -> list[Label]:
         fields = line.split()
         if len(fields) < 12:
             raise InputError(f"{path}, {location}: {len(fields)} columns; index, id and ten counts were expected")
-        counts = [number(field, path, location, "count") for field in fields[2:12]]
+        counts = [read_number(field, path, location, "count") for field in fields[2:12]]
         mean, std, raters = _rating_statistics(range(1, 11), counts)
         labels.append(
             Label(
@@ -59,11 +60,7 @@ def tad66k_labels(root: Path) -> list[Label]:
     """
     pictures = _picture_folder(root, "images", "TAD66K")
     return [
-        Label(
-            f"{pictures}{column(row, 'image', path)}",
-            number(column(row, "score", path), path, location, "score"),
-            split=split,
-        )
+        Label(f"{pictures}{column(row, 'image', path)}", _number_in(row, "score", path, location), split=split)
         for split in ("train", "test")
         for path in (root / "merge" / f"{split}.csv",)
         for location, row in table(path)
@@ -84,7 +81,7 @@ def flickr_aes_labels(root: Path) -> list[Label]:
         cells = list(row.values())
         if len(cells) < 3 or cells[1] is None:
             raise InputError(f"{workers}, {location}: worker, image and score were expected")
-        ratings[cells[1].strip()].append(number(cells[2], workers, location, "score"))
+        ratings[cells[1].strip()].append(read_number(cells[2], workers, location, "score"))
     labels = []
     for location, line in lines(path):
         name, _, score = line.rpartition(" ")
@@ -93,7 +90,7 @@ def flickr_aes_labels(root: Path) -> list[Label]:
         labels.append(
             Label(
                 f"40K/{name.strip()}",
-                number(score, path, location, "score"),
+                read_number(score, path, location, "score"),
                 None if std is None else std / 5,
                 raters or None,
                 attributes={"votes": [votes.count(level) for level in range(1, 6)]} if votes else {},
@@ -113,12 +110,12 @@ def para_labels(root: Path) -> list[Label]:
         for location, row in table(path):
             std = row.get("aestheticScore_std")
             counts = [row.get(f"aestheticScore_{half / 2}") for half in range(2, 11)]
-            votes = [int(number(count, path, location, "count")) for count in counts] if all(counts) else []
+            votes = [int(read_number(count, path, location, "count")) for count in counts] if all(counts) else []
             labels.append(
                 Label(
                     f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}",
-                    number(column(row, "aestheticScore_mean", path), path, location, "aestheticScore_mean"),
-                    number(std, path, location, "aestheticScore_std") if std else None,
+                    _number_in(row, "aestheticScore_mean", path, location),
+                    read_number(std, path, location, "aestheticScore_std") if std else None,
                     sum(votes) or None,
                     split,
                     {"semantic": row.get("semantic"), **({"votes": votes} if any(votes) else {})},
@@ -145,7 +142,7 @@ def aadb_labels(root: Path) -> list[Label]:
             image, _, score = line.rpartition(" ")
             picture_folder = folder_of.setdefault(image.strip(), folder)
             labels.append(
-                Label(f"{picture_folder}/{image.strip()}", number(score, path, location, "score"), split=split)
+                Label(f"{picture_folder}/{image.strip()}", read_number(score, path, location, "score"), split=split)
             )
     return labels
 
@@ -160,9 +157,9 @@ def koniq_labels(root: Path) -> list[Label]:
     splits = {"training": "train", "validation": "validation", "test": "test"}
     labels = []
     for location, row in table(path):
-        shares = [number(column(row, f"c{k}", path), path, location, f"c{k}") for k in range(1, 6)]
+        shares = [_number_in(row, f"c{k}", path, location) for k in range(1, 6)]
         mean, _, _ = _rating_statistics(range(1, 6), shares)
-        total = int(number(column(row, "c_total", path), path, location, "c_total"))
+        total = int(_number_in(row, "c_total", path, location))
         published_split = column(row, "set", path)
         if published_split not in splits:
             raise InputError(f"{path}, {location}: set={published_split!r} must be training, validation or test")
@@ -170,7 +167,7 @@ def koniq_labels(root: Path) -> list[Label]:
             Label(
                 f"1024x768/{column(row, 'image_name', path)}",
                 mean,
-                number(column(row, "SD", path), path, location, "SD"),
+                _number_in(row, "SD", path, location),
                 total,
                 splits[published_split],
                 {} if mean is None else {"votes": [round(share / sum(shares) * total) for share in shares]},
@@ -185,7 +182,7 @@ def spaq_labels(root: Path) -> list[Label]:
     name = "MOS and Image attribute scores.xlsx"
     path = first_existing(root, name, f"Annotations/{name}", f"annotations/{name}")
     return [
-        Label(f"TestImage/{column(row, 'Image name', path)}", number(column(row, "MOS", path), path, location, "MOS"))
+        Label(f"TestImage/{column(row, 'Image name', path)}", _number_in(row, "MOS", path, location))
         for location, row in sheet(path)
     ]
 
@@ -196,9 +193,23 @@ def agiqa3k_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"{pictures}{column(row, 'name', path)}",
-            number(column(row, "mos_quality", path), path, location, "mos_quality"),
-            number(column(row, "std_quality", path), path, location, "std_quality"),
+            _number_in(row, "mos_quality", path, location),
+            _number_in(row, "std_quality", path, location),
             attributes={"prompt": row.get("prompt"), "style": row.get("style")},
+        )
+        for location, row in table(path)
+    ]
+
+
+def avt_ai_labels(root: Path) -> list[Label]:
+    """Read AVT-AI (Goering et al. 2023): ROOT/avtai224.csv, ROOT/images; mos01 in [0, 1]; source: who made it."""
+    path = root / "avtai224.csv"
+    return [
+        Label(
+            f"images/{column(row, 'image_id', path)}",
+            _number_in(row, "mos01", path, location),
+            _number_in(row, "mos_std01", path, location),
+            attributes={"source": column(row, "source", path)},
         )
         for location, row in table(path)
     ]
@@ -235,7 +246,7 @@ def eva_labels(root: Path) -> list[Label]:
     path, pictures = root / "data" / "votes_filtered.csv", _picture_folder(root, "images/EVA_together", "images")
     given: dict[str, list[int]] = defaultdict(lambda: [0] * 11)
     for location, row in eva_votes(path):
-        score = number(column(row, "score", path), path, location, "score")
+        score = _number_in(row, "score", path, location)
         if score not in range(11):
             raise InputError(f"{path}, {location}: score={score:g} must be a whole number in 0..10")
         given[column(row, "image_id", path)][int(score)] += 1
@@ -255,11 +266,7 @@ def eva_votes(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 def baid_labels(root: Path) -> list[Label]:
     """Read BAID (Yi et al. 2023): dataset/{train,val,test}_set.csv, image and score 0..10; images/*.jpg."""
     return [
-        Label(
-            f"images/{column(row, 'image', path)}",
-            number(column(row, "score", path), path, location, "score"),
-            split=split,
-        )
+        Label(f"images/{column(row, 'image', path)}", _number_in(row, "score", path, location), split=split)
         for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
         for path in (root / "dataset" / f"{name}_set.csv",)
         for location, row in table(path)
@@ -279,7 +286,7 @@ def kadid_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"images/{column(row, 'dist_img', path)}",
-            number(column(row, "dmos", path), path, location, "dmos"),
+            _number_in(row, "dmos", path, location),
             split=split_of[reference],
             attributes={"reference": f"images/{reference}"},
         )
@@ -310,11 +317,15 @@ def pipal_labels(root: Path) -> list[Label]:
     ]
 
 
+def _number_in(row: dict, name: str, path: Path, location: str) -> float:
+    return read_number(column(row, name, path), path, location, name)
+
+
 def _named_rating(path: Path, location: str, line: str) -> tuple[str, float]:
     name, _, rating = line.partition(",")
     if not name or not rating or "," in rating:
         raise InputError(f"{path}, {location}: {line[:60]!r}; a picture's name, a comma and its rating were expected")
-    return name.strip(), number(rating, path, location, "rating")
+    return name.strip(), read_number(rating, path, location, "rating")
 
 
 def _folders_of_pictures(root: Path) -> dict[str, str]:
@@ -333,7 +344,7 @@ def artimuse10k_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"{pictures}{image_name(column(row, 'image', path, location), f'{path}, {location}', root / pictures)}",
-            number(column(row, "gt_score", path, location), path, location, "gt_score"),
+            read_number(column(row, "gt_score", path, location), path, location, "gt_score"),
             split="test",
         )
         for location, row in json_rows(path)
@@ -349,7 +360,7 @@ def _split_of_references(references: Iterable[str]) -> dict[str, str]:
 def _star_counts(row: dict, group: str, path: Path, location: str) -> list[int]:
     """Return how many people of a group gave 1, 2, .. 5 stars; empty cells count as nobody."""
     names = [f"{group}_count_{stars}" for stars in range(1, 6)]
-    return [int(number(column(row, name, path) or "0", path, location, name)) for name in names]
+    return [int(read_number(column(row, name, path) or "0", path, location, name)) for name in names]
 
 
 def _rating_statistics(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:

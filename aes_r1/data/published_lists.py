@@ -45,18 +45,18 @@ def published_list(split_by: str, name: str, root: Path) -> Path:
             f"data.split_by={split_by}: {address} has no list of data={name}; it has those of {', '.join(files)}"
         )
     inside, count = files[name]
-    found = next((path for path in (root / Path(inside).name, root / inside) if path.exists()), None)
-    if found is None:
+    path = next((path for path in (root / Path(inside).name, root / inside) if path.exists()), None)
+    if path is None:
         raise InputError(
             f"data.split_by={split_by}: no {Path(inside).name} in data.root={root}; copy {inside} of {address} there"
         )
-    lists = read_lists(found)
+    lists = read_lists(path)
     named = len(set(lists.get("test", ())))
     if set(lists) != {"test"} or named != count:
         others = ", ".join(sorted(set(lists) - {"test"}))
         holds = f"{named} test pictures{' and lists of ' if others else ''}{others}"
         raise InputError(
-            f"data.split_by={split_by}: {found} holds {holds}, the published list only {count} test pictures; copy "
-            f"{inside} of {address} again, or give data.split_by={found} for a list of your own"
+            f"data.split_by={split_by}: {path} holds {holds}, the published list only {count} test pictures; copy "
+            f"{inside} of {address} again, or give data.split_by={path} for a list of your own"
         )
-    return found
+    return path

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.label_columns import column
-from aes_r1.data.labels import Label, image_name, label_rows, labels_file, number, require_one_mark
+from aes_r1.data.labels import Label, image_name, label_rows, read_number, require_one_mark
+from aes_r1.data.labels_file import labels_file
 from aes_r1.data.names import name_on_disk
 from aes_r1.data.published import eva_labels, eva_votes
 from aes_r1.data.sample import Sample
@@ -120,7 +121,7 @@ def _folder_ratings(root: Path, columns: Sequence[str]) -> Values:
         cells = {name: _named_cell(row, name, path) for name in columns}
         image = image_name(column(row, "image", path, location), f"{path}, {location}", root)
         ratings[image] = {
-            name: number(value, path, location, name) for name, value in cells.items() if value not in (None, "")
+            name: read_number(value, path, location, name) for name, value in cells.items() if value not in (None, "")
         }
         if earlier.setdefault(name_on_disk(root, image), ratings[image]) != ratings[image]:
             raise InputError(f"{path}, {location}: {image} has other ratings in an earlier row; keep one")
@@ -131,7 +132,7 @@ def _para_ratings(root: Path, columns: Sequence[str]) -> Values:
     """Read columns of annotation/PARA-Giaa{Train,Test}.csv."""
     return {
         f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}": {
-            name: number(_named_cell(row, name, path), path, location, name) for name in columns
+            name: read_number(_named_cell(row, name, path), path, location, name) for name in columns
         }
         for split in ("Train", "Test")
         for path in (root / "annotation" / f"PARA-Giaa{split}.csv",)
@@ -154,7 +155,9 @@ def _aadb_ratings(root: Path, columns: Sequence[str]) -> Values:
             picture_folder = "AADB_newtest_originalSize" if split == "TestNew" else folder
             for location, line in lines(path):
                 image, _, value = line.rpartition(" ")
-                values.setdefault(f"{picture_folder}/{image.strip()}", {})[name] = number(value, path, location, name)
+                values.setdefault(f"{picture_folder}/{image.strip()}", {})[name] = read_number(
+                    value, path, location, name
+                )
     return values
 
 
@@ -165,7 +168,7 @@ def _eva_ratings(root: Path, columns: Sequence[str]) -> Values:
     for location, row in eva_votes(path):
         for name in columns:
             if value := _named_cell(row, name, path):
-                votes[column(row, "image_id", path)][name].append(number(value, path, location, name))
+                votes[column(row, "image_id", path)][name].append(read_number(value, path, location, name))
     means = {image: {name: fmean(values) for name, values in given.items()} for image, given in votes.items()}
     return {label.image: means.get(Path(label.image).stem, {}) for label in eva_labels(root)}
 

@@ -79,7 +79,7 @@ def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
     """Return the pictures and scores of records as training samples, each picture once."""
     samples: dict[str, Sample] = {}
     for row in records:
-        samples.setdefault(row["image"], sample_of(row))
+        samples.setdefault(row["image"], sample_of_record(row))
     return list(samples.values())
 
 
@@ -87,7 +87,7 @@ def require_one_opinion(records: Iterable[dict[str, Any]]) -> None:
     """Raise InputError where records give one picture two scores, or two pictures one id: no label could be trusted."""
     by_image: dict[str, Sample] = {}
     pictures: dict[tuple[str, str], str] = {}
-    for sample in map(sample_of, records):
+    for sample in map(sample_of_record, records):
         earlier = by_image.setdefault(sample.image, sample)
         if earlier.mos != sample.mos:
             opinions = f"mos {earlier.mos} in {earlier.id}, {sample.mos} in {sample.id}"
@@ -97,7 +97,7 @@ def require_one_opinion(records: Iterable[dict[str, Any]]) -> None:
             raise InputError(f"id={sample.id}: two pictures ({other}, {sample.image}); give each its own id")
 
 
-def sample_of(row: dict[str, Any]) -> Sample:
+def sample_of_record(row: dict[str, Any]) -> Sample:
     """Return the picture and the opinion of a record."""
     return Sample(str(row["id"]), row["image"], float(row["mos"]), row.get("dataset") or "aescot", "train")
 

@@ -1,4 +1,4 @@
-"""The Sample, a picture with its opinion, and the only functions that open pictures."""
+"""Define the Sample, a picture with its opinion, and the only functions that open pictures."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from aes_r1.data.srgb import (
     use_whole_palette,
 )
 from aes_r1.data.stated_space import HIGH_RANGE, code_points, jpeg2000_profile, stated_profile
-from aes_r1.data.whole import missing, on_clear, painted
+from aes_r1.data.whole import missing_part, on_clear, painted
 from aes_r1.settings import InputError
 
 MAX_FILE_PIXELS = 200_000_000  # a file whose header claims more is refused before it is decoded
 MAX_FILE_BYTES = 2 << 30
 MAX_ASPECT = 200  # the largest aspect ratio that Qwen2-VL's resizing accepts
-MAX_JPEG_SCANS = 250  # a progressive JPEG has about ten; each costs two passes over all pixels (whole.missing)
+MAX_JPEG_SCANS = 250  # a progressive JPEG has about ten; each costs two passes over all pixels (whole.missing_part)
 # The formats that are tried, by Pillow's names. Formats that start a program (EPS) or accept almost any bytes (TGA,
 # PCX) are left out. HEIF is read where pillow-heif is installed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM")
@@ -150,7 +150,7 @@ def open_picture(
             return _decoded(source, max_file_pixels)
         with _plain_file(source) if isinstance(source, str | Path) else nullcontext(source) as file:
             return _picture_in(file, max_file_pixels, formats or FORMATS, is_whole)
-    except _Refused as error:
+    except _UnsafePicture as error:
         raise PictureError(path, str(error)) from error
     except MemoryError as error:
         raise PictureError(path, "needs more memory than there is; make it smaller") from error
@@ -180,7 +180,7 @@ def no_longer_there(error: PictureError) -> InputError:
     return InputError(f"{error}; bring the picture back as it was, and the same command goes on")
 
 
-class _Refused(Exception):
+class _UnsafePicture(Exception):
     """Raised where a file is refused as a picture; the message says why, and the way out."""
 
 
@@ -192,8 +192,8 @@ def _plain_file(path: str | Path) -> BinaryIO:
         return file
     file.close()
     if stat.S_ISREG(status.st_mode):
-        raise _Refused(f"a file of {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}; make it smaller")
-    raise _Refused("a pipe, socket or device, not a file; save the picture to a file first")
+        raise _UnsafePicture(f"a file of {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}; make it smaller")
+    raise _UnsafePicture("a pipe, socket or device, not a file; save the picture to a file first")
 
 
 def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...], is_whole: bool) -> Image.Image:
@@ -209,12 +209,12 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...], 
     points = code_points(file)
     if points is not None and points[1] in HIGH_RANGE:
         kind = HIGH_RANGE[points[1]]
-        raise _Refused(f"an HDR picture ({kind}), which has no fixed brightness; export it as an ordinary JPEG")
+        raise _UnsafePicture(f"an HDR picture ({kind}), which has no fixed brightness; export it as an ordinary JPEG")
     file.seek(0)
     try:
         picture = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
-        raise _Refused(foreign.describe_file(head, reads_heic="HEIF" in formats)) from error
+        raise _UnsafePicture(foreign.describe_file(head, reads_heic="HEIF" in formats)) from error
     with picture:
         _first_whole_page(picture)
         use_whole_palette(picture)
@@ -225,13 +225,13 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...], 
 
 def _refuse_many_scans(jpeg: bytes) -> None:
     if has_more_scans(jpeg, MAX_JPEG_SCANS):
-        raise _Refused(f"a JPEG of more than {MAX_JPEG_SCANS} scans, made to be slow; export it again")
+        raise _UnsafePicture(f"a JPEG of more than {MAX_JPEG_SCANS} scans, made to be slow; export it again")
 
 
 def _shown_preview(preview: Preview, max_file_pixels: int, is_whole: bool) -> Image.Image:
     """Decode the preview of a raw file; one without an orientation of its own, as most are, is turned like the file."""
     if not preview.is_large_enough or preview.picture is None:
-        raise _Refused("a camera's raw file without a preview of a useful size; export it as JPEG")
+        raise _UnsafePicture("a camera's raw file without a preview of a useful size; export it as JPEG")
     _refuse_many_scans(preview.content)
     with preview.picture as picture:
         shown = _decoded(picture, max_file_pixels, io.BytesIO(preview.content), is_whole=is_whole)
@@ -248,27 +248,27 @@ def _decoded(
     """
     width, height = picture.size
     if width * height > max_file_pixels:
-        raise _Refused(f"{width} x {height} pixels, more than {max_file_pixels}; make it smaller")
+        raise _UnsafePicture(f"{width} x {height} pixels, more than {max_file_pixels}; make it smaller")
     if width * height == 0:
-        raise _Refused(f"{width} x {height}: there is no pixel; export it again")
+        raise _UnsafePicture(f"{width} x {height}: there is no pixel; export it again")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise _Refused(f"{width} x {height}: one side is over {MAX_ASPECT} times the other; crop it")
+        raise _UnsafePicture(f"{width} x {height}: one side is over {MAX_ASPECT} times the other; crop it")
     mode, deep_planes = raw_mode(picture), _has_deep_planes(picture)
     scale_transparent_gray(picture)
     opened: Any = picture  # a file's picture has more attributes than Pillow's types say
     if deep_planes and mode and opened.tile[0][0] == "raw":  # Pillow takes uncompressed planes for planes of 8 bits
-        raise _Refused(_DEEP_PLANES)
+        raise _UnsafePicture(_DEEP_PLANES)
     box = None if file is None else painted(picture, file)
     picture.load()
     if file is None:
         return as_rgb(picture)
-    fault = None if is_whole else missing(picture, file)
+    fault = None if is_whole else missing_part(picture, file)
     if fault is not None:
-        raise _Refused(fault)
+        raise _UnsafePicture(fault)
     if mode not in DEEP_COLORS:
         return as_rgb(picture, None if box is None else on_clear(picture, box))
     if deep_planes and max(high for _, high in opened.getextrema()[:3]) < 64:  # deep_color finds no low bytes there
-        raise _Refused(_DEEP_PLANES)
+        raise _UnsafePicture(_DEEP_PLANES)
     return as_rgb(picture, deep_color(picture, mode, lambda: Image.open(file, formats=(str(picture.format),))))
 
 

@@ -1,4 +1,4 @@
-"""Sets of scenes with opinions: simulated raters vote on every scene."""
+"""Make sets of scenes with opinions: simulated raters vote on every scene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes are small synthetic pictures with five known quality factors and plain facts about them.
+"""Draw scenes, small synthetic pictures with five known quality factors and plain facts about them.
 
 A scene has a sky, a ground, a subject, a light, events and clutter. Five factors in [0, 1], one per dimension, decide
 how it looks:

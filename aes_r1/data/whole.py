@@ -40,7 +40,7 @@ _FAX_CODINGS = (2, 3, 4, 32771)  # of black and white: modified Huffman, group 3
 _STRIPS = ((273, 279), (324, 325))  # tags of a TIFF: places and lengths of its strips, of its tiles
 
 
-def missing(picture: Image.Image, file: BinaryIO) -> str | None:
+def missing_part(picture: Image.Image, file: BinaryIO) -> str | None:
     """Return what is missing of a decoded `picture` in `file`, and what to do; None where it is whole.
 
     A picture is read a second time only if a part of it looks missing, or if its pixels cannot show that. Two rare

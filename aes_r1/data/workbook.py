@@ -41,7 +41,7 @@ def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[
     try:
         reader = _reader(path)
         tables = reader.wb.worksheets
-        labelled = [one.title for one in tables if wanted and _has_labels(one)]
+        labelled = [worksheet.title for worksheet in tables if wanted and _has_labels(worksheet)]
         rows = [[_value(cell) for cell in row] for row in tables[0].iter_rows()] if tables else []
         marks = _marks(reader) if tables and wanted else _Marks()
     except (*_WORKBOOK_ERRORS, InvalidFileException) as error:

@@ -63,10 +63,10 @@ def _tested_per_trained(run: Mapping[str, Any], name: str, tested: int) -> float
 
     None where the run recorded no number of training pictures.
     """
-    own = run["settings"].get("data", {}).get("name")
-    if name in run["counts"] and name.rpartition("/")[0] != own:
+    dataset = run["settings"].get("data", {}).get("name")
+    if name in run["counts"] and name.rpartition("/")[0] != dataset:
         return 0.0
-    trained = run["counts"].get(f"{own}/train")
+    trained = run["counts"].get(f"{dataset}/train")
     return tested / trained if trained else None
 
 

@@ -51,7 +51,7 @@ def _constant(scores: Array, mos: Array) -> bool:
     return bool(np.ptp(scores[~np.isnan(scores)]) == 0 or np.ptp(mos) == 0)
 
 
-def agreement(scores: Array, mos: Array) -> dict[str, float]:
+def agreement_metrics(scores: Array, mos: Array) -> dict[str, float]:
     """Compute each metric over all pictures; NaN where it is not defined."""
     from scipy import stats
 

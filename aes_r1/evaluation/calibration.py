@@ -26,8 +26,8 @@ def calibration(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int
     values = {name: float(value[0]) for name, value in _fits(x, y, np.ones((1, len(x)))).items()}
     chunks = [_fits(x, y, counts) for counts in resamples(len(x), n_bootstrap, seed)]
     draws = {name: np.concatenate([chunk[name] for chunk in chunks] or [np.empty(0)]) for name in values}
-    found = with_intervals(values, draws)
-    return {"bias": found["bias"], "slope": found["slope"], "intercept": found["intercept"]}
+    fitted = with_intervals(values, draws)
+    return {"bias": fitted["bias"], "slope": fitted["slope"], "intercept": fitted["intercept"]}
 
 
 def _fits(x: Array, y: Array, counts: Array) -> dict[str, Array]:

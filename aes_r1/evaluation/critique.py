@@ -26,7 +26,7 @@ from aes_r1.aescot.record import Reply
 from aes_r1.aescot.wording import TOUCHED, split_dimensions, stated_level, stated_steps, valence
 from aes_r1.data.sample import PictureError, Sample, no_longer_there
 from aes_r1.data.splits import stratified_indices
-from aes_r1.evaluation.bootstrap import agreement, bootstrap, mean_with_interval, with_interval
+from aes_r1.evaluation.bootstrap import agreement_metrics, bootstrap, mean_with_interval, with_interval
 from aes_r1.evaluation.uncertainty import wilson
 from aes_r1.inference.predictions import Row
 from aes_r1.prompts import DIMENSIONS, level_of
@@ -63,8 +63,8 @@ def critique_measures(
     }
     measures["coverage"]["all_five"] = share_of([all(matches) for matches in zip(*touched.values(), strict=True)])
     if factors:
-        known = [row for row in rows if row["id"] in factors]
-        measures["faithfulness"] = faithfulness(known, factors, n_bootstrap=n_bootstrap, seed=seed)
+        rated = [row for row in rows if row["id"] in factors]
+        measures["faithfulness"] = faithfulness(rated, factors, n_bootstrap=n_bootstrap, seed=seed)
     return measures
 
 
@@ -90,7 +90,7 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
             "n": len(pairs),
             "accuracy": share_of([error == 0 for error in errors]),
             "within_one": share_of([error <= 1 for error in errors]),
-            "srcc": with_interval(agreement(stated, true)["srcc"], drawn),
+            "srcc": with_interval(agreement_metrics(stated, true)["srcc"], drawn),
             "chance": max(map(true_steps.count, true_steps)) / len(true_steps) if true_steps else None,
         }
     return measures
@@ -99,13 +99,13 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
 def _words_and_score(rows: Sequence[Row], n_bootstrap: int, seed: int) -> dict[str, Any]:
     """Return the rank correlation of the words' favour with the score, and how often the judgement names its level."""
     pairs = [(valence(row["critique"]), row["score"]) for row in rows]
-    known = [(words, score) for words, score in pairs if words is not None]
-    words, scores = np.asarray(known, dtype=np.float64).reshape(-1, 2).T
+    judged = [(words, score) for words, score in pairs if words is not None]
+    words, scores = np.asarray(judged, dtype=np.float64).reshape(-1, 2).T
     drawn = bootstrap(words, scores, n_bootstrap, seed, only=("srcc",))["srcc"]
     levels = [(stated_level(row["critique"]), level_of(row["score"])) for row in rows]
     return {
         "n": len(words),
-        "srcc": with_interval(agreement(words, scores)["srcc"], drawn),
+        "srcc": with_interval(agreement_metrics(words, scores)["srcc"], drawn),
         "level_agreement": share_of([stated == level for stated, level in levels if stated is not None]),
     }
 
@@ -152,12 +152,7 @@ class WrittenReply(Reply):
 
 
 def judge_critiques(
-    rows: Sequence[Row],
-    samples: Mapping[str, Sample],
-    *,
-    settings: JudgeSettings,
-    journal: Path,
-    max_pixels: int,
+    rows: Sequence[Row], samples: Mapping[str, Sample], *, settings: JudgeSettings, journal: Path, max_pixels: int
 ) -> dict[str, Any]:
     """Summarise a judge's verdicts: {"n", "level_agreement", "unsupported_rate"}; unanswered calls do not count in n.
 

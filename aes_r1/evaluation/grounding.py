@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from aes_r1.aescot.wording import stated_steps, valence
-from aes_r1.evaluation.bootstrap import Array, agreement, bootstrap, mean_with_interval, with_interval
+from aes_r1.evaluation.bootstrap import Array, agreement_metrics, bootstrap, mean_with_interval, with_interval
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.cells import Faithfulness, Grounding, Interval
 
@@ -39,7 +39,7 @@ def words_srcc(rows: Sequence[Row], *, n_bootstrap: int, seed: int = 0) -> Inter
     """
     rows = [row for row in rows if row["mos"] is not None]
     words, mos = favour(rows), np.asarray([row["mos"] for row in rows], dtype=np.float64)
-    value = agreement(words, mos)["srcc"] if len(rows) else np.nan
+    value = agreement_metrics(words, mos)["srcc"] if len(rows) else np.nan
     if np.isnan(value):
         return None
     return with_interval(value, bootstrap(words, mos, n_bootstrap, seed, only=("srcc",))["srcc"])
@@ -78,21 +78,21 @@ def _faithfulness(
 
     A dimension with the same statement for every picture, or with none, carries no information and counts as 0.
     """
-    known = [row for row in rows if row["id"] in factors]
-    if len(known) < 3:
+    rated = [row for row in rows if row["id"] in factors]
+    if len(rated) < 3:
         return None
-    steps = [stated_steps(row["critique"]) if row["critique"] else {} for row in known]
+    steps = [stated_steps(row["critique"]) if row["critique"] else {} for row in rated]
     values, draws = {}, {}
     for name in DIMENSIONS:
         pairs = [
             (stated_of_row.get(name, np.nan), rating)
-            for stated_of_row, row in zip(steps, known, strict=True)
+            for stated_of_row, row in zip(steps, rated, strict=True)
             if (rating := factors[row["id"]].get(name)) is not None
         ]
         if len(pairs) < 3:
             continue
         stated, true = np.asarray(pairs, dtype=np.float64).T
-        values[name] = float(np.nan_to_num(agreement(stated, true)["srcc"]))
+        values[name] = float(np.nan_to_num(agreement_metrics(stated, true)["srcc"]))
         draws[name] = np.nan_to_num(bootstrap(stated, true, n_bootstrap, seed, only=("srcc",))["srcc"])
     if not values:
         return None

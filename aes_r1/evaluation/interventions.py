@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.evaluation.bootstrap import Array, agreement, bootstrap, resamples, undefined, with_interval
+from aes_r1.evaluation.bootstrap import Array, agreement_metrics, bootstrap, resamples, undefined, with_interval
 from aes_r1.runs.cells import Interval
 
 _ZERO = 1e-12  # a sum of squared distances below this counts as 0
@@ -52,9 +52,9 @@ def summarise_interventions(
     mos = _numbers(row["mos"] for row in rows)
     blanked = _numbers(row["blanked"] for row in rows)
     for name, scores in (("own_srcc", own_scores), ("srcc", blanked)):
-        known = ~np.isnan(mos)
-        drawn = bootstrap(scores[known], mos[known], n_bootstrap, seed, only=("srcc",))["srcc"]
-        measures["blanked"][name] = with_interval(agreement(scores[known], mos[known])["srcc"], drawn)
+        has_mos = ~np.isnan(mos)
+        drawn = bootstrap(scores[has_mos], mos[has_mos], n_bootstrap, seed, only=("srcc",))["srcc"]
+        measures["blanked"][name] = with_interval(agreement_metrics(scores[has_mos], mos[has_mos])["srcc"], drawn)
     return measures
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.evaluation.bootstrap import METRICS, Array, agreement, as_columns, bootstrap, with_intervals
+from aes_r1.evaluation.bootstrap import METRICS, Array, agreement_metrics, as_columns, bootstrap, with_intervals
 from aes_r1.runs.cells import Cell, Interval, Measures
 
 STAGE_ORDER = ("base", "cold_start", "rapo")
@@ -36,13 +36,15 @@ def correlations_with_draws(scores: Array, mos: Array, n_bootstrap: int, seed: i
     """Return the cell, and the resampled values behind its headline intervals."""
     answered = ~np.isnan(scores)
     draws = bootstrap(scores, mos, n_bootstrap, seed)
-    headline = with_intervals(agreement(scores, mos), draws)
+    headline = with_intervals(agreement_metrics(scores, mos), draws)
     answered_only: dict[str, Interval]
     if answered.all():
         answered_only = {name: headline[name].copy() for name in METRICS}
     else:
         answered_pairs = scores[answered], mos[answered]
-        answered_only = with_intervals(agreement(*answered_pairs), bootstrap(*answered_pairs, n_bootstrap, seed))
+        answered_only = with_intervals(
+            agreement_metrics(*answered_pairs), bootstrap(*answered_pairs, n_bootstrap, seed)
+        )
     cell: Cell = {
         **_measures(len(mos), headline),
         "n_answered": int(answered.sum()),
@@ -81,7 +83,7 @@ def paired_bootstrap(
     """
     first, opinions = as_columns(before, mos)
     second, _ = as_columns(after, mos)
-    values = [agreement(scores, opinions) for scores in (first, second)]
+    values = [agreement_metrics(scores, opinions) for scores in (first, second)]
     draws = [bootstrap(scores, opinions, n_bootstrap, seed) for scores in (first, second)]
     result: dict[str, Any] = {"n": len(opinions)}
     for name in METRICS:
@@ -94,8 +96,8 @@ def paired_bootstrap(
         tail = min((resampled <= 0).sum(), (resampled >= 0).sum())
         low, high = np.percentile(resampled, (2.5, 97.5))
         p = min(1.0, 2 * (tail + 1) / (len(resampled) + 1))
-        known = {"difference": float(difference), "low": float(low), "high": float(high), "p": float(p)}
-        result[name] = {**known, "resamples": len(resampled)}
+        interval = {"difference": float(difference), "low": float(low), "high": float(high), "p": float(p)}
+        result[name] = {**interval, "resamples": len(resampled)}
     return result
 
 
@@ -105,10 +107,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Values below .05 are significant with a family-wise error of 5%. None stays None and counts towards m: the questions
     are fixed before the data are seen, so one without an answer must not make the others easier to pass.
     """
-    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    ordered = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for rank, (p, index) in enumerate(known):
+    for rank, (p, index) in enumerate(ordered):
         highest = max(highest, min(1.0, p * (len(p_values) - rank)))
         adjusted[index] = highest
     return adjusted

@@ -55,15 +55,15 @@ def opinion_distances(measured: Array, *, n_bootstrap: int = 1000, seed: int = 0
     measured [n, 4]: `distances` of each picture in the order of DISTANCES, NaN where the raters are unknown or no score
     could be read; such pictures do not count in n.
     """
-    known = measured[np.isfinite(measured).all(axis=1)]
-    if not len(known):
+    measurable = measured[np.isfinite(measured).all(axis=1)]
+    if not len(measurable):
         return None
-    resampled = [counts @ known / len(known) for counts in resamples(len(known), n_bootstrap, seed)]
+    resampled = [counts @ measurable / len(measurable) for counts in resamples(len(measurable), n_bootstrap, seed)]
     drawn = np.concatenate([np.empty((0, len(DISTANCES))), *resampled])
-    means = known.mean(axis=0)
+    means = measurable.mean(axis=0)
     of = {name: with_interval(float(means[index]), drawn[:, index]) for index, name in enumerate(DISTANCES)}
     return {
-        "n": len(known),
+        "n": len(measurable),
         "emd": of["emd"],
         "crps": of["crps"],
         "kl": of["kl"],

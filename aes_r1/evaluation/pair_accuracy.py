@@ -22,11 +22,7 @@ _Z = 1.959963984540054  # of a two-sided 95% interval
 
 
 def summarise_pairs(
-    rows: Iterable[Mapping[str, Any]],
-    scores: Mapping[str, float | None],
-    *,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    rows: Iterable[Mapping[str, Any]], scores: Mapping[str, float | None], *, n_bootstrap: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Compute the `pairs` of evaluation.json from rows of `inference.compare` and single scores by picture.
 
@@ -48,18 +44,18 @@ def summarise_pairs(
     return {
         "n": len(pairs),
         "unread_rate": float(1 - readable.mean()) if len(pairs) else None,
-        "accuracy": share(right),
-        "first_share": share(np.full(readable.any(axis=1).sum(), firsts)),
-        "consistent": share((choices[:, 0] != choices[:, 1])[both_read]),
-        "by_scores": share(by_scores),
+        "accuracy": share_with_interval(right),
+        "first_share": share_with_interval(np.full(readable.any(axis=1).sum(), firsts)),
+        "consistent": share_with_interval((choices[:, 0] != choices[:, 1])[both_read]),
+        "by_scores": share_with_interval(by_scores),
         "gain": mean_with_interval(right - by_scores, n_bootstrap, seed),
         "by_difference": [
             {
                 "from": low,
                 "to": high,
                 "n": int(within.sum()),
-                "accuracy": share(right[within]),
-                "by_scores": share(by_scores[within]),
+                "accuracy": share_with_interval(right[within]),
+                "by_scores": share_with_interval(by_scores[within]),
             }
             for low, high in pairwise(DIFFERENCES)
             for within in [(difference > low) & (difference <= high)]
@@ -86,7 +82,7 @@ def score_accuracy(scores: Array, mos: Array) -> Array:
     return np.where(np.isnan(product), 0.0, (np.sign(product) + 1) / 2)
 
 
-def share(values: Sequence[float] | Array) -> Interval:
+def share_with_interval(values: Sequence[float] | Array) -> Interval:
     """Return the mean of [n] values in [0, 1] with Wilson's 95% interval, in which their sum counts as successes.
 
     The sum need not be whole, because a pair may be half right. The interval is then wider than necessary, because

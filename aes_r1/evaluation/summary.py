@@ -10,7 +10,7 @@ import numpy as np
 
 from aes_r1.data.manifest import list_hashes
 from aes_r1.data.ratings import known_ratings
-from aes_r1.evaluation.bootstrap import METRICS, Array, agreement, as_columns, bootstrap, with_interval
+from aes_r1.evaluation.bootstrap import METRICS, Array, agreement_metrics, as_columns, bootstrap, with_interval
 from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
 from aes_r1.evaluation.columns import ORIGINS, Column, Key, columns_of, shared
 from aes_r1.evaluation.critique import critique_measures
@@ -30,17 +30,14 @@ from aes_r1.evaluation.pair_accuracy import summarise_pairs
 from aes_r1.evaluation.paper import paper_numbers
 from aes_r1.evaluation.sensitivity import summarise_sensitivity
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
-from aes_r1.inference.people import FEWEST_PICTURES, IN_HALVES, agreement_of_people, whole_group
+from aes_r1.inference.people import FEWEST_PICTURES, IN_HALVES, rater_agreement, whole_group
 from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protocol
 from aes_r1.runs.cells import Cell, Evaluation, MetricName, Stages
 from aes_r1.runs.folder import RunFolder
 
 WORDLESS_PROTOCOLS = ("direct", "label_tokens", "metric")  # protocols that score without a critique
 
-_OF_PEOPLE: tuple[MetricName, ...] = (
-    "plcc",
-    "srcc",
-)  # metrics of people, shown even if not asked for
+_OF_PEOPLE: tuple[MetricName, ...] = ("plcc", "srcc")  # metrics of people, shown even if not asked for
 
 Draws = dict[tuple[str, str, str], dict[str, Array]]
 
@@ -168,12 +165,15 @@ def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) ->
     opinions are equal.
     """
     asked = {name for name, cells in summary["baseline_cells"].items() if "people" in cells}
-    pictures = (one for one in chain.from_iterable(sets.values()) if one.dataset_split not in asked)
-    for name, people in agreement_of_people(pictures, seed=seed).items():
+    pictures = (sample for sample in chain.from_iterable(sets.values()) if sample.dataset_split not in asked)
+    for name, people in rater_agreement(pictures, seed=seed).items():
         if len(people.pairs) < FEWEST_PICTURES:
             continue
         scores, opinions = np.array([pair[1:] for pair in people.pairs]).T
-        values, draws = agreement(scores, opinions), bootstrap(scores, opinions, n_bootstrap, seed, only=_OF_PEOPLE)
+        values, draws = (
+            agreement_metrics(scores, opinions),
+            bootstrap(scores, opinions, n_bootstrap, seed, only=_OF_PEOPLE),
+        )
         measured: dict[str, Any] = {metric: with_interval(values[metric], draws[metric]) for metric in _OF_PEOPLE}
         if measured["srcc"]["value"] is not None:
             cell = {"how": people.how, "n": len(scores), **measured, **_whole_group(people.how, measured)}
@@ -248,7 +248,7 @@ def _of_protocol(rows: Iterable[dict[str, Any]], protocol: str) -> list[dict[str
     return [row for row in rows if row.get("protocol", protocol) == protocol]
 
 
-def measure(
+def measure_run(
     run: RunFolder,
     sets: Sets,
     *,
@@ -300,11 +300,11 @@ def _pairs(run: RunFolder, n_bootstrap: int, seed: int) -> dict[str, dict[str, A
     rows: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in run.pairs():
         rows.setdefault(row["stage"], {}).setdefault(f"{row['dataset']}/{row['split']}", []).append(row)
-    shown = {(stage, name): {row["first"] for row in rows[stage][name]} for stage in rows for name in rows[stage]}
+    compared = {(stage, name): {row["first"] for row in rows[stage][name]} for stage in rows for name in rows[stage]}
     scores: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
     for row in run.predictions() if rows else ():
         key = (row["stage"], f"{row['dataset']}/{row['split']}")
-        if row["id"] in shown.get(key, ()):
+        if row["id"] in compared.get(key, ()):
             scores.setdefault(key, {}).setdefault(row["protocol"], {})[row["id"]] = row["score"]
     pairs: dict[str, dict[str, Any]] = {}
     for stage in in_order(rows, STAGE_ORDER):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from aes_r1.evaluation.bootstrap import agreement, bootstrap, undefined, with_interval
+from aes_r1.evaluation.bootstrap import agreement_metrics, bootstrap, undefined, with_interval
 from aes_r1.evaluation.columns import Column
 from aes_r1.runs.cells import Conformal, Coverage, Interval, Spread
 
@@ -135,15 +135,15 @@ def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> Spread 
         return None
     scores, mos, std, rater_std = (part[repeated] for part in (column.scores, column.mos, column.std, column.mos_std))
     count = column.count[repeated]
-    known = np.isfinite(rater_std) & (rater_std > 0)
+    has_spread = np.isfinite(rater_std) & (rater_std > 0)
     curve: list[Coverage] = []
     for nominal in CURVE:
         half_width = predictive_half_width(std, count, nominal)
         inside = int((np.abs(scores - mos) <= half_width).sum())
         share, raters = wilson(inside, len(scores)), None
-        if known.any():
-            upper = (scores + half_width - mos)[known] / rater_std[known]
-            lower = (scores - half_width - mos)[known] / rater_std[known]
+        if has_spread.any():
+            upper = (scores + half_width - mos)[has_spread] / rater_std[has_spread]
+            lower = (scores - half_width - mos)[has_spread] / rater_std[has_spread]
             raters = float((stats.norm.cdf(upper) - stats.norm.cdf(lower)).mean())
         of_level: Coverage = {
             "nominal": nominal,
@@ -153,16 +153,16 @@ def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> Spread 
             "raters": raters,
         }
         curve.append(of_level)
-    pair = (std[known], rater_std[known])
+    pair = (std[has_spread], rater_std[has_spread])
     rater_srcc = undefined()
-    if known.sum() >= 3:
+    if has_spread.sum() >= 3:
         drawn = bootstrap(*pair, n_bootstrap, seed, only=("srcc",))["srcc"]
-        rater_srcc = with_interval(agreement(*pair)["srcc"], drawn)
+        rater_srcc = with_interval(agreement_metrics(*pair)["srcc"], drawn)
     return {
         "n_samples": int(count.max()),
         "mean_std": float(std.mean()),
         "curve": curve,
-        "rater_std": float(rater_std[known].mean()) if known.any() else None,
+        "rater_std": float(rater_std[has_spread].mean()) if has_spread.any() else None,
         "rater_srcc": rater_srcc,
     }
 

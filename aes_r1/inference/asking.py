@@ -31,11 +31,11 @@ _NEVER_SAW_ONE = (
     "This model has only ever seen small made scenes, never a photograph: what it says of one shows how scoring works, "
     "not what the photograph is worth."
 )
-FACTS_FILE = "aes_r1.json"  # holds the Facts of the model in an exported folder
+PROFILE_FILE = "aes_r1.json"  # holds the ModelProfile in an exported folder
 
 
 @dataclass(frozen=True)
-class Asking:
+class AskingConfig:
     """Hold everything that decides an answer besides weights, picture and seed.
 
     question: text of the prompt; max_pixels: largest area of a picture as the model sees it; max_new_tokens: longest
@@ -51,7 +51,7 @@ class Asking:
     answer_from: str = "image"  # words: what follows a critique is sampled with the picture blanked
     dtype: str | None = None  # None: bfloat16 on a GPU that has it, float32 elsewhere
 
-    def given(self, **values: Any) -> Self:
+    def with_values(self, **values: Any) -> Self:
         """Return a copy in which the `values` that are not None replace the settings of the same name."""
         return dataclasses.replace(self, **{key: value for key, value in values.items() if value is not None})
 
@@ -74,12 +74,12 @@ class Asking:
 
     def noted(self, device: torch.device) -> dict[str, Any]:
         """Return the settings as they apply on `device`, to be recorded with the answers."""
-        values = {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(Asking)}
+        values = {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(AskingConfig)}
         return {**values, "dtype": self.dtype_on(device)}
 
 
 @dataclass(frozen=True)
-class Facts(Asking):
+class ModelProfile(AskingConfig):
     """Hold how a model is asked, and how large its errors were on test pictures.
 
     half_widths: by protocol (mean, greedy), the split-conformal half-width on the set `measured_on`: score +-
@@ -103,10 +103,10 @@ class Facts(Asking):
         return _NEVER_SAW_ONE if self.scenes_alone else None
 
 
-def asking_of(settings: Mapping[str, Any]) -> Asking:
+def asking_of(settings: Mapping[str, Any]) -> AskingConfig:
     """Return how the run of `settings` (as in settings.json) asks its models in validation and evaluation."""
     model, evaluation = settings["model"], settings["evaluation"]
-    return Asking(dtype=model["dtype"]).given(
+    return AskingConfig(dtype=model["dtype"]).with_values(
         question=question_of(model["prompt"], model.get("sub_scores", ())),
         max_pixels=settings["data"]["max_pixels"] or model["max_pixels"],
         max_new_tokens=evaluation["max_new_tokens"] or settings["trainer"]["max_new_tokens"],
@@ -116,8 +116,8 @@ def asking_of(settings: Mapping[str, Any]) -> Asking:
     )
 
 
-def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
-    """Return (model folder or hub name, Facts) of a run, an exported folder, any other model folder or a hub name.
+def find_model(path: str | Path, key: str | None = None) -> tuple[str, ModelProfile]:
+    """Return (model folder or hub name, its profile) of a run, exported folder, any other model folder or hub name.
 
     A run's models are those of RunFolder.models, and /model may be left out of their paths. InputError if the folder
     holds no model, or if the hub cannot be reached and nothing of the model was downloaded before; the latter names
@@ -126,8 +126,8 @@ def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
     if not str(path).strip():  # an empty path would mean the current folder
         raise InputError(f"{key or 'model'}={path}: names no model; give a run's or model's folder, or . for this one")
     folder = place(path)
-    if (folder / FACTS_FILE).exists():
-        return str(folder), read_facts(folder / FACTS_FILE)
+    if (folder / PROFILE_FILE).exists():
+        return str(folder), read_profile(folder / PROFILE_FILE)
     model = model_in(folder)
     run = run_of(model) or run_of(folder)
     if not is_model(model) and run is not None and "trainer" in run.settings:  # an evaluation's folder gets no model
@@ -135,22 +135,22 @@ def find_model(path: str | Path, key: str | None = None) -> tuple[str, Facts]:
         lacks = f"{run} has no such model; there are: {', '.join(there)}" if "last" in there else no_final_model(run)
         raise InputError(f"{path}: {lacks}")
     if not folder.exists():
-        exported = hub_file(str(path), FACTS_FILE, key)
+        exported = hub_file(str(path), PROFILE_FILE, key)
         if exported is not None:
-            return str(path), read_facts(exported)
-        return str(path), Facts(max_pixels=_processor_pixels(partial(hub_file, str(path), key=key)))
+            return str(path), read_profile(exported)
+        return str(path), ModelProfile(max_pixels=_processor_pixels(partial(hub_file, str(path), key=key)))
     if not is_model(model):
         refuse_scorer(folder, key)
-        inside = runs_inside(folder, "a final model", lambda one: model_file(one.model))
+        inside = runs_inside(folder, "a final model", lambda run: model_file(run.model))
         raise InputError(f"{path}: neither a model's folder (config.json is missing) nor a run's; {inside}")
     if run is not None:
-        return str(model), run_facts(run, model)
-    return str(model), Facts(
+        return str(model), profile_of_run(run, model)
+    return str(model), ModelProfile(
         max_pixels=_processor_pixels(partial(_in_folder, model)), scenes_alone=model.resolve() == tiny.SHIPPED.resolve()
     )
 
 
-def run_facts(run: RunFolder, model: Path) -> Facts:
+def profile_of_run(run: RunFolder, model: Path) -> ModelProfile:
     """Return how the run asked `model`, from its settings, and the half-widths, from its evaluation.
 
     The evaluation is used for the final model alone; the best model and those of checkpoints have bfloat16 weights.
@@ -162,16 +162,16 @@ def run_facts(run: RunFolder, model: Path) -> Facts:
         if not is_meant(value):
             raise InputError(foreign(f"{key}={repr(value)[:60]}: {rule}", run.settings_file))
     if model != run.model:
-        return Facts(**{**asking, "dtype": "bfloat16"}, scenes_alone=scenes_alone)
+        return ModelProfile(**{**asking, "dtype": "bfloat16"}, scenes_alone=scenes_alone)
     half_widths, measured_on = conformal_half_widths(run.evaluation, run.last_stage)
-    return Facts(**asking, half_widths=half_widths, measured_on=measured_on, scenes_alone=scenes_alone)
+    return ModelProfile(**asking, half_widths=half_widths, measured_on=measured_on, scenes_alone=scenes_alone)
 
 
 def saw_scenes_alone(settings: Mapping[str, Any]) -> bool:
     """Return whether a run's models saw only synthetic scenes: the tiny base, the cold start and the pictures."""
     foreign = (settings["model"]["path"], settings["cold_start"]["data"])
-    given = settings["trainer"]["init_from"] not in ("base", "cold_start")
-    return settings["data"]["name"] in SCENE_SETS and not any(foreign) and not given
+    foreign_start = settings["trainer"]["init_from"] not in ("base", "cold_start")
+    return settings["data"]["name"] in SCENE_SETS and not any(foreign) and not foreign_start
 
 
 def conformal_half_widths(evaluation: Evaluation, stage: str | None) -> tuple[dict[str, float], str | None]:
@@ -183,8 +183,8 @@ def conformal_half_widths(evaluation: Evaluation, stage: str | None) -> tuple[di
     if not sets:
         return {}, None
     name, cells = next(iter(sets.items()))
-    found = {protocol: cell.get("conformal") for protocol, cell in cells.items()}
-    return {protocol: conformal["half_width"] for protocol, conformal in found.items() if conformal}, name
+    conformals = {protocol: cell.get("conformal") for protocol, cell in cells.items()}
+    return {protocol: conformal["half_width"] for protocol, conformal in conformals.items() if conformal}, name
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
@@ -204,7 +204,7 @@ def _are_half_widths(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_number(width, 0, 1000) for width in value.values())
 
 
-# The types and bounds of the keys in FACTS_FILE, which may come from anybody. The lower bounds are those of the
+# The types and bounds of the keys in PROFILE_FILE, which may come from anybody. The lower bounds are those of the
 # settings. The upper bounds are larger than anything that a run writes, and small enough for the memory of any machine.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "question": (_is_text, "must be a text without special tokens and control characters"),
@@ -223,8 +223,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def read_facts(path: Path) -> Facts:
-    """Return the Facts in the FACTS_FILE at `path`; InputError names file and key of an impossible value."""
+def read_profile(path: Path) -> ModelProfile:
+    """Return the profile in the PROFILE_FILE at `path`; InputError names file and key of an impossible value."""
     values = _object_in(path)
     for key, value in values.items():
         if key not in _RULES:
@@ -232,7 +232,7 @@ def read_facts(path: Path) -> Facts:
         is_meant, rule = _RULES[key]
         if not is_meant(value):
             raise InputError(f"{path}: {key}={repr(value)[:60]}: {rule}; export the run again")
-    return Facts(**values)
+    return ModelProfile(**values)
 
 
 def _object_in(path: Path) -> dict[str, Any]:
@@ -256,9 +256,9 @@ def _processor_pixels(find: Callable[[str], Path | None]) -> int:
     if config is not None and _object_in(config).get("model_type") in SQUARE:
         return PAPER_PIXELS
     path = find("preprocessor_config.json")
-    own = _object_in(path) if path is not None else {}
-    size = own.get("size")
-    bound = (size.get("longest_edge") if isinstance(size, dict) else None) or own.get("max_pixels") or PAPER_PIXELS
+    saved = _object_in(path) if path is not None else {}
+    size = saved.get("size")
+    bound = (size.get("longest_edge") if isinstance(size, dict) else None) or saved.get("max_pixels") or PAPER_PIXELS
     if not _is_number(bound, 1, math.inf):
         raise InputError(f"{path}: {repr(bound)[:60]} is no number of pixels; download it again")
     return min(int(bound), PAPER_PIXELS)

@@ -9,7 +9,7 @@ from typing import Any
 from aes_r1.data.pairs import Pair
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import open_listed
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import PAIR_PROMPT, parse_choice
@@ -21,7 +21,7 @@ PER_PAIR = 2  # rows of a pair: one for each order
 def compare(
     backbone: Backbone,
     pairs: Iterable[Pair],
-    asking: Asking,
+    asking: AskingConfig,
     *,
     batch_size: int,
     batch_invariant: bool = False,
@@ -60,11 +60,6 @@ def compare(
 
 def _texts(backbone: Backbone, prompts: list[EncodedPrompt], max_new_tokens: int) -> list[str]:
     rollout = sample_completions(
-        backbone,
-        backbone.collate(prompts),
-        num_samples=1,
-        max_new_tokens=max_new_tokens,
-        temperature=1.0,
-        noise=None,
+        backbone, backbone.collate(prompts), num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
     )
     return [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]

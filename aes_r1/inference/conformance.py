@@ -102,8 +102,8 @@ def examine(
         examined.append(Examined(backbone, prompts.to(device), dtype, max_pixels, draft))
         return _pictures(examined[0])
 
-    yield (found := _finding("one picture in a prompt", prompt))
-    if found.result == PASS:
+    yield (finding := _finding("one picture in a prompt", prompt))
+    if finding.result == PASS:
         for name, check in CHECKS.items():
             yield _finding(name, partial(check, examined[0]))
 
@@ -202,10 +202,10 @@ def _own_forward(model: Examined) -> str:
     length = tokens.shape[1]
     rows = []
     for row in range(len(SIZES)):
-        one = model.prompts.select(torch.tensor([row]))
-        input_ids = torch.cat([one.input_ids, tokens[row : row + 1]], dim=1)
-        grid = one.image_grid_thw.to(input_ids.device)
-        pixels = one.pixel_values.to(next(backbone.core.parameters()).dtype)
+        prompt_row = model.prompts.select(torch.tensor([row]))
+        input_ids = torch.cat([prompt_row.input_ids, tokens[row : row + 1]], dim=1)
+        grid = prompt_row.image_grid_thw.to(input_ids.device)
+        pixels = prompt_row.pixel_values.to(next(backbone.core.parameters()).dtype)
         given = families.own_inputs(backbone.core, input_ids, pixels, grid)
         logits = backbone.core(**given).logits[0, -length - 1 : -1]
         banned = backbone.banned_on(logits.device)
@@ -232,8 +232,8 @@ def _image_of() -> Tensor:
 @torch.no_grad()
 def _plain_sampling(model: Examined) -> str:
     rollout, logps = _sampled(model, model.plain)
-    said = _agree(model, _gap(rollout.logps, logps, rollout.mask), "the trainer's")
-    return f"{int(rollout.mask.sum())} tokens, their log-probabilities {said}"
+    reason = _agree(model, _gap(rollout.logps, logps, rollout.mask), "the trainer's")
+    return f"{int(rollout.mask.sum())} tokens, their log-probabilities {reason}"
 
 
 def _sharing(model: Examined) -> None:
@@ -268,11 +268,11 @@ def _gradients(model: Examined, backbone: Backbone) -> tuple[Tensor, dict[str, T
     _require(bool(torch.isfinite(loss)), f"the loss is {float(loss.detach())}")
     loss.backward()
     trained = {name: p for name, p in backbone.core.named_parameters() if p.requires_grad}
-    found = {name: p.grad.detach().clone() for name, p in trained.items() if p.grad is not None}
+    gradients = {name: p.grad.detach().clone() for name, p in trained.items() if p.grad is not None}
     backbone.model.zero_grad(set_to_none=True)
-    broken = [name for name, gradient in found.items() if not bool(torch.isfinite(gradient).all())]
+    broken = [name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all())]
     _require(not broken, f"{len(broken)} gradients are not finite ({', '.join(broken[:2])})")
-    return logps, {name: gradient for name, gradient in found.items() if bool(gradient.any())}
+    return logps, {name: gradient for name, gradient in gradients.items() if bool(gradient.any())}
 
 
 def _training(model: Examined) -> str:
@@ -298,13 +298,13 @@ def _shared_training(model: Examined) -> str:
     plain_logps, plain = _gradients(model, model.plain)
     logps, shared = _gradients(model, model.backbone)
     _require(shared.keys() == plain.keys(), "other weights get a gradient than on the plain path")
-    said = _agree(model, _gap(logps, plain_logps), "the plain path's")
+    reason = _agree(model, _gap(logps, plain_logps), "the plain path's")
     # Compared separately, because the tower's gradient, which comes only through the shared prompt, is smaller.
     language = [name for name in plain if not families.is_vision(name)]
     tower = [name for name in plain if families.is_vision(name)]
     cosines = [_same_gradient(model, shared, plain, language, "language layers")]
     cosines += [_same_gradient(model, shared, plain, tower, "vision tower")] if tower else []
-    return f"log-probabilities {said}; cosine of the gradients {min(cosines):.6f}"
+    return f"log-probabilities {reason}; cosine of the gradients {min(cosines):.6f}"
 
 
 def _same_gradient(
@@ -312,7 +312,7 @@ def _same_gradient(
 ) -> float:
     """Return the cosine of the gradients of the weights `names`; InputError where direction or size differ."""
     dot = sum(float((shared[name].float() * plain[name].float()).sum()) for name in names)
-    norms = [math.sqrt(sum(float(found[name].float().square().sum()) for name in names)) for found in (shared, plain)]
+    norms = [math.sqrt(sum(float(side[name].float().square().sum()) for name in names)) for side in (shared, plain)]
     _require(min(norms) > 0, f"the gradient of the {part} is 0 on one of the two paths")
     cosine, ratio = dot / (norms[0] * norms[1]), norms[0] / norms[1]
     least, most = COSINE[model.dtype], NORM[model.dtype]
@@ -354,7 +354,7 @@ def _saving(model: Examined) -> str:
         if ".lora_B." in name:
             weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
     before, adapted = _scored(model, model.plain), hasattr(backbone.model, "merge_and_unload")
-    backbone = backbones.merged(backbone)
+    backbone = backbones.merge_adapter(backbone)
     backbone.save(model.draft)
     loaded = backbones.load(model.draft, dtype=model.dtype, max_pixels=model.max_pixels)
     loaded.model.to(backbone.device).eval()

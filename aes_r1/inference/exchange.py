@@ -18,7 +18,7 @@ from aes_r1.rollout.forced_prefix import answer_tokens, complete_prefix
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import RunFolder
-from aes_r1.runs.progress import moving, progress_bars
+from aes_r1.runs.progress import progress_bars, with_progress
 
 INTERVENTION_KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 
@@ -32,9 +32,9 @@ def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[st
     if len(rows) < 3:  # each row needs two others
         return []
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    others = {int(row): (int(order[index - 1]), int(order[index - 2])) for index, row in enumerate(order)}
+    sources = {int(row): (int(order[index - 1]), int(order[index - 2])) for index, row in enumerate(order)}
     return [
-        {**row, "critique_row": rows[others[index][0]], "picture_row": rows[others[index][1]]}
+        {**row, "critique_row": rows[sources[index][0]], "picture_row": rows[sources[index][1]]}
         for index, row in enumerate(rows)
     ]
 
@@ -123,4 +123,4 @@ def exchange_critiques(
                 asked = {protocol: rows for (set_name, protocol), rows in chosen.items() if set_name == name}
                 examined = ({"protocol": protocol, **row} for protocol, rows in asked.items() for row in examine(rows))
                 total = sum(len(rows) for rows in asked.values())
-                write_rows(path, moving(examined, bar(f"{kind} of {stage} on {name}"), total=total))
+                write_rows(path, with_progress(examined, bar(f"{kind} of {stage} on {name}"), total=total))

@@ -95,10 +95,10 @@ def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]], limits
     Returns also how many were left out as such copies. Raises InputError where fewer than FEWEST remain. limits: the
     settings by which `train` was drawn.
     """
-    known = [sample for sample in train if sample.mos is not None]
-    kept = without_copies(known, tests)
+    rated = [sample for sample in train if sample.mos is not None]
+    kept = without_copies(rated, tests)
     require_enough(len(kept), "have an opinion and are not in a test list", listed=len(train), limits=limits)
-    return kept, len(known) - len(kept)
+    return kept, len(rated) - len(kept)
 
 
 def require_enough(count: int, what: str, *, listed: int, limits: Limits) -> None:
@@ -119,9 +119,9 @@ def require_enough(count: int, what: str, *, listed: int, limits: Limits) -> Non
     raise InputError(f"{count} pictures of the train split {what}; a regression needs {FEWEST}; {way_out}")
 
 
-def without_copies(train: Sequence[Sample], others: Iterable[Sequence[Sample]]) -> list[Sample]:
+def without_copies(train: Sequence[Sample], tests: Iterable[Sequence[Sample]]) -> list[Sample]:
     """Return the pictures of `train` without a byte-identical one in any list of `others`."""
-    shown = {listed_contents(sample) for samples in others for sample in samples}
+    shown = {listed_contents(sample) for samples in tests for sample in samples}
     return [sample for sample in train if listed_contents(sample) not in shown]
 
 
@@ -136,10 +136,10 @@ def listed_contents(sample: Sample) -> str:
 def number_rows(samples: Sequence[Sample], scores: Sequence[float]) -> list[dict[str, Any]]:
     """Return the rows of a fitted baseline about one set: how, id, dataset, split, opinions and score."""
     rows = []
-    for one, score in zip(samples, scores, strict=True):
-        row = {"how": "fitted", "id": one.id, "dataset": one.dataset, "split": one.split, "mos": one.mos}
-        votes = one.attributes.get("votes")
+    for sample, score in zip(samples, scores, strict=True):
+        row = {"how": "fitted", "id": sample.id, "dataset": sample.dataset, "split": sample.split, "mos": sample.mos}
+        votes = sample.attributes.get("votes")
         rows.append(
-            {**row, "mos_std": one.mos_std, **({} if votes is None else {"votes": votes}), "score": float(score)}
+            {**row, "mos_std": sample.mos_std, **({} if votes is None else {"votes": votes}), "score": float(score)}
         )
     return rows

@@ -11,7 +11,7 @@ from dataclasses import fields
 import numpy as np
 from PIL import Image
 
-from aes_r1.aescot.pixels_expert import Measurement, measure
+from aes_r1.aescot.pixels_expert import Measurement, measure_pixels
 
 SIDE = 160  # side in pixels of the square copy on which the further features are computed
 
@@ -20,7 +20,7 @@ Array = np.ndarray
 
 def handmade(picture: Image.Image) -> Array:
     """Return [F] float64, one number for each of NAMES."""
-    return handmade_of(picture, measure(picture))
+    return handmade_of(picture, measure_pixels(picture))
 
 
 def handmade_of(picture: Image.Image, measured: Measurement) -> Array:

@@ -20,7 +20,7 @@ FEWEST_PICTURES = 20  # with fewer, an SRCC's interval is as wide as the scale, 
 _Pairs = dict[str, tuple[float, float]]  # by the id of a picture
 
 
-class Agreement(NamedTuple):
+class RaterAgreement(NamedTuple):
     """Hold the opinions that two parts of the people have of the pictures of a set.
 
     how: other_group, halves or spread; pairs: (id of a picture, mean of one part as score, mean of the other as
@@ -32,7 +32,7 @@ class Agreement(NamedTuple):
     facts: dict[str, Any]
 
 
-def agreement_of_people(samples: Iterable[Sample], *, seed: int = 0) -> dict[str, Agreement]:
+def rater_agreement(samples: Iterable[Sample], *, seed: int = 0) -> dict[str, RaterAgreement]:
     """Return {DATASET/SPLIT: agreement of people about its pictures}, for the sets whose opinions show it.
 
     There are three ways; a set gets the one that covers most of its pictures, or the first of several that do:
@@ -52,11 +52,11 @@ def agreement_of_people(samples: Iterable[Sample], *, seed: int = 0) -> dict[str
         if sample.dataset_split not in sets:
             sets[sample.dataset_split] = _Opinions(seed)
         sets[sample.dataset_split].add(sample)
-    return {name: found for name, opinions in sets.items() if (found := opinions.agreement()) is not None}
+    return {name: agreement for name, opinions in sets.items() if (agreement := opinions.agreement()) is not None}
 
 
-def tells_agreement(samples: Iterable[Sample]) -> bool:
-    """Return whether `agreement_of_people` has a result for `samples`, which are read until that is certain."""
+def has_rater_agreement(samples: Iterable[Sample]) -> bool:
+    """Return whether `rater_agreement` has a result for `samples`, which are read until that is certain."""
     for sample in samples:
         if sample.mos is not None:
             votes, count = _known_raters(sample)
@@ -100,24 +100,24 @@ class _Opinions:
             self._against[name][sample.id] = theirs, sample.mos
         votes, count = _known_raters(sample)
         if votes is not None:
-            one = self._divide.multivariate_hypergeometric(votes, count // 2)
-            self._halves["halves"][sample.id] = mean_vote(one), mean_vote(votes - one)
+            drawn_half = self._divide.multivariate_hypergeometric(votes, count // 2)
+            self._halves["halves"][sample.id] = mean_vote(drawn_half), mean_vote(votes - drawn_half)
         elif count and sample.mos_std is not None:
             half = count // 2
             apart = float(self._draw.normal(0, sample.mos_std * ((1 - half / count) / half) ** 0.5))
             self._halves["spread"][sample.id] = sample.mos + apart, sample.mos - apart * half / (count - half)
         self._raters[sample.id] = count
 
-    def agreement(self) -> Agreement | None:
+    def agreement(self) -> RaterAgreement | None:
         ways: list[tuple[str, _Pairs, dict[str, Any]]]
         ways = [("other_group", pairs, {"group": group}) for group, pairs in self._against.items()]
         for how, pairs in self._halves.items():
-            is_known = how == "halves" or any(one != other for one, other in pairs.values())
+            is_known = how == "halves" or any(first != second for first, second in pairs.values())
             if pairs and is_known:
                 raters = sum(self._raters[picture] for picture in pairs) / len(pairs)
                 ways.append((how, pairs, {"raters": raters}))
         how, pairs, facts = max(ways, key=lambda way: len(way[1]), default=("", {}, {}))
-        return Agreement(how, [(picture, *pair) for picture, pair in pairs.items()], facts) if pairs else None
+        return RaterAgreement(how, [(picture, *pair) for picture, pair in pairs.items()], facts) if pairs else None
 
 
 def _other_means(sample: Sample) -> dict[str, float]:

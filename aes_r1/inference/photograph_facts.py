@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from aes_r1.aescot.pixels_expert import Measurement, measure, measured_facts
+from aes_r1.aescot.pixels_expert import Measurement, measure_pixels, measured_facts
 from aes_r1.inference.handmade import NAMES, handmade_of
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.trainer.lessons import PictureFacts
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
 
 def measured(picture: Image.Image) -> Measured:
     """Measure a photograph."""
-    measurement = measure(picture)
+    measurement = measure_pixels(picture)
     return Measured(measurement, handmade_of(picture, measurement))
 
 

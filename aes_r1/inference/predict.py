@@ -14,7 +14,7 @@ from aes_r1.data.edits import picture_of
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
@@ -40,7 +40,7 @@ Encoded = tuple[Sample, dict[str, EncodedPrompt]]  # a picture and its prompts b
 def predict(
     backbone: Backbone,
     samples: Iterable[Sample],
-    asking: Asking,
+    asking: AskingConfig,
     *,
     protocols: Sequence[str],
     batch_size: int,
@@ -88,7 +88,7 @@ def _question(protocol: str, question: str) -> str:
 def _answers(
     backbone: Backbone,
     group: Sequence[Encoded],
-    asking: Asking,
+    asking: AskingConfig,
     questions: Mapping[str, str],
     seed: int,
     sample: Sampler,
@@ -119,7 +119,7 @@ def _answers(
 def _texts(
     backbone: Backbone,
     group: Sequence[Encoded],
-    asking: Asking,
+    asking: AskingConfig,
     count: int,
     noise: Tensor | None,
     sample: Sampler,
@@ -138,19 +138,19 @@ def _texts(
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
-def number_row(one: Sample, protocol: str, score: float | None) -> dict:
+def number_row(sample: Sample, protocol: str, score: float | None) -> dict:
     """Build the row of a protocol that answers with a number instead of words."""
-    votes = one.attributes.get("votes")
+    votes = sample.attributes.get("votes")
     return {
         "protocol": protocol,
-        "id": one.id,
-        "dataset": one.dataset,
-        "split": one.split,
-        "image": one.image,
-        "mos": one.mos,
-        "mos_std": one.mos_std,
+        "id": sample.id,
+        "dataset": sample.dataset,
+        "split": sample.split,
+        "image": sample.image,
+        "mos": sample.mos,
+        "mos_std": sample.mos_std,
         **({} if votes is None else {"votes": votes}),
-        "origin": origin_of(one),
+        "origin": origin_of(sample),
         "score": score,
         "scores": [score],
         "out_of_range": 0,
@@ -159,18 +159,18 @@ def number_row(one: Sample, protocol: str, score: float | None) -> dict:
     }
 
 
-def _row(one: Sample, protocol: str, texts: list[str], question: str) -> dict[str, Any]:
+def _row(sample: Sample, protocol: str, texts: list[str], question: str) -> dict[str, Any]:
     order, names = order_of(question), sub_scores_of(question)
     scores = [parse_score(text, order, names) for text in texts]
     row = {
-        **number_row(one, protocol, mean_of_answered(scores)),
+        **number_row(sample, protocol, mean_of_answered(scores)),
         "scores": scores,
         "out_of_range": sum(out_of_range(text, order, names) for text in texts),
         "critique": parse_critique(texts[0], order),
         "text": texts[0],
     }
     if names:
-        ratings = known_ratings(one)
+        ratings = known_ratings(sample)
         row["sub_scores"] = mean_sub_scores(texts, order, names)
         row["ratings"] = {name: ratings.get(name) for name in names}
     return row
@@ -185,14 +185,14 @@ def mean_of_answered(scores: Iterable[float | None]) -> float | None:
 def mean_sub_scores(texts: Sequence[str], order: Order, names: Sequence[str]) -> dict[str, float | None]:
     """Return {dimension: mean of its readable sub-scores} of several answers about a picture; None without one."""
     given = [parse_sub_scores(text, order, names) for text in texts]
-    return {name: mean_of_answered(one[name] for one in given) for name in names}
+    return {name: mean_of_answered(sample[name] for sample in given) for name in names}
 
 
-def origin_of(one: Sample) -> str | None:
+def origin_of(sample: Sample) -> str | None:
     """Return photograph, ai, or None where the set does not know who made a picture."""
-    if one.attributes.get("origin") in ("photograph", "ai"):
-        return one.attributes["origin"]
-    if one.dataset == "agiqa3k":
+    if sample.attributes.get("origin") in ("photograph", "ai"):
+        return sample.attributes["origin"]
+    if sample.dataset == "agiqa3k":
         return "ai"
-    source = one.attributes.get("source")
-    return ("photograph" if source == "own" else "ai") if one.dataset == "avt_ai" and source else None
+    source = sample.attributes.get("source")
+    return ("photograph" if source == "own" else "ai") if sample.dataset == "avt_ai" and source else None

@@ -47,7 +47,7 @@ def record_stage(
     with progress_bars(shown=rank == 0) as bar:
         for name, samples in sets.items():
             update, share = bar(f"{stage} on {name}"), samples[rank::size]
-            record(
+            append_predictions(
                 run.part(stage, name, rank, size),
                 share,
                 predictor,
@@ -61,7 +61,7 @@ def record_stage(
     return merge(file or run.predictions_file, stage, written, rows_per_picture=rows_per_picture)
 
 
-def record(
+def append_predictions(
     path: Path,
     samples: Iterable[Sample | Pair],
     predictor: Predictor,

@@ -14,14 +14,7 @@ from aes_r1.runs.folder import RunFolder
 
 
 def ask_about_edits(
-    run: RunFolder,
-    stage: str,
-    sets: Sets,
-    predictor: Predictor,
-    *,
-    edits: Sequence[str],
-    pictures: int,
-    seed: int,
+    run: RunFolder, stage: str, sets: Sets, predictor: Predictor, *, edits: Sequence[str], pictures: int, seed: int
 ) -> None:
     """Ask about up to `pictures` drawn pictures of each entry of `sets` after each of `edits`.
 
@@ -32,8 +25,8 @@ def ask_about_edits(
     """
     for samples in sets.values():
         drawn: dict[str, list[Sample]] = {}
-        for one in stratified_draw(samples, pictures, seed):
-            drawn.setdefault(one.dataset_split, []).append(one)
+        for sample in stratified_draw(samples, pictures, seed):
+            drawn.setdefault(sample.dataset_split, []).append(sample)
         for name, originals in drawn.items():
             path = run.examined_file("sensitivity", stage, name)
             if not path.exists():
@@ -50,7 +43,7 @@ def _rows(
     edits: Sequence[str],
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    wanted = {one.id for one in originals}
+    wanted = {sample.id for sample in originals}
     known = {
         (row["protocol"], row["id"]): row["score"]
         for row in run.predictions(stage)

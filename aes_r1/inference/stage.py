@@ -8,7 +8,7 @@ from typing import Any
 
 from aes_r1.data.pairs import match_pairs
 from aes_r1.data.splits import LIMIT_SEED
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.compare import PER_PAIR, compare
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predict import predict
@@ -27,7 +27,7 @@ def ask_model(
     stage: str,
     backbone: Backbone,
     sets: Sets,
-    asking: Asking,
+    asking: AskingConfig,
     evaluation: EvaluationSettings,
     *,
     seed: int,
@@ -79,7 +79,7 @@ def _ask_about_pairs(
     stage: str,
     backbone: Backbone,
     sets: Sets,
-    asking: Asking,
+    asking: AskingConfig,
     evaluation: EvaluationSettings,
     process: Processes,
 ) -> None:

@@ -162,11 +162,11 @@ class Backbone:
     def save(self, folder: Path) -> None:
         """Write the model in Hugging Face form: safetensors, config, tokenizer and processor.
 
-        Raises InputError if the model still has an adapter; call `merged` first.
+        Raises InputError if the model still has an adapter; call `merge_adapter` first.
         """
         model = self.model
         if hasattr(model, "merge_and_unload"):
-            raise InputError(f"{folder}: merge the adapter (merged()) before saving")
+            raise InputError(f"{folder}: merge the adapter (merge_adapter()) before saving")
         with files.written_to(folder):
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
@@ -231,7 +231,7 @@ def load(
 
     disable_progress_bar()  # the run shows its own progress
     accelerator.settle()
-    files.check(path, key)
+    files.check_model_files(path, key)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         tokenizer = template.checked(template.load_tokenizer(path), config)
@@ -260,7 +260,7 @@ def load(
     return Backbone(model, tokenizer, image_processor).with_max_pixels(max_pixels)
 
 
-def check(path: str | Path, *, question: str, max_pixels: int, key: str | None = "model.path") -> Backbone:
+def check_model(path: str | Path, *, question: str, max_pixels: int, key: str | None = "model.path") -> Backbone:
     """Load the model at `path` without its weights' values and check that it can be asked `question` about a picture.
 
     Raises InputError, naming `key`, if it cannot. The weights are checked by name and shape alone.
@@ -337,13 +337,13 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0, quanti
     return backbone
 
 
-def merged(backbone: Backbone) -> Backbone:
+def merge_adapter(backbone: Backbone) -> Backbone:
     """Fold the adapter, if there is one, into the weights and return the backbone.
 
     4-bit layers become 16-bit or 32-bit ones, in the dtype of the computation.
     """
     if quantize.quantised_layers(backbone.core):
-        backbone.model = quantize.merged(backbone.core)
+        backbone.model = quantize.merge_layers(backbone.core)
     if hasattr(backbone.model, "merge_and_unload"):
         backbone.model = backbone.model.merge_and_unload()
     return backbone

@@ -33,7 +33,7 @@ def prefix(key: str | None) -> str:
     return "" if key is None else f"{key}="
 
 
-def check(path: str | Path, key: str | None) -> None:
+def check_model_files(path: str | Path, key: str | None) -> None:
     """Raise InputError, naming `key`, unless `path` is a hub name or a folder with a whole model of families.FAMILIES.
 
     For a hub name only config.json is fetched, because files from the hub are complete.
@@ -269,10 +269,10 @@ def written_to(folder: Path) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        found = _OS_ERROR.search(str(error))
-        if found is None:
+        match = _OS_ERROR.search(str(error))
+        if match is None:
             raise
-        number = int(found[1])
+        number = int(match[1])
         raise OSError(number, os.strerror(number), str(folder)) from error
 
 

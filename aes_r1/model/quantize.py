@@ -80,13 +80,13 @@ def without_quantised(model: nn.Module) -> dict[str, Tensor]:
 def load_without_quantised(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load a state of `without_quantised`; raise RuntimeError if any other weight is missing or unknown."""
     kept = {f"{name}.weight" for name in quantised_layers(model)}
-    found = model.load_state_dict(state, strict=not kept)
-    wrong = [*found.unexpected_keys, *(name for name in found.missing_keys if name not in kept)]
+    mismatch = model.load_state_dict(state, strict=not kept)
+    wrong = [*mismatch.unexpected_keys, *(name for name in mismatch.missing_keys if name not in kept)]
     if wrong:
         raise RuntimeError(f"the state does not fit the model: {', '.join(wrong[:3])}")
 
 
-def merged(core: nn.Module) -> nn.Module:
+def merge_layers(core: nn.Module) -> nn.Module:
     """Replace every 4-bit layer, and every layer with an adapter, by an ordinary linear layer; return `core`."""
     for name, layer in list(layers_to_merge(core)):
         base = getattr(layer, "base_layer", layer)

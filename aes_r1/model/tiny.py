@@ -66,7 +66,7 @@ def build_tokenizer(corpus: Iterable[str]) -> Any:
     )
 
 
-def build(tokenizer: Any, *, max_pixels: int, seed: int) -> Backbone:
+def build_tiny_model(tokenizer: Any, *, max_pixels: int, seed: int) -> Backbone:
     """Build the tiny architecture with random weights from `seed`, its tokenizer and its image processor."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil

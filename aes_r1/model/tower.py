@@ -44,7 +44,7 @@ def require_tower(family: str) -> None:
         raise InputError(f"a {family} model has no tower of its own to save; take a Qwen2.5-VL or Qwen3-VL")
 
 
-def save(backbone: Backbone, folder: Path) -> None:
+def save_tower(backbone: Backbone, folder: Path) -> None:
     """Write the tower of `backbone` and its processor in Hugging Face form. InputError for a family without one."""
     require_tower(backbone.core.config.model_type)
     tower: Any = families.vision_tower(backbone.core)
@@ -53,7 +53,7 @@ def save(backbone: Backbone, folder: Path) -> None:
         backbone.image_processor.save_pretrained(folder)
 
 
-def load(folder: Path, *, family: str, max_pixels: int, device: torch.device) -> Tower:
+def load_tower(folder: Path, *, family: str, max_pixels: int, device: torch.device) -> Tower:
     """Load what `save` wrote of a model of `family`, for pictures of at most `max_pixels`, in float32.
 
     InputError where weights are missing or do not fit.

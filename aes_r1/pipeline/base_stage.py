@@ -124,11 +124,11 @@ def _seen(
     """
     looks: list[tuple[Image.Image, Measured]] = []
     look = partial(_look, max_pixels=max_pixels)
-    for one in prefetch(photographs, look, workers=workers, ahead=2 * _AT_ONCE):
-        looks.append(one)
+    for pair in prefetch(photographs, look, workers=workers, ahead=2 * _AT_ONCE):
+        looks.append(pair)
         if len(looks) % _AT_ONCE == 0:
             report(len(looks), len(photographs), "measuring photographs")
-    facts = photograph_facts([one for _, one in looks], [known_ratings(sample) for sample in photographs])
+    facts = photograph_facts([values for _, values in looks], [known_ratings(sample) for sample in photographs])
     return list(zip([picture for picture, _ in looks], facts, strict=True))
 
 

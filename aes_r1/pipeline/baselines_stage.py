@@ -38,7 +38,7 @@ from aes_r1.inference.fitted import (
     to_fit_on,
 )
 from aes_r1.inference.handmade import handmade
-from aes_r1.inference.people import FEWEST_RATERS, agreement_of_people, tells_agreement
+from aes_r1.inference.people import FEWEST_RATERS, has_rater_agreement, rater_agreement
 from aes_r1.inference.predictions import Sets
 from aes_r1.inference.pretrained import pretrained_features, pretrained_network, require_pretrained
 from aes_r1.model.backbone import Backbone
@@ -84,7 +84,7 @@ def answer_baselines(
         else:
             assert fitted is not None
             rows, facts = _fitted(name, *fitted, sets, seed, backbone)
-            of = {one.dataset for one in fitted.pictures}
+            of = {sample.dataset for sample in fitted.pictures}
             place = f"{data.name if len(of) > 1 else of.pop()}/train"  # a mix has pictures of several sets
             facts = {tested: {"fitted_on": place, **fact} for tested, fact in facts.items()}
         run.write_baseline(name, rows)
@@ -139,7 +139,7 @@ def check_baselines(
     people need single opinions or their spread, which synthetic scenes have. Baselines with rows are not checked. The
     caller must make sure that the folder of `run` holds no other evaluation, because its lists are read.
     """
-    same = any((one.name, one.root, one.split) == (data.name, data.root, "train") for one in tested)
+    same = any((test_set.name, test_set.root, test_set.split) == (data.name, data.root, "train") for test_set in tested)
     if same and set(names) - {"people"}:
         raise InputError(
             f"baselines={list(names)}: they are fitted on the train split of data={data.name}, so they cannot be "
@@ -148,9 +148,9 @@ def check_baselines(
     names = [name for name in names if not run.stage_done(_mark(name))]
     if "pretrained" in names:
         require_pretrained()
-    if "people" in names and not any(one.name in SCENE_SETS for one in tested):
-        lists = ((run.manifest(f"{one.name}-{one.split}"), one) for one in tested)
-        _require_opinions(_listed(path, one, one.split, seed, store) for path, one in lists)
+    if "people" in names and not any(test_set.name in SCENE_SETS for test_set in tested):
+        lists = ((run.manifest(f"{test_set.name}-{test_set.split}"), test_set) for test_set in tested)
+        _require_opinions(_listed(path, test_set, test_set.split, seed, store) for path, test_set in lists)
     if set(names) - {"people"} and data.name not in SCENE_SETS:
         train = _listed(run.manifest(f"{data.name}-fitted"), _limited(data, pictures), "train", seed, store)
         rated = sum(sample.mos is not None for sample in train)
@@ -178,7 +178,7 @@ def _require_opinions(lists: Iterable[Sequence[Sample]]) -> None:
     """Raise InputError where none of the sets in `lists` publishes opinions that show how far people agree."""
     without = []
     for samples in lists:
-        if tells_agreement(samples):
+        if has_rater_agreement(samples):
             return
         without.append(samples)
     raise InputError(
@@ -190,7 +190,7 @@ def _require_opinions(lists: Iterable[Sequence[Sample]]) -> None:
 
 def _names(lists: Iterable[Sequence[Sample]]) -> list[str]:
     """Return DATASET/SPLIT of each set in `lists`; a list may hold several sets."""
-    return list(dict.fromkeys(one.dataset_split for one in chain.from_iterable(lists)))
+    return list(dict.fromkeys(sample.dataset_split for sample in chain.from_iterable(lists)))
 
 
 def _fitted(
@@ -198,7 +198,7 @@ def _fitted(
 ) -> tuple[list[dict], dict[str, Any]]:
     """Fit the baseline `name` on `train` and return its rows about `sets`, and how many pictures it was fitted on."""
     see, fit = _reader(name, seed, backbone)
-    opinions = np.asarray([one.mos for one in train], dtype=np.float64)
+    opinions = np.asarray([sample.mos for sample in train], dtype=np.float64)
     with progress_bars() as bar:
         update = partial(bar(f"{name}: training pictures"), total=len(train), text="")
         scores = fit(see(train, update), opinions)
@@ -207,7 +207,7 @@ def _fitted(
             update = partial(bar(f"{name}: {place}"), total=len(samples), text="")
             rows += number_rows(samples, scores(see(samples, update)).tolist())
     on = {"fitted_n": len(train), "copies_left_out": copies}
-    return rows, {one.dataset_split: on for samples in sets.values() for one in samples}
+    return rows, {sample.dataset_split: on for samples in sets.values() for sample in samples}
 
 
 def _reader(name: str, seed: int, backbone: Callable[[], Backbone]) -> tuple[See, Callable[..., Scores]]:
@@ -220,13 +220,13 @@ def _reader(name: str, seed: int, backbone: Callable[[], Backbone]) -> tuple[See
     elif name == "pretrained":
         look, fit = partial(pretrained_features, pretrained_network()), fit_ridge
     else:
-        look, fit = lambda pictures: np.stack([handmade(one) for one in pictures]), partial(fit_trees, seed=seed)
+        look, fit = lambda pictures: np.stack([*map(handmade, pictures)]), partial(fit_trees, seed=seed)
     return lambda samples, progress: features_of(samples, look, progress), fit
 
 
 def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
     """Return the rows of the baseline people for the sets whose opinions show how far people agree."""
-    agreements = agreement_of_people(chain.from_iterable(sets.values()), seed=seed)
+    agreements = rater_agreement(chain.from_iterable(sets.values()), seed=seed)
     for name in _names(sets.values()):
         if name not in agreements:
             log.warning(
@@ -238,8 +238,8 @@ def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
     for place, found in agreements.items():
         name, split = place.rsplit("/", 1)
         rows += [
-            {"how": found.how, "id": one, "dataset": name, "split": split, "mos": opinion, "score": score}
-            for one, score, opinion in found.pairs
+            {"how": found.how, "id": picture, "dataset": name, "split": split, "mos": opinion, "score": score}
+            for picture, score, opinion in found.pairs
         ]
     return rows, {place: found.facts for place, found in agreements.items()}
 

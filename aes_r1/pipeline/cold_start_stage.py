@@ -50,9 +50,9 @@ def cold_start(job: Job, base: str) -> str:
     it, it is made again when a later stage needs it. The run's log is then left unchanged: it already holds the rows of
     the cold start's steps, and perhaps rows of RAPO after them.
     """
-    found = job.model_made("cold_start")
-    if found is not None:
-        return found
+    model = job.model_made("cold_start")
+    if model is not None:
+        return model
     records_path = critiques_of(job)
     records = records_of(job, records_path)
     # Rank 0 names it for all, because the cache of another machine need not hold a hub model yet.
@@ -246,7 +246,7 @@ def _train(
         )
     with engine.gathered_parameters():
         if job.rank == 0:
-            backbones.merged(backbone).save(made.model)
+            backbones.merge_adapter(backbone).save(made.model)
 
 
 def _log_again(job: Job, made: RunFolder) -> None:

@@ -33,13 +33,7 @@ def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sa
     read = [row for row in rows if row["critique"] and row["score"] is not None]
     informed = [read[index] for index in first_of_sets([row["dataset"] for row in read], INFORMED).tolist()]
     table = likelihoods(
-        backbone,
-        informed,
-        question=job.question,
-        others=OTHERS,
-        seed=job.settings.seed,
-        rank=job.rank,
-        size=job.size,
+        backbone, informed, question=job.question, others=OTHERS, seed=job.settings.seed, rank=job.rank, size=job.size
     )
     if job.size > 1:
         shares = [table] * job.size

@@ -20,7 +20,7 @@ from aes_r1.data.scale import too_wide
 from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
 from aes_r1.inference.predictions import Sets
 from aes_r1.pipeline.job import Job
-from aes_r1.pipeline.label_files import load_and_note
+from aes_r1.pipeline.label_digests import load_and_note
 from aes_r1.pipeline.left_out import none_readable, say_left_out
 from aes_r1.runs.files import sha256_of
 from aes_r1.settings import DataSettings, InputError

@@ -1,7 +1,7 @@
 """Note in an evaluation's folder which weights and labels it is about, and refuse others under the same names.
 
 The settings name a model by its path, where a training that goes on leaves other weights. RUN/stages/content.json holds
-the digests of what lay there at the first start; label_files does the same for labels.
+the digests of what lay there at the first start; label_digests does the same for labels.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from aes_r1.inference.asking import Asking, find_model
-from aes_r1.pipeline.label_files import Listed, claim_lists, hash_of, require_same_lists
+from aes_r1.inference.asking import AskingConfig, find_model
+from aes_r1.pipeline.label_digests import Listed, claim_lists, hash_of, require_same_lists
 from aes_r1.pipeline.origin import content_name
 from aes_r1.runs.folder import RunFolder, is_model, model_in
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, place
@@ -41,9 +41,9 @@ def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
     A folder that was begun before digests were noted goes on with a warning, and is compared from then on.
     """
     noted = run.stage_values(_NOTE)
-    found = _require_same_models(run, settings)
+    current = _require_same_models(run, settings)
     is_begun = run.all_parts.exists() or run.predictions_file.exists() or run.all_baselines.exists()
-    if noted.keys().isdisjoint(found) and is_begun:
+    if noted.keys().isdisjoint(current) and is_begun:
         log.warning(
             "%s holds answers from before digests of weights and labels were noted, so whether %s are still the same "
             "is not known; give another out= where they may have changed",
@@ -52,7 +52,7 @@ def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
     claim_lists(run, _lists(settings), seed=settings.seed, store=Path(settings.store), way_out=_ANEW)
     kept = {
         kind: {name: noted.get(kind, {}).get(name) or digest for name, digest in digests.items()}
-        for kind, digests in found.items()
+        for kind, digests in current.items()
     }
     if (written := {**noted, **kept}) != noted:
         run.finish_stage(_NOTE, written)
@@ -71,12 +71,12 @@ def _require_same_models(run: RunFolder, settings: EvaluateSettings) -> Digests:
     """Return the digests of models as they are now; InputError for one that is not as it was noted."""
     noted, models = run.stage_values(_NOTE), asked_models(settings)
     by_model = {name: _model_digests(path, Path(settings.store)) for name, path in models.items()}
-    found = {kind: {name: digests.get(kind) for name, digests in by_model.items()} for kind in ("weights", "asking")}
-    for kind, digests in found.items():
+    current = {kind: {name: digests.get(kind) for name, digests in by_model.items()} for kind in ("weights", "asking")}
+    for kind, digests in current.items():
         for name, digest in digests.items():
             if None not in (digest, before := noted.get(kind, {}).get(name)) and digest != before:
                 raise InputError(f"{run}: {models[name]} is no longer the model that answered as {name}; {_ANEW}")
-    return found
+    return current
 
 
 def _lists(settings: EvaluateSettings) -> dict[str, Listed]:
@@ -97,6 +97,6 @@ def _model_digests(path: str, store: Path) -> dict[str, str | None]:
     weights = content_name(str(folder), store)
     if not is_model(folder):
         return {"weights": weights}
-    _, facts = find_model(folder)
-    asking = {field.name: getattr(facts, field.name) for field in dataclasses.fields(Asking)}
+    _, profile = find_model(folder)
+    asking = {field.name: getattr(profile, field.name) for field in dataclasses.fields(AskingConfig)}
     return {"weights": weights, "asking": hash_of([asking])}

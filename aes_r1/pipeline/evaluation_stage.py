@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from aes_r1.data.sample import Sample
-from aes_r1.evaluation.summary import measure
+from aes_r1.evaluation.summary import measure_run
 from aes_r1.inference.predict import predict
 from aes_r1.inference.stage import ask_model, is_answered
 from aes_r1.model.backbone import Backbone
@@ -52,7 +52,7 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
         job.processes.wait()
     if job.rank == 0:
         before = sets_seen_before(run)
-        measures = measure(
+        measures = measure_run(
             run,
             sets,
             n_bootstrap=evaluation.n_bootstrap,
@@ -93,7 +93,7 @@ def predictions(
     return sorted((row for part in gathered for row in part), key=lambda row: order[row["dataset"], row["id"]])
 
 
-def report(job: Job) -> None:
+def report_run(job: Job) -> None:
     """Write the run's report page and print the headline table."""
     if job.rank == 0:
         page = write_report(job.run.path)

@@ -34,11 +34,11 @@ def say_left_out(dropped: Sequence[Mapping[str, str]], manifest: Path) -> None:
 def none_readable(data: DataSettings, split: str, samples: Sequence[Sample], first: Mapping[str, str]) -> str:
     """Say that no picture of the split can be read, with the `first` row of check_pictures and the nearest way out."""
     count = len(samples)
-    found = f"data={data.name}: none of {count} picture{'s' * (count != 1)} of the {split} split can be read"
+    fault = f"data={data.name}: none of {count} picture{'s' * (count != 1)} of the {split} split can be read"
     way_out = "mend the set, or give the folder that it is in"
     root = None if data.root is None else root_of(data)
     if root is not None and root.is_dir() and Path(first["path"]).is_relative_to(root):
         way_out = way_to_picture(root, Path(first["path"]).relative_to(root).as_posix())
     elif root is not None:
         way_out = f"mend the pictures that {root} names, or make it anew"
-    return f"{found}, such as {first['path']}: {first['reason']}; {way_out}"
+    return f"{fault}, such as {first['path']}: {first['reason']}; {way_out}"

@@ -39,8 +39,8 @@ def require_same_files(run: RunFolder, settings: Settings) -> None:
             raise InputError(f"reward.custom={named}: {file} was changed after this run began with {kept}; {_ANEW}")
     base = run.origin.get("base")
     if base is not None and model is not None and Path(model).is_dir():
-        found = content_name(model, Path(settings.store))
-        if found not in (base, None):
+        base_name = content_name(model, Path(settings.store))
+        if base_name not in (base, None):
             raise InputError(f"model.path={model}: it holds another model than when this run began; {_ANEW}")
 
 

@@ -27,8 +27,8 @@ def contents_of(job: Job, images: Sequence[str]) -> list[str]:
     and results from scenes keep their names. The file of any other picture may be replaced under the same name.
     Collective; InputError where a file is missing.
     """
-    found: list[str] = job.processes.from_rank_zero(lambda: _contents(job, images))
-    return found
+    digests: list[str] = job.processes.from_rank_zero(lambda: _contents(job, images))
+    return digests
 
 
 def _contents(job: Job, images: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
-from aes_r1.pipeline.label_files import require_same_labels
+from aes_r1.pipeline.label_digests import require_same_labels
 from aes_r1.pipeline.origin import require_same_files
 from aes_r1.prompts import question_of
 from aes_r1.reward.custom import load_reward
@@ -47,7 +47,7 @@ log = logging.getLogger("aes_r1")
 TrainingSamples = Callable[[], Sequence[Sample]]  # lists them on its first call
 
 
-def check(settings: Settings) -> None:
+def check_run(settings: Settings) -> None:
     """Raise InputError unless the run of `settings` can start, as far as this can be checked in seconds.
 
     Every process checks its own launch; rank 0 checks the files that all of them share.
@@ -232,7 +232,7 @@ def _check_models(settings: Settings) -> None:
         if path is not None:
             max_pixels = settings.data.max_pixels or model.max_pixels
             question = question_of(model.prompt, model.sub_scores)
-            backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
+            backbone = backbones.check_model(path, question=question, max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
 
@@ -283,7 +283,7 @@ def _check_score_rewards(settings: Settings, train: TrainingSamples) -> None:
         key_of(reward.judge)
         affordable_price(reward.judge)
     ordered = settings.trainer.curriculum and data.name not in scene_sets.SCENE_SETS
-    if ordered and all(one.mos_std is None for one in train()):
+    if ordered and all(sample.mos_std is None for sample in train()):
         raise InputError(
             f"trainer.curriculum=true: data={data.name} has no standard deviations of opinions; give mos_std in your "
             "labels (docs/datasets.md), or false"

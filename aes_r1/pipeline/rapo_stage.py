@@ -169,7 +169,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine, judge: Reward
         )
     with engine.gathered_parameters():
         if job.rank == 0:
-            backbones.merged(backbone).save(final)
+            backbones.merge_adapter(backbone).save(final)
     if job.rank == 0:
         job.tracker.checkpoint("rapo", total, final)
         outcome = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.extra_state()}

@@ -11,7 +11,7 @@ from aes_r1.inference.compare import PER_PAIR, compare
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
-from aes_r1.report.trouble import unread
+from aes_r1.report.trouble import describe_unreadable
 from aes_r1.rollout.sampler import Sampler
 from aes_r1.settings import InputError
 
@@ -29,7 +29,7 @@ def require_readable_answers(job: Job, backbone: Backbone, sample: Sampler) -> N
     pictures = stratified_draw(job.train, ASKED, job.settings.seed)
     rows = predictions(job, backbone, pictures, ["sample"], sample)
     if share_unread(rows) > MOST_UNREAD:
-        raise InputError(refusal(rows, job.settings.trainer.init_from, job.run.stage_values("cold_start")))
+        raise InputError(unreadable_message(rows, job.settings.trainer.init_from, job.run.stage_values("cold_start")))
     pairs = job.pairs[: ASKED // PER_PAIR]
     rows = list(compare(backbone, pairs, job.asking, batch_size=job.settings.evaluation.batch_size))
     unread, taught = sum(row["choice"] is None for row in rows), job.settings.cold_start.pairs
@@ -46,13 +46,15 @@ def share_unread(rows: Sequence[Mapping[str, Any]]) -> float:
     return sum(row["score"] is None for row in rows) / len(rows)
 
 
-def refusal(rows: Sequence[Mapping[str, Any]], init_from: str, cold_start: Mapping[str, Any]) -> str:
+def unreadable_message(rows: Sequence[Mapping[str, Any]], init_from: str, cold_start: Mapping[str, Any]) -> str:
     """Say in one line how many of the initial model's answers are unreadable, why, and what to do about it.
 
     cold_start: the values that the cold start recorded, among them "steps"; empty for a run without one.
     """
     silent = [row for row in rows if row["score"] is None]
-    reasons = Counter(unread(row.get("text") or "", tuple(row.get("sub_scores", ()))) for row in silent).most_common()
+    reasons = Counter(
+        describe_unreadable(row.get("text") or "", tuple(row.get("sub_scores", ()))) for row in silent
+    ).most_common()
     why = ", ".join(f"{count} {reason}" for reason, count in reasons)
     if init_from == "cold_start" and not cold_start:
         cure = "cold_start.epochs=1, which teaches the format (it is 0)"

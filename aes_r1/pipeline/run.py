@@ -17,7 +17,7 @@ from aes_r1.pipeline import preflight
 from aes_r1.pipeline.base_stage import base_model
 from aes_r1.pipeline.cold_start_stage import cold_start
 from aes_r1.pipeline.data_stage import load_data
-from aes_r1.pipeline.evaluation_stage import evaluate, report
+from aes_r1.pipeline.evaluation_stage import evaluate, report_run
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import record_origin
 from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
@@ -51,7 +51,7 @@ def run(settings: Settings) -> None:
     if rank == 0 and settings.trainer.resume != "never":
         require_own(folder, settings)  # outside failure_file, because another run's reason is its own
     with failure_file(folder, rank):
-        preflight.check(settings)  # before the folder is made, so that a refused start leaves none
+        preflight.check_run(settings)  # before the folder is made, so that a refused start leaves none
     with run_lock(folder, rank), withdrawn_on_input_error(folder, rank), failure_file(folder, rank):
         _run(settings, rank, size)
 
@@ -109,4 +109,4 @@ def run_stages(job: Job) -> None:
     elif job.rank == 0:
         keep_final(job, models)
     evaluate(job, models)
-    report(job)
+    report_run(job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aes_r1.data.manifest import read_run_manifest
-from aes_r1.inference.asking import FACTS_FILE
+from aes_r1.inference.asking import PROFILE_FILE
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.settings import place
@@ -53,7 +53,7 @@ def _seen_by_base(path: str | None, later: frozenset[Path]) -> set[str] | None:
         return set()
     if run_of(folder) is not None:
         return sets_seen(path, later)
-    return None if (folder / FACTS_FILE).exists() else set()  # an exported model's run is not known
+    return None if (folder / PROFILE_FILE).exists() else set()  # an exported model's run is not known
 
 
 def _sets_of_critiques(run: RunFolder) -> set[str] | None:
@@ -74,4 +74,4 @@ def _sets_of_critiques(run: RunFolder) -> set[str] | None:
 
 def _sets_of_training_pictures(run: RunFolder) -> dict[str, str]:
     path = run.manifest(f"{run.settings['data']['name']}-train")
-    return {one.image: one.dataset for one in read_run_manifest(path)} if path.exists() else {}
+    return {sample.image: sample.dataset for sample in read_run_manifest(path)} if path.exists() else {}

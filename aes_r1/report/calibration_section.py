@@ -1,4 +1,4 @@
-"""The report's section on calibration: whether scores are unbiased, and intervals have their nominal coverage."""
+"""Build the section on calibration: whether scores are unbiased, and intervals have their nominal coverage."""
 
 from __future__ import annotations
 

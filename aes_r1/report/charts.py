@@ -1,4 +1,4 @@
-"""Charts of the report as inline SVG. Colours are variables of the page, so one drawing serves light and dark themes.
+"""Draw charts as inline SVG. Colours are variables of the page, so one drawing serves light and dark themes.
 
 Every chart has the width of a phone; a desktop page shows several side by side.
 """

@@ -1,4 +1,4 @@
-"""A page that compares runs: results side by side, differences on the same pictures, curves, settings."""
+"""Write a page that compares runs: results side by side, differences on the same pictures, curves, settings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order, paired_bootstrap
 from aes_r1.report.charts import Figure, interval_chart, line_chart
-from aes_r1.report.html import fill, inside, model_name
-from aes_r1.report.results_section import CHARTED, datasets, estimate, shared_metrics
+from aes_r1.report.html import in_sentence, model_name, render
+from aes_r1.report.results_section import CHARTED, chart_row, datasets, shared_metrics
 from aes_r1.report.run_page import protocol_names
 from aes_r1.report.studies import run_names
 from aes_r1.report.training_section import curve
@@ -78,7 +78,7 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
         _read_run(folder, name, label, COLORS[index % len(COLORS)])
         for index, (folder, name, label) in enumerate(zip(folders, names, labels, strict=True))
     ]
-    html = fill(
+    html = render(
         "comparison_page.html",
         title="Runs compared",
         runs=names,
@@ -102,10 +102,10 @@ def _read_run(folder: Path, name: str, label: str, color: str) -> ComparedRun:
     if not evaluation.get("stages"):
         if run.exists and run.state != "done":
             raise InputError(f"{folder}: {run.state_in_words} and has no evaluation yet; let it end, or leave it out")
-        inside = runs_inside(
-            folder, "an evaluation", lambda one: one.evaluation_file if one.evaluation.get("stages") else None
+        advice = runs_inside(
+            folder, "an evaluation", lambda inner: inner.evaluation_file if inner.evaluation.get("stages") else None
         )
-        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; {inside}")
+        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; {advice}")
     return ComparedRun(
         name,
         label,
@@ -182,10 +182,10 @@ def _results(runs: Sequence[ComparedRun]) -> Iterator[dict[str, Any]]:
         if protocol is None:
             continue
         cells = {run: run.cells(dataset)[protocol] for run in runs if run.cells(dataset)}
-        name = inside(_protocol_name(protocol, list(cells)))
+        name = in_sentence(_protocol_name(protocol, list(cells)))
         charts = []
         for metric in CHARTED:
-            estimates = [estimate(run.label, cell[metric], run.color) for run, cell in cells.items()]
+            estimates = [chart_row(run.label, cell[metric], run.color) for run, cell in cells.items()]
             charts.append(Figure(metric.upper(), interval_chart(f"{metric.upper()} on {dataset}", [(name, estimates)])))
         yield {
             "name": dataset,

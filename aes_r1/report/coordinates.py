@@ -1,4 +1,4 @@
-"""Parallel coordinates as inline SVG: a line per run through its settings."""
+"""Draw parallel coordinates as inline SVG: a line per run through its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's section on critiques: what they mention, whether they are true, and whether the score follows them."""
+"""Build the section on critiques: what they mention, whether they are true, and whether the score follows them."""
 
 from __future__ import annotations
 

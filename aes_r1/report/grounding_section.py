@@ -1,4 +1,4 @@
-"""The report's section on whether critiques stay true while the score is trained: numbers, curves, examples."""
+"""Build the section on whether critiques stay true while the score is trained: numbers, curves, examples."""
 
 from __future__ import annotations
 

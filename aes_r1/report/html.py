@@ -79,7 +79,7 @@ def _by_halves(people: Mapping[str, Any]) -> str:
     return f"two groups of as many raters, by {source}"
 
 
-def inside(name: str) -> str:
+def in_sentence(name: str) -> str:
     """Return a name as it reads inside a sentence: RAPO stays, Greedy becomes greedy."""
     return name if name.isupper() else name[0].lower() + name[1:]
 
@@ -93,7 +93,7 @@ def templates(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (number, percent, signed, stage_name, stage_color, short_protocol, made_from, reached, inside)
+    filters = (number, percent, signed, stage_name, stage_color, short_protocol, made_from, reached, in_sentence)
     environment.filters |= {function.__name__: function for function in filters}
     return environment
 
@@ -101,6 +101,6 @@ def templates(*folders: Path) -> Environment:
 _PAGES = templates()
 
 
-def fill(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
     """Render templates/`template` with these values."""
     return _PAGES.get_template(template).render(values)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
-from aes_r1.inference.asking import Facts
+from aes_r1.inference.asking import ModelProfile
 from aes_r1.model.families import SQUARE
 from aes_r1.prompts import FILLER, answer
 from aes_r1.report.html import STAGE_NAMES, number, percent, reached, two_groups
@@ -80,7 +80,7 @@ def model_card(
     settings: Mapping[str, Any],
     evaluation: Evaluation,
     made: Made,
-    facts: Facts,
+    profile: ModelProfile,
     folder: str,
     *,
     family: str,
@@ -100,11 +100,11 @@ def model_card(
     cells = _cells(evaluation, stage)
     does, think = _DOES[settings["model"]["prompt"]]
     does = does.format(dimensions="light and shadow, mood and narrative, composition, color and exposure")
-    example = answer(think, 0.63, facts.order, dict.fromkeys(facts.sub_scores, 0.5))
+    example = answer(think, 0.63, profile.order, dict.fromkeys(profile.sub_scores, 0.5))
     parts = [
         _header(name, settings, cells, base),
         f"# {name}\n\nA vision-language model that {does}: `{example}`. {_MADE[models].format(paper=_PAPER)}",
-        "## Use\n\n" + _use(folder, family, facts),
+        "## Use\n\n" + _use(folder, family, profile),
         "## Data\n\n" + "\n".join(_data(settings, evaluation, made, models)),
         "## Recipe\n\n| setting | value |\n|---|---|\n"
         + "\n".join(
@@ -113,15 +113,15 @@ def model_card(
         )
         + "".join(f"\n\n{line}" for line in _taken(made.cold_start, settings["cold_start"])),
         "## Measured\n\n" + (_measured(evaluation, stage, cells) if weights is None else f"{weights} {_NOT_EVALUATED}"),
-        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, facts, stage, cells)),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, profile, stage, cells)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _use(folder: str, family: str, facts: Facts) -> str:
+def _use(folder: str, family: str, profile: ModelProfile) -> str:
     """Say how to ask the model; for a Qwen model whose answer sees the picture, also with transformers (TEN_LINES)."""
     score = f"`python -m aes_r1.score photo.jpg --model {folder}`"
-    if family in SQUARE or facts.answer_from == "words":
+    if family in SQUARE or profile.answer_from == "words":
         return f"With Aes-R1: {score}, or `Critic` of `aes_r1.scoring.critic` in Python."
     return (
         f"With transformers {version('transformers').split('.')[0]} alone (config.json is in its style, and older ones "
@@ -241,9 +241,9 @@ def _people(evaluation: Evaluation, cells: Cells) -> Iterator[str]:
     """Yield a table of how far people agree about the same pictures, where their opinions show it."""
     baselines = evaluation.get("baseline_cells", {})
     known = [
-        (name, found["people"])
+        (name, by_name["people"])
         for name in dict.fromkeys(cell[0] for cell in cells)
-        if "people" in (found := baselines.get(name, {}))
+        if "people" in (by_name := baselines.get(name, {}))
     ]
     if known:
         yield "\nHow far people agree about the same pictures:\n"
@@ -262,13 +262,13 @@ def _sensitivity(cells: Cells) -> Iterator[str]:
         yield "| set | protocol | edit | harms | n | original scores higher | mean difference |"
         yield "|---" * 7 + "|"
     for dataset, protocol, edits in edited:
-        for edit, found in edits.items():
-            values = f"{_interval(found['higher'])} | {_interval(found['mean_difference'])}"
-            yield f"| {dataset} | {protocol} | {edit} | {found['dimension']} | {found['n']} | {values} |"
+        for edit, effect in edits.items():
+            values = f"{_interval(effect['higher'])} | {_interval(effect['mean_difference'])}"
+            yield f"| {dataset} | {protocol} | {edit} | {effect['dimension']} | {effect['n']} | {values} |"
 
 
 def _limits(
-    settings: Mapping[str, Any], evaluation: Evaluation, facts: Facts, stage: str, cells: Cells
+    settings: Mapping[str, Any], evaluation: Evaluation, profile: ModelProfile, stage: str, cells: Cells
 ) -> Iterator[str]:
     data = settings["data"]
     if stage != "base" and data["name"] in SCENE_SETS:
@@ -280,7 +280,7 @@ def _limits(
         yield f"Scores follow the raters of {names}, their time and their taste; others may disagree."
     if settings["model"]["path"] is None:
         yield "A model of about a million parameters that stands in for a pretrained one."
-    if facts.scenes_alone:
+    if profile.scenes_alone:
         yield "It has seen no photograph."
     for dataset, protocol, cell in cells:
         if protocol == next(iter(PROTOCOL_ORDER)) and cell["mae"]["value"] is not None:
@@ -288,14 +288,14 @@ def _limits(
                 f"On {dataset} a score is off by {number(cell['mae']['value'])} on average (one sample), and "
                 f"{percent(cell['parse_failure_rate'])} of pictures get no readable answer."
             )
-    if facts.half_widths and facts.knows_photographs:
-        widths = ", ".join(f"{number(width)} ({protocol})" for protocol, width in facts.half_widths.items())
+    if profile.half_widths and profile.knows_photographs:
+        widths = ", ".join(f"{number(width)} ({protocol})" for protocol, width in profile.half_widths.items())
         yield (
             f"An interval is the score plus and minus a fixed half-width, {widths}. It holds {HELD} "
-            f"{facts.measured_on}; "
+            f"{profile.measured_on}; "
             "on other kinds of pictures it may hold fewer."
         )
-    elif not facts.knows_photographs:
+    elif not profile.knows_photographs:
         yield f"Photographs get {NOT_CALIBRATED}."
     yield from _critique_limits(cells)
     yield from _score_and_words(evaluation.get("critiques", {}).get(stage, {}), settings["model"])

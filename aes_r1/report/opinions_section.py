@@ -30,7 +30,7 @@ def opinions_section(evaluation: Evaluation) -> list[tuple[str, str, str, Opinio
     no-reference metric is left out, because its scale is not that of the opinions.
     """
     stages, baselines = evaluation.get("stages", {}), evaluation.get("baseline_cells", {})
-    found = []
+    rows = []
     for dataset in dict.fromkeys([*(name for sets in stages.values() for name in sets), *baselines]):
         measured = [
             (stage, protocol, sets[dataset][protocol])
@@ -39,12 +39,12 @@ def opinions_section(evaluation: Evaluation) -> list[tuple[str, str, str, Opinio
             if protocol != METRIC
         ]
         measured += [(name, cell["how"], cell) for name, cell in baselines.get(dataset, {}).items()]
-        found += [
+        rows += [
             (stage, dataset, protocol, cell["opinions"], _outputs(cell))
             for stage, protocol, cell in measured
             if "opinions" in cell
         ]
-    return found
+    return rows
 
 
 def opinions_table(dataset: str, evaluation: Evaluation) -> Table | None:
@@ -53,13 +53,13 @@ def opinions_table(dataset: str, evaluation: Evaluation) -> Table | None:
     It shows the protocol with the most completions of a picture, because few estimate a distribution badly; the report
     page and evaluation.json have the others.
     """
-    found = [row for row in opinions_section(evaluation) if row[1] == dataset]
-    if not found:
+    rows = [row for row in opinions_section(evaluation) if row[1] == dataset]
+    if not rows:
         return None
-    protocol = max(found, key=lambda row: row[-1])[2]
+    protocol = max(rows, key=lambda row: row[-1])[2]
     title = f"{dataset}: distance from the raters’ opinions as distributions, {protocol}"
     table = titled_table(title, ("", "EMD", "CRPS", "raters’ own", "KL"), no_wrap=True)
-    for stage, _, shown, measures, _ in found:
+    for stage, _, shown, measures, _ in rows:
         if shown == protocol:
             table.add_row(stage_name(stage), *_values(measures, end_digits=2, alone=("crps_of_raters", "kl")))
     return table
@@ -67,25 +67,25 @@ def opinions_table(dataset: str, evaluation: Evaluation) -> Table | None:
 
 def every_opinion(dataset: str, evaluation: Evaluation) -> Table | None:
     """Return a table of all that is measured on the set `dataset`, explained below it; None without opinions."""
-    found = [row for row in opinions_section(evaluation) if row[1] == dataset]
+    rows = [row for row in opinions_section(evaluation) if row[1] == dataset]
     title = f"{dataset}: distance from the raters’ opinions as distributions"
     table = titled_table(title, ["", "n", "completions", *MEASURES.values()])
-    for stage, _, protocol, measures, outputs in found:
+    for stage, _, protocol, measures, outputs in rows:
         values = [value.replace(" ", "\n", 1) for value in _values(measures, end_digits=2)]
         table.add_row(f"{stage}\n{protocol}", str(measures["n"]), str(outputs), *values)
     table.caption = " ".join([*(f"{line}." for line in meanings()), COMPARABLE])
-    return table if found else None
+    return table if rows else None
 
 
 def opinions_lines(cells: Iterable[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
     """Yield the lines of a Markdown table of `cells`, (set, protocol, cell), and what its columns mean."""
-    found = [(*key, cell["opinions"], _outputs(cell)) for *key, cell in cells if "opinions" in cell]
-    if not found:
+    rows = [(*key, cell["opinions"], _outputs(cell)) for *key, cell in cells if "opinions" in cell]
+    if not rows:
         return
     yield "\nDistance from the single opinions of the raters, as distributions:\n"
     yield f"| set | protocol | n | completions | {' | '.join(MEASURES.values())} |"
     yield "|---" * (4 + len(MEASURES)) + "|"
-    for dataset, protocol, measures, outputs in found:
+    for dataset, protocol, measures, outputs in rows:
         yield f"| {dataset} | {protocol} | {measures['n']} | {outputs} | {' | '.join(_values(measures))} |"
     yield ""
     yield from (f"- {line}." for line in meanings())

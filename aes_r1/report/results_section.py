@@ -1,4 +1,4 @@
-"""The report's section of numbers: every set, stage and protocol with intervals, what stages changed, and means."""
+"""Build the section of numbers: every set, stage and protocol with intervals, what stages changed, and means."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def _set(
 
 
 def _stage_estimates(cells: Mapping[str, Mapping], metric: str) -> list[Estimate]:
-    return [estimate(stage_name(stage), cell[metric], stage_color(stage)) for stage, cell in cells.items()]
+    return [chart_row(stage_name(stage), cell[metric], stage_color(stage)) for stage, cell in cells.items()]
 
 
 def _baseline_estimates(baselines: Mapping[str, Mapping], metric: str) -> tuple[str, list[Estimate]] | None:
     """Return the group of baselines that have the metric: the mean opinion, for one, ranks no pictures."""
     known = [
-        estimate(name, reached(cell, metric), "muted")
+        chart_row(name, reached(cell, metric), "muted")
         for name, cell in baselines.items()
         if reached(cell, metric)["value"] is not None
     ]
@@ -88,7 +88,7 @@ def _baselines_title(baselines: Mapping[str, Any]) -> str:
     return "People" if set(baselines) == {"people"} else "Baselines"
 
 
-def estimate(name: str, cell: Mapping, color: str) -> Estimate:
+def chart_row(name: str, cell: Mapping, color: str) -> Estimate:
     """Turn a metric's cell into a row of a chart."""
     return Estimate(name, cell["value"], cell["low"], cell["high"], color)
 

@@ -16,7 +16,7 @@ from aes_r1.report.charts import Figure, histogram, scatter
 from aes_r1.report.critique_section import critique_section
 from aes_r1.report.gallery import choose, plates
 from aes_r1.report.grounding_section import grounding_section
-from aes_r1.report.html import STAGE_NAMES, fill, model_name, stage_color, stage_name
+from aes_r1.report.html import STAGE_NAMES, model_name, render, stage_color, stage_name
 from aes_r1.report.pairs_section import pairs_headline, pairs_section
 from aes_r1.report.results_section import changes_section, results_section
 from aes_r1.report.settings_section import settings_section
@@ -49,11 +49,11 @@ def write_report(run_dir: Path | str) -> Path:
         inside = runs_inside(
             run.path,
             "a logged step",
-            lambda one: one.metrics_file if one.metrics_file.exists() else one.evaluation_file,
+            lambda run: run.metrics_file if run.metrics_file.exists() else run.evaluation_file,
         )
         raise InputError(f"{run}: {missing}; {inside}")
     names = protocol_names(settings)
-    html = fill(
+    html = render(
         "run_page.html",
         title=settings.get("run_name") or run.path.resolve().name,
         trouble=trouble(run.state, evaluation, predictions, run.last_stage),

@@ -1,4 +1,4 @@
-"""The report's section on the settings of a run and the content of its picture lists."""
+"""Build the section on the settings of a run and the content of its picture lists."""
 
 from __future__ import annotations
 

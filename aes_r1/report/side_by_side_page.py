@@ -10,7 +10,7 @@ import numpy as np
 
 from aes_r1.evaluation.critique import critique_measures
 from aes_r1.report.gallery import plates
-from aes_r1.report.html import fill
+from aes_r1.report.html import render
 from aes_r1.report.studies import numbered
 from aes_r1.runs.cells import last_model
 from aes_r1.runs.files import make_folder, write_json, write_rows, write_text_atomically
@@ -44,7 +44,7 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
     write_json(out / "side_by_side.json", measures)
     write_rows(out / "side_by_side.jsonl", (_picture_row(starts, key) for key in chosen))
     shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in chosen]
-    html = fill("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=shown)
+    html = render("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=shown)
     return write_text_atomically(out / "side_by_side.html", html)
 
 

@@ -132,7 +132,7 @@ def with_measuring(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> l
     They are needed if they change the number of pictures, or if runs of the same name differ in nothing else.
     """
     differing, keys = _differing(runs)
-    also = [key for key in _COUNTING if key not in keys and len({str(setting(one, key)) for one in runs}) > 1]
+    also = [key for key in _COUNTING if key not in keys and len({str(setting(run, key)) for run in runs}) > 1]
     complete = []
     for settings, name in zip(runs, names, strict=True):
         twins = [{"settings": other} for other, its in zip(runs, names, strict=True) if its == name]

@@ -1,4 +1,4 @@
-"""All studies on one self-contained page: results, analysis, settings beside SRCC, curves, worst answers."""
+"""Show all studies on one self-contained page: results, analysis, settings beside SRCC, curves, worst answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aes_r1.prompts import parse_critique, written_order
 from aes_r1.report.charts import Figure, Line, line_chart, points_chart
 from aes_r1.report.coordinates import Axis, parallel_coordinates
 from aes_r1.report.gallery import Plate, plates
-from aes_r1.report.html import fill
+from aes_r1.report.html import render
 from aes_r1.report.studies import (
     SECTIONS,
     analysis,
@@ -46,7 +46,7 @@ def static_page(studies: Mapping[str, Runs], analyses: Path) -> str:
         for number, (study, runs) in enumerate(studies.items(), 1)
     ]
     links = [(section["id"], section["name"]) for section in sections]
-    return fill("studies_page.html", title="Studies", studies=sections, links=links)
+    return render("studies_page.html", title="Studies", studies=sections, links=links)
 
 
 def _study(study: str, runs: Runs, table: str) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def _critiques(critiques: Mapping) -> Iterator[Table]:
             if exchanged := measures.get("interventions"):
                 follows = [exchanged[kind]["follow"] for kind in ("swapped_critique", "swapped_picture", "negated")]
                 followed.add_row(f"{stage}\n{name}", *map(format_value, follows))
-    yield from (one for one in (table, followed) if one.row_count)
+    yield from (part for part in (table, followed) if part.row_count)
 
 
 def format_value(cell: Interval | Mapping[str, Any], *, digits: int = 3, signed: bool = False) -> str:

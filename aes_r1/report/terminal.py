@@ -124,8 +124,8 @@ def _sub_scores(dataset: str, stages: Stages) -> Table:
     The MAE is left out to stay within 80 columns.
     """
     by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
-    found = [protocol for cells in by_stage.values() for protocol, cell in cells.items() if "sub_scores" in cell]
-    protocol = next(iter(in_order(dict.fromkeys(found), PROTOCOL_ORDER)), "")
+    protocols = [protocol for cells in by_stage.values() for protocol, cell in cells.items() if "sub_scores" in cell]
+    protocol = next(iter(in_order(dict.fromkeys(protocols), PROTOCOL_ORDER)), "")
     rated = {stage: cells[protocol].get("sub_scores", {}) for stage, cells in by_stage.items() if protocol in cells}
     title = f"{dataset}: sub-scores against ratings, {protocol}"
     table = titled_table(title, ("", "SRCC", "PLCC", "missing"), no_wrap=True)

@@ -1,4 +1,4 @@
-"""The report's sections with training curves and warning signs."""
+"""Build the sections with training curves and warning signs."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def trouble(
         explanation = "fewer than three pictures were answered" if cell["n_answered"] < 3 else all_equal
         return f"No correlation is defined on {dataset} for {model}: {explanation}."
     reasons = Counter(
-        unread(row.get("text") or "", tuple(row.get("sub_scores", ())))
+        describe_unreadable(row.get("text") or "", tuple(row.get("sub_scores", ())))
         for row in predictions
         if (row["stage"], row["protocol"], f"{row['dataset']}/{row['split']}") == (stage, protocol, dataset)
         and row["score"] is None
@@ -54,7 +54,7 @@ def trouble(
     )
 
 
-def unread(text: str, sub_scores: Sequence[str] = ()) -> str:
+def describe_unreadable(text: str, sub_scores: Sequence[str] = ()) -> str:
     """Return what an unreadable completion did, worded to follow a number of them; sub_scores: those asked for."""
     if not text.strip():
         return "said nothing"

@@ -62,16 +62,15 @@ def _concordance(stated: Tensor, ratings: Tensor, pool: Tensor | None) -> Tensor
     return torch.where(mentioned, mean, 0.0)
 
 
-def information_reward(own: Tensor, others: Tensor, *, cap: float) -> Tensor:
+def information_reward(own_logps: Tensor, other_logps: Tensor, *, cap: float) -> Tensor:
     """Return by how many nats, within -cap..cap, words are likelier under their own picture than under others, [N, K].
 
-    own [N, K]: log-probability of each critique under its picture, NaN where there is no critique; others [N, K, M]:
-    under M other pictures. Each difference is clamped before the mean is taken, so that one picture under which the
-    words are absurd cannot dominate. It is 0 without a critique or another picture. Raises ValueError when cap is not
-    positive.
+    own_logps [N, K]: of each critique under its picture, NaN where there is no critique; other_logps [N, K, M]: under M
+    other pictures. Each difference is clamped before the mean is taken, so that one picture under which the words are
+    absurd cannot dominate. It is 0 without a critique or another picture. Raises ValueError when cap is not positive.
     """
     if not cap > 0:
         raise ValueError(f"cap={cap}: must be positive")
-    if others.shape[2] == 0:
-        return torch.zeros_like(own)
-    return (own[:, :, None] - others).clamp(-cap, cap).mean(2).nan_to_num(0.0)
+    if other_logps.shape[2] == 0:
+        return torch.zeros_like(own_logps)
+    return (own_logps[:, :, None] - other_logps).clamp(-cap, cap).mean(2).nan_to_num(0.0)

@@ -76,9 +76,9 @@ def custom_reward(
             "picture and a number for each of its completions"
         )
     if not rewards.isfinite().all():
-        row, place = (~rewards.isfinite()).nonzero()[0].tolist()
+        row, k = (~rewards.isfinite()).nonzero()[0].tolist()
         raise InputError(
-            f"reward.custom={named}: returned {rewards[row, place]:g} for completion {place} of {samples[row].id}; "
+            f"reward.custom={named}: returned {rewards[row, k]:g} for completion {k} of {samples[row].id}; "
             "every reward must be finite, also where the score is NaN because it could not be read"
         )
     return rewards

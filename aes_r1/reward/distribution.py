@@ -29,9 +29,9 @@ def distribution_reward(scores: Tensor, levels: Tensor, shares: Tensor) -> Tenso
     if samples < 3:
         raise ValueError(f"{samples} scores of a picture: the distribution reward needs at least 3")
     answered = ~scores.isnan()
-    given = scores.double().nan_to_num(0.0)
-    to_raters = ((given[:, :, None] - levels.double()[:, None, :]).abs() * shares.double()[:, None, :]).sum(2)
-    pairs = (given[:, :, None] - given[:, None, :]).abs() * answered[:, None, :]
+    filled = scores.double().nan_to_num(0.0)
+    to_raters = ((filled[:, :, None] - levels.double()[:, None, :]).abs() * shares.double()[:, None, :]).sum(2)
+    pairs = (filled[:, :, None] - filled[:, None, :]).abs() * answered[:, None, :]
     to_each_other = pairs.sum(2) / (answered.sum(1, keepdim=True) - 1).clamp(min=1)
     reward = 1 + (samples - 1) / (samples - 2) * to_each_other - to_raters
     counted = answered & (shares.sum(1, keepdim=True) > 0)

@@ -42,7 +42,7 @@ def run(given: argparse.Namespace) -> int:
     listener = bind(given.host, given.port)  # before the model is loaded, which is slow
     how = {"samples": given.samples, "seed": given.seed}
     critic = Critic.at(given.url, given.model, **how) if given.url else Critic.load(given.model, **how)
-    if warning := critic.facts.warning():
+    if warning := critic.profile.warning():
         print(f"note: {warning}", file=sys.stderr)
     return serve(critic, listener, given)
 
@@ -73,7 +73,7 @@ def serve(critic: Critic, listener: socket.socket, given: argparse.Namespace) ->
     import uvicorn
 
     from aes_r1.reward_server.batches import Batches
-    from aes_r1.reward_server.routes import build
+    from aes_r1.reward_server.routes import build_server
 
     failed: list[BaseException] = []
 
@@ -81,7 +81,7 @@ def serve(critic: Critic, listener: socket.socket, given: argparse.Namespace) ->
         failed.extend([error] if error is not None else [])
         server.should_exit = True
 
-    app = build(
+    app = build_server(
         Batches(critic, batch_size=given.batch, max_queued=given.waiting),
         model=given.model,
         max_pictures=given.pictures,

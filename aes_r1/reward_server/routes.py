@@ -1,4 +1,4 @@
-"""The addresses of the reward server: pictures in, scores and reasons out, as JSON.
+"""Define the addresses of the reward server: pictures in, scores and reasons out, as JSON.
 
     GET  /health     whether it answers, how it asks, and how many pictures wait
     POST /score      {"images": [base64, ..]} -> {"scores": [..], "verdicts": [{"score", "low", "critique", ..}, ..]}
@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aes_r1.app.guard import Guard
 from aes_r1.data.sample import PictureError
 from aes_r1.reward_server.batches import Batches, Closed, Full
-from aes_r1.scoring.rows import row_of
+from aes_r1.scoring.rows import verdict_row
 from aes_r1.scoring.uploads import MAX_BYTES
 from aes_r1.scoring.verdict import Verdict
 
@@ -43,7 +43,7 @@ POLL_S = 1.0  # seconds between two checks whether the client is still connected
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,")
 
 
-class _Refused(Exception):
+class _RequestRefused(Exception):
     """Raised for a request that is not answered; says why, and the way out."""
 
     def __init__(self, status: int, why: str) -> None:
@@ -51,7 +51,7 @@ class _Refused(Exception):
         self.status = status
 
 
-def build(
+def build_server(
     batches: Batches,
     *,
     model: str,
@@ -67,8 +67,8 @@ def build(
     error that ended it or None.
     """
     answers = _Answers(batches, max_pictures, unanswered)
-    facts = batches.critic.facts
-    asked = {"samples": batches.critic.samples, "temperature": facts.temperature, "warning": facts.warning()}
+    profile = batches.critic.profile
+    asked = {"samples": batches.critic.samples, "temperature": profile.temperature, "warning": profile.warning()}
 
     async def health(_: Request) -> Response:
         return _json({"status": "ok", "model": model, **asked, "waiting": batches.waiting})
@@ -125,16 +125,16 @@ class _Answers:
         length = int(request.headers["content-length"])  # the guard has checked it
         try:
             if self.held + length > MOST_HELD:
-                raise _Refused(503, "too many pictures at once; try again later")
+                raise _RequestRefused(503, "too many pictures at once; try again later")
             self.held += length
             try:
                 pictures = await _pictures(request, key, self.max_pictures)
                 verdicts = await _verdicts(request, self.batches, pictures, key)
             finally:
                 self.held -= length
-        except _Refused as refused:
+        except _RequestRefused as refused:
             return _json({"error": str(refused)}, refused.status)
-        scores = [self.unanswered if one.score is None else one.score for one in verdicts]
+        scores = [self.unanswered if verdict.score is None else verdict.score for verdict in verdicts]
         return _json(answer(scores, verdicts))
 
 
@@ -144,27 +144,31 @@ async def _pictures(request: Request, key: str, max_pictures: int) -> list[str]:
         async with asyncio.timeout(BODY_S):
             body = b"".join([chunk async for chunk in request.stream()])  # unlike body(), keeps no second copy
     except ClientDisconnect as error:
-        raise _Refused(400, "the body did not arrive whole; send it again") from error
+        raise _RequestRefused(400, "the body did not arrive whole; send it again") from error
     except TimeoutError as error:
-        raise _Refused(408, f"the body took over {BODY_S:g} seconds; send fewer pictures at a time") from error
+        raise _RequestRefused(408, f"the body took over {BODY_S:g} seconds; send fewer pictures at a time") from error
     try:
         given = await asyncio.to_thread(_parsed, body)
     except (ValueError, RecursionError) as error:
-        raise _Refused(400, f'the body is no JSON; send {{"{key}": [base64, ..]}}') from error
+        raise _RequestRefused(400, f'the body is no JSON; send {{"{key}": [base64, ..]}}') from error
     pictures = given.get(key) if isinstance(given, dict) else None
-    if not isinstance(pictures, list) or not pictures or not all(isinstance(one, str) for one in pictures):
-        raise _Refused(400, f'send {{"{key}": [base64, ..]}}, a list of one picture or more')
+    if not isinstance(pictures, list) or not pictures or not all(isinstance(picture, str) for picture in pictures):
+        raise _RequestRefused(400, f'send {{"{key}": [base64, ..]}}, a list of one picture or more')
     if len(pictures) > max_pictures:
-        raise _Refused(413, f"{key}: {len(pictures)} pictures, at most {max_pictures} in a request; send them in parts")
-    starts = [_DATA_URI.match(one) for one in pictures]
-    return [one if start is None else one[start.end() :] for one, start in zip(pictures, starts, strict=True)]
+        raise _RequestRefused(
+            413, f"{key}: {len(pictures)} pictures, at most {max_pictures} in a request; send them in parts"
+        )
+    starts = [_DATA_URI.match(picture) for picture in pictures]
+    return [text if start is None else text[start.end() :] for text, start in zip(pictures, starts, strict=True)]
 
 
 def _parsed(body: bytes) -> Any:
     """Return the JSON value in `body`; one with more than MAX_PARTS is refused before it is parsed and takes memory."""
     parts = sum(body.count(mark) for mark in (b"[", b"{", b","))
     if parts > MAX_PARTS:
-        raise _Refused(413, f"the body has {parts:,} lists, objects and items, at most {MAX_PARTS:,}; send pictures")
+        raise _RequestRefused(
+            413, f"the body has {parts:,} lists, objects and items, at most {MAX_PARTS:,}; send pictures"
+        )
     return json.loads(body, object_pairs_hook=_unique_keys)
 
 
@@ -172,7 +176,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the object of `pairs`; refuse one with a repeated key, because all but one of its values would be lost."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise _Refused(400, "a key stands twice in an object of the body; send every key once")
+        raise _RequestRefused(400, "a key stands twice in an object of the body; send every key once")
     return values
 
 
@@ -182,21 +186,21 @@ async def _verdicts(request: Request, batches: Batches, pictures: Sequence[str],
     try:
         futures = batches.add(pictures, names)
     except Full as error:
-        raise _Refused(503, "too many pictures wait already; try again later") from error
+        raise _RequestRefused(503, "too many pictures wait already; try again later") from error
     except Closed as error:
-        raise _Refused(503, "the server is ending") from error
+        raise _RequestRefused(503, "the server is ending") from error
     gathered = asyncio.gather(*futures)
     gathered.add_done_callback(lambda done: done.cancelled() or done.exception())  # the client may be gone
     try:
         while not gathered.done():
             await asyncio.wait([gathered], timeout=POLL_S)
             if not gathered.done() and await request.is_disconnected():
-                raise _Refused(400, "nobody waits any more")  # reaches nobody
+                raise _RequestRefused(400, "nobody waits any more")  # reaches nobody
         return gathered.result()
     except PictureError as error:
-        raise _Refused(422, str(error)) from error
+        raise _RequestRefused(422, str(error)) from error
     except Closed as error:
-        raise _Refused(503, "the server is ending") from error
+        raise _RequestRefused(503, "the server is ending") from error
     finally:
         for future in futures:
             future.cancel()
@@ -204,7 +208,7 @@ async def _verdicts(request: Request, batches: Batches, pictures: Sequence[str],
 
 def _rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     """Return what `aes_r1.score` writes of each picture, without a path."""
-    rows = [row_of("", verdict) for verdict in verdicts]
+    rows = [verdict_row("", verdict) for verdict in verdicts]
     return [{name: value for name, value in row.items() if name != "path"} for row in rows]
 
 

@@ -37,8 +37,8 @@ def _attend_to_block(
     higher = tl.maximum(top, tl.max(scores, axis=1))
     weights = tl.exp2(scores - higher[:, None])
     rescale = tl.exp2(top - higher)
-    kept = valid[:, None] & in_head[None, :]
-    value = tl.load(values + position[:, None] * WIDTH + lane[None, :], mask=kept, other=0.0)
+    selected = valid[:, None] & in_head[None, :]
+    value = tl.load(values + position[:, None] * WIDTH + lane[None, :], mask=selected, other=0.0)
     accumulated = accumulated * rescale[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
     return higher, total * rescale + tl.sum(weights, axis=1), accumulated
 

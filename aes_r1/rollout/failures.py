@@ -13,7 +13,7 @@ class CutOff(Unusable):
     """Report that a connection was refused, cut or silent for too long, so that the request itself may be right."""
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """Report that a server rejected a request, and would reject it again."""
 
     def __init__(self, status: int, message: str) -> None:

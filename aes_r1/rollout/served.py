@@ -108,24 +108,24 @@ class ServedPolicy:
         if self._pushes == 1:  # left by an earlier start of the run
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = self.folder.lstat()  # in a shared folder, anybody may have created this name
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        status = self.folder.lstat()  # in a shared folder, anybody may have created this name
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise InputError(f"rollout.weights: {self.folder} is a link or another user's; give a folder of your own")
-        held = self.weights
+        base = self.weights
         if not hasattr(backbone.model, "merge_and_unload"):
             weights = Weights(version, _saved(backbone, self.folder / version))
             self._base_of = None
         else:
             if self._base_of is not backbone:
-                held = Weights(version, _saved(backbone, self.folder / version))
+                base = Weights(version, _saved(backbone, self.folder / version))
                 self._base_of = backbone
             name = f"adapter-{version}"
             with replacing_folder(self.folder / name) as draft:
                 backbone.model.save_pretrained(draft)
-            weights = Weights(held.version, held.folder, name, self.folder / name)
-        kept = {weights.folder, weights.adapter_folder}
+            weights = Weights(base.version, base.folder, name, self.folder / name)
+        in_use = {weights.folder, weights.adapter_folder}
         for old in self.folder.iterdir():
-            if old.is_dir() and old not in kept:
+            if old.is_dir() and old not in in_use:
                 shutil.rmtree(old)
         write_json(self.folder / HELD, {"version": weights.version, "adapter": weights.adapter})
         return weights
@@ -334,7 +334,7 @@ def _rollout(backbone: Backbone, choices: list[dict[str, Any]], device: torch.de
 @torch.no_grad()
 def _saved(backbone: Backbone, folder: Path) -> Path:
     """Write the model's own weights, without an adapter and under their plain names, into `folder`; return it."""
-    own = {
+    weights = {
         name.replace(".base_layer.", "."): weight.detach().cpu().contiguous()
         for name, weight in backbone.core.named_parameters()
         if ".lora_" not in name
@@ -342,7 +342,7 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
     with replacing_folder(folder) as draft:
         draft.mkdir(parents=True)
         try:
-            save_file(own, draft / "model.safetensors")
+            save_file(weights, draft / "model.safetensors")
         except SafetensorError as error:  # raised for a full disk, among others
             raise InputError(
                 f"rollout.weights: {draft} cannot be written ({error}); make room there, or give another folder"

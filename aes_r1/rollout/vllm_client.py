@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from filelock import FileLock, Timeout
 
-from aes_r1.rollout.failures import CutOff, Refused, ServersGone, Unusable
+from aes_r1.rollout.failures import CutOff, RequestRejected, ServersGone, Unusable
 from aes_r1.settings import InputError
 
 SERVED = "policy"  # the name under which aes_r1.serve serves the model
@@ -65,7 +65,7 @@ class Server:
         if answer.status_code >= 500 or answer.status_code in _AGAIN:
             raise Unusable(f"{self.url}{path}: {answer.status_code} {message}")
         if answer.status_code != 200:
-            raise Refused(answer.status_code, f"{self.url}{path}: {answer.status_code} {message}")
+            raise RequestRejected(answer.status_code, f"{self.url}{path}: {answer.status_code} {message}")
         try:
             return answer.json() if path.startswith(("/inference", "/weight_info", "/v1/models")) else None
         except ValueError as error:  # no JSON, or no UTF-8
@@ -90,7 +90,7 @@ class Server:
         try:
             models = self.call("/v1/models", timeout=patience)["data"]
             return str(next(model["root"] for model in models if model["id"] == SERVED))
-        except (Unusable, Refused, StopIteration, KeyError) as error:
+        except (Unusable, RequestRejected, StopIteration, KeyError) as error:
             raise InputError(
                 f"--url={self.url}: no server of ours answers ({error}); python -m aes_r1.serve"
             ) from error
@@ -116,11 +116,11 @@ class Server:
 
     def _hold(self, weights: Weights, folder: Path, timeout: float) -> None:
         """Give `weights` to the server unless it has them; the caller holds the lock."""
-        held = self.call("/weight_info", timeout=HEALTH_S)
-        if not isinstance(held, dict) or "weight_version" not in held:
+        info = self.call("/weight_info", timeout=HEALTH_S)
+        if not isinstance(info, dict) or "weight_version" not in info:
             raise Unusable(f"{self.url}/weight_info: names no version of its weights")
         try:
-            if held["weight_version"] != weights.version:
+            if info["weight_version"] != weights.version:
                 self._exchange(folder, weights.version, timeout)
             self.call("/resume", {}, timeout=timeout)  # also needed if an exchange was cut short before it
             if weights.adapter is not None:
@@ -157,7 +157,7 @@ class Server:
                 if old.startswith("adapter-"):
                     self.call("/v1/unload_lora_adapter", {"lora_name": old}, timeout=timeout)
             self.call("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, timeout=timeout)
-        except Refused as error:
+        except RequestRejected as error:
             raise InputError(
                 f"rollout.url: the server does not take the run's adapter ({error}); start it with "
                 "python -m aes_r1.serve --lora-rank R, R at least model.lora.rank"
@@ -171,19 +171,19 @@ class Connections:
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
 
-    def trace(self, event: str, found: Mapping[str, Any]) -> None:
+    def trace(self, event: str, event_info: Mapping[str, Any]) -> None:
         """Remember each new connection; httpcore calls this at every step of a request."""
         if event == "connection.connect_tcp.complete":
             with self._lock:
-                self._sockets = [one for one in self._sockets if one.fileno() >= 0]
-                self._sockets.append(found["return_value"].get_extra_info("socket"))
+                self._sockets = [opened for opened in self._sockets if opened.fileno() >= 0]
+                self._sockets.append(event_info["return_value"].get_extra_info("socket"))
 
     def end(self) -> None:
         """End all calls at once. Closing the client alone would leave them waiting for their answers."""
         with self._lock:
-            for one in self._sockets:
+            for opened in self._sockets:
                 with contextlib.suppress(OSError):  # closed already
-                    one.shutdown(socket.SHUT_RDWR)
+                    opened.shutdown(socket.SHUT_RDWR)
 
 
 class Servers:
@@ -209,7 +209,7 @@ class Servers:
             try:
                 server.hold(weights, timeout=self._timeout)
                 server.worked()
-            except (Unusable, Refused):
+            except (Unusable, RequestRejected):
                 server.failed()
 
         with ThreadPoolExecutor(len(self.servers)) as pool:
@@ -233,7 +233,7 @@ class Servers:
             except Unusable as error:
                 server.failed()
                 reason = str(error)
-            except Refused as error:
+            except RequestRejected as error:
                 raise InputError(f"rollout.url: the server refuses a request: {error}") from error
             else:
                 server.worked()
@@ -258,7 +258,7 @@ class Servers:
         for _ in range(2):
             try:
                 answer = server.call("/inference/v1/generate", body, timeout=self._timeout)
-            except Refused as error:
+            except RequestRejected as error:
                 if error.status != 404 or weights.adapter is None:
                     raise
                 other = "no such adapter"

@@ -44,16 +44,16 @@ def run(given: argparse.Namespace) -> int:
     if given.clean:
         clean(root)
     else:
-        show(root)
+        print_runs(root)
     return 0
 
 
-def show(root: Path) -> None:
+def print_runs(root: Path) -> None:
     """Print a table of the runs of every study below `root`."""
     studies: dict[Path, list[RunFolder]] = {}
     for folder in _folders(root):
         studies.setdefault(folder.parent, []).append(RunFolder(folder))
-    left = sum(_is_left(one) for runs in studies.values() for one in runs)
+    left = sum(_is_left(run) for runs in studies.values() for run in runs)
     table = Table("run", "state", "SRCC", "measured on", "folder", box=None, pad_edge=False)
     if not studies:
         is_run = RunFolder(root).exists
@@ -61,8 +61,8 @@ def show(root: Path) -> None:
         print(f"{root}: no run in it; {cure}")
         return
     for runs in studies.values():
-        known = [one for one in runs if one.exists and not _is_left(one)]
-        rows = [row_of(one) for one in known]
+        begun = [run for run in runs if run.exists and not _is_left(run)]
+        rows = [table_row(run) for run in begun]
         names = run_names([row["settings"] for row in rows])
         for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
             study = Path(row["folder"]).parent.name
@@ -72,7 +72,7 @@ def show(root: Path) -> None:
         print(f"{left} left by false starts; aes-r1 runs --clean removes them")
 
 
-def row_of(run: RunFolder) -> dict[str, Any]:
+def table_row(run: RunFolder) -> dict[str, Any]:
     """Return a run's settings, state, headline SRCC with its interval, where that was measured, and folder."""
     state = {True: "running", False: _short(run.state), None: _unknown(run)}[is_held(run)]
     return {
@@ -95,11 +95,11 @@ def _short(state: str) -> str:
     return textwrap.shorten(reason, _STATE_WIDTH, placeholder=" ..")
 
 
-def _srcc(found: Mapping[str, float]) -> str:
-    if "srcc" not in found:
+def _srcc(headline: Mapping[str, float]) -> str:
+    if "srcc" not in headline:
         return ""
-    interval = f" [{found['srcc_low']:.3f}, {found['srcc_high']:.3f}]" if "srcc_low" in found else ""
-    return f"{found['srcc']:.3f}{interval}"
+    interval = f" [{headline['srcc_low']:.3f}, {headline['srcc_high']:.3f}]" if "srcc_low" in headline else ""
+    return f"{headline['srcc']:.3f}{interval}"
 
 
 def clean(root: Path) -> None:

@@ -153,7 +153,7 @@ def withdraw(folder: Path) -> bool:
     run = RunFolder(folder)
     if not is_false_start(run):
         return False
-    for path in (*(one for one in folder.iterdir() if one != run.lock_file), run.lock_file):
+    for path in (*(inner for inner in folder.iterdir() if inner != run.lock_file), run.lock_file):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -11,7 +11,7 @@ import torch
 
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.runs.store import missing
+from aes_r1.runs.store import draft_unless_stored
 from aes_r1.runs.watchdog import Heartbeat
 
 
@@ -78,15 +78,15 @@ class Processes:
 
     def from_rank_zero(self, work: Callable[[], Any]) -> Any:
         """Run `work` as `on_rank_zero` does, and return to every process what it returned on rank 0. Collective."""
-        found: list[Any] = [None]
+        result: list[Any] = [None]
 
         def keep() -> None:
-            found[0] = work()
+            result[0] = work()
 
         self.on_rank_zero(keep)  # it may take hours, longer than a collective's timeout
         if self.size > 1:
-            torch.distributed.broadcast_object_list(found, src=0)
-        return found[0]
+            torch.distributed.broadcast_object_list(result, src=0)
+        return result[0]
 
     def build_collectively(self, store: Path, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
         """Build something in `store` with every process inside `make`; return whether it was built now. Collective.
@@ -94,7 +94,7 @@ class Processes:
         `make` gets the draft folder. Rank 0 holds the lock, decides whether to build, and renames the folder.
         """
         with contextlib.ExitStack() as stack:
-            draft = missing(store, kind, digest, waiting=self.keep_waiting)
+            draft = draft_unless_stored(store, kind, digest, waiting=self.keep_waiting)
             folder: Path | None = self.from_rank_zero(lambda: stack.enter_context(draft))
             if folder is not None:
                 make(folder)

@@ -17,7 +17,7 @@ EVERY_S = 60.0  # interval between the lines of one task where stderr is no term
 Row = TypeVar("Row")
 
 
-class Update(Protocol):
+class ProgressUpdate(Protocol):
     """The type of a function that moves one progress bar."""
 
     def __call__(self, done: int, total: int, text: str) -> None:
@@ -25,8 +25,8 @@ class Update(Protocol):
 
 
 @contextmanager
-def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], Update]]:
-    """Show progress for the block: the yielded function makes a bar of a given name, and returns its Update.
+def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], ProgressUpdate]]:
+    """Show progress for the block: the yielded function makes a bar of a given name, and returns its ProgressUpdate.
 
     Where stderr is not a terminal, as under nohup or a scheduler, each bar is a line in the log every EVERY_S seconds.
     shown: true in one process of a job alone, because bars of several would overwrite each other in a terminal.
@@ -43,7 +43,7 @@ def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], Update]]:
     in_terminal = console.is_terminal or console.is_jupyter
     with Progress(*columns, console=console, disable=not (shown and in_terminal)) as progress:
 
-        def bar(name: str) -> Update:
+        def bar(name: str) -> ProgressUpdate:
             task = progress.add_task(name, total=None, text="")
             lines = _lines(name)
 
@@ -57,7 +57,7 @@ def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], Update]]:
         yield bar
 
 
-def moving(rows: Iterable[Row], update: Update, *, total: int) -> Iterator[Row]:
+def with_progress(rows: Iterable[Row], update: ProgressUpdate, *, total: int) -> Iterator[Row]:
     """Yield `rows`, of which there are `total`, and move a bar by one after each."""
     update(0, total, "")
     for done, row in enumerate(rows, 1):
@@ -65,7 +65,7 @@ def moving(rows: Iterable[Row], update: Update, *, total: int) -> Iterator[Row]:
         update(done, total, "")
 
 
-def _lines(name: str) -> Update:
+def _lines(name: str) -> ProgressUpdate:
     """Return a function that logs where a task stands, and how long it will take, every EVERY_S seconds."""
     start = last = time.monotonic()
     # What was done at the first update, and its time: the rate counts from there, since a resume begins above 0.

@@ -29,14 +29,14 @@ def made_once(
     `waiting()` is called every LOOK_S seconds while another process makes the folder; an exception of it ends the wait.
     Raises InputError when the store cannot be written.
     """
-    with missing(store, kind, digest, waiting=waiting) as draft:
+    with draft_unless_stored(store, kind, digest, waiting=waiting) as draft:
         if draft is not None:
             make(draft)
     return store / kind / digest
 
 
 @contextlib.contextmanager
-def missing(
+def draft_unless_stored(
     store: Path, kind: str, digest: str, *, waiting: Callable[[], object] = lambda: None
 ) -> Iterator[Path | None]:
     """Yield None if the folder store/kind/digest exists; else, under a lock, a draft that is renamed once it is filled.

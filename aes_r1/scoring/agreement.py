@@ -14,7 +14,7 @@ APART = 0.35
 _LEVEL_CENTRES = {"bad": 0.2, "fair": 0.55, "good": 0.85}
 
 
-class Agreement(NamedTuple):
+class WordScoreAgreement(NamedTuple):
     """Hold the agreement between the words and the score of one picture.
 
     words: how favourable the critique is, 0..1 (wording.valence); None where it does not judge. agreement: 1 minus the
@@ -27,11 +27,11 @@ class Agreement(NamedTuple):
     contradiction: str | None
 
 
-def agreement_of(critique: str | None, score: float | None) -> Agreement:
+def word_score_agreement(critique: str | None, score: float | None) -> WordScoreAgreement:
     """Compare the score in [0, 1] with the whole critique, and with its closing judgement alone."""
     words = valence(critique) if critique else None
     if score is None or critique is None:
-        return Agreement(words, None, None)
+        return WordScoreAgreement(words, None, None)
     closing = stated_level(critique)
     level = None if words is None else level_of(words)
     distances = {}
@@ -42,6 +42,6 @@ def agreement_of(critique: str | None, score: float | None) -> Agreement:
     apart = {claim: distance for claim, distance in distances.items() if distance >= APART}
     if closing == level and len(apart) > 1:  # both claim the same level
         del apart[f"closing words say {closing}"]
-    claim = max(apart, key=lambda one: apart[one], default=None)
+    claim = max(apart, key=lambda claim_name: apart[claim_name], default=None)
     contradiction = None if claim is None else f"{claim}, number says {score:.2f}"
-    return Agreement(words, None if words is None else 1 - abs(words - score), contradiction)
+    return WordScoreAgreement(words, None if words is None else 1 - abs(words - score), contradiction)

@@ -20,7 +20,7 @@ from PIL import Image
 from aes_r1.aescot.wording import split_dimensions
 from aes_r1.data.sample import open_picture
 from aes_r1.evaluation.uncertainty import next_answer_interval
-from aes_r1.inference.asking import Facts, find_model
+from aes_r1.inference.asking import ModelProfile, find_model
 from aes_r1.inference.predict import mean_sub_scores
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
@@ -30,8 +30,8 @@ from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completi
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.runs.identity import fingerprint
-from aes_r1.scoring.agreement import agreement_of
-from aes_r1.scoring.rows import row_of
+from aes_r1.scoring.agreement import word_score_agreement
+from aes_r1.scoring.rows import verdict_row
 from aes_r1.scoring.scorer import Scorer, is_scorer, scorer_identity
 from aes_r1.scoring.verdict import Verdict
 from aes_r1.settings import RolloutSettings, require
@@ -40,13 +40,13 @@ from aes_r1.settings import RolloutSettings, require
 class Critic:
     """Hold a loaded model, its question and its sampling settings.
 
-    samples: completions per picture, None: facts.n_samples; sample: draws them. InputError for samples below 1.
+    samples: completions per picture, None: profile.n_samples; sample: draws them. InputError for samples below 1.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        facts: Facts,
+        profile: ModelProfile,
         *,
         samples: int | None = None,
         seed: int = 0,
@@ -54,7 +54,7 @@ class Critic:
     ) -> None:
         require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
         self.sample = sample
-        self.backbone, self.facts, self.samples, self.seed = backbone, facts, samples or facts.n_samples, seed
+        self.backbone, self.profile, self.samples, self.seed = backbone, profile, samples or profile.n_samples, seed
 
     @classmethod
     def load(cls, path: str | Path, *, samples: int | None = None, seed: int = 0, device: str | None = None) -> Critic:
@@ -63,11 +63,11 @@ class Critic:
         samples: completions per picture at the evaluation's temperature; None: as many as the evaluation drew; 1: one
         greedy completion. device: None takes a GPU where there is one. InputError when there is no such model.
         """
-        folder, facts = find_model(path, "--model")
+        folder, profile = find_model(path, "--model")
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels, key="--model")
+        backbone = backbones.load(folder, dtype=profile.dtype_on(place), max_pixels=profile.max_pixels, key="--model")
         backbone.model.to(place).eval()
-        return cls(backbone, facts, samples=samples, seed=seed)
+        return cls(backbone, profile, samples=samples, seed=seed)
 
     @classmethod
     def at(cls, urls: Sequence[str], path: str | Path, *, samples: int | None = None, seed: int = 0) -> Critic:
@@ -76,10 +76,12 @@ class Critic:
         No weights are loaded here. A picture gets other completions of the same distribution than from `load`; with
         samples=1, which is greedy, it gets the same one. InputError where a server serves another model.
         """
-        folder, facts = find_model(path, "--model")
+        folder, profile = find_model(path, "--model")
         sample = ServedPolicy(RolloutSettings(name="vllm", url=list(urls)), name=str(path)).as_served(folder)
-        backbone = backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
-        return cls(backbone, facts, samples=samples, seed=seed, sample=sample)
+        backbone = backbones.check_model(
+            folder, question=profile.question, max_pixels=profile.max_pixels, key="--model"
+        )
+        return cls(backbone, profile, samples=samples, seed=seed, sample=sample)
 
     def score(self, picture: str | Path | Image.Image) -> Verdict:
         """Critique and score one picture, a path or a PIL picture. PictureError when it cannot be read or shown."""
@@ -87,27 +89,27 @@ class Critic:
 
     def row(self, path: str, picture: Image.Image) -> dict[str, Any]:
         """Return the row of the score command (scoring.rows) about `picture`."""
-        return row_of(path, self.score(picture))
+        return verdict_row(path, self.score(picture))
 
     @property
     def shown(self) -> dict[str, Any]:
-        """Return the arguments of `rows.write_rows` that depend on this critic."""
-        return {"measured_on": self.facts.measured_on, "sub_scores": self.facts.sub_scores}
+        """Return the arguments of `rows.write_verdict_rows` that depend on this critic."""
+        return {"measured_on": self.profile.measured_on, "sub_scores": self.profile.sub_scores}
 
     def verdicts(self, pictures: Sequence[Image.Image]) -> list[Verdict]:
         """Critique and score several RGB pictures in one batch, which takes a GPU little longer than one.
 
         The verdicts are those of `score` except for rounding, which depends on the shape of the batch.
         """
-        half_width = self.facts.half_widths.get(self._protocol() or "")
-        facts = self.facts
+        half_width = self.profile.half_widths.get(self._protocol() or "")
+        profile = self.profile
         return [
             verdict(
                 texts,
                 half_width=half_width,
-                calibrated=facts.knows_photographs,
-                order=facts.order,
-                sub_scores=facts.sub_scores,
+                calibrated=profile.knows_photographs,
+                order=profile.order,
+                sub_scores=profile.sub_scores,
             )
             for texts in self.answers(pictures)
         ]
@@ -119,23 +121,23 @@ class Critic:
         """
         if self.samples == 1:
             return "greedy"
-        return "mean" if self.samples >= self.facts.n_samples else None
+        return "mean" if self.samples >= self.profile.n_samples else None
 
     def answers(self, pictures: Sequence[Image.Image]) -> list[list[str]]:
         """Return for each RGB picture the texts of all its completions, which are drawn in one batch."""
-        facts = self.facts
-        prompts = self.backbone.collate([self.backbone.encode(picture, facts.question) for picture in pictures])
+        profile = self.profile
+        prompts = self.backbone.collate([self.backbone.encode(picture, profile.question) for picture in pictures])
         noise = None
         if self.samples > 1:
-            keys = [("critic", self.seed, _content(one), k) for one in pictures for k in range(self.samples)]
-            noise = keyed_uniform_noise(keys, facts.max_new_tokens)
+            keys = [("critic", self.seed, _content(picture), k) for picture in pictures for k in range(self.samples)]
+            noise = keyed_uniform_noise(keys, profile.max_new_tokens)
         sampling: dict[str, Any] = {
-            "max_new_tokens": facts.max_new_tokens,
-            "temperature": facts.temperature,
+            "max_new_tokens": profile.max_new_tokens,
+            "temperature": profile.temperature,
             "noise": noise,
         }
         rollout = self.sample(self.backbone, prompts, num_samples=self.samples, **sampling)
-        blank = blank_prompt(self.backbone, facts.question, facts.answer_from)
+        blank = blank_prompt(self.backbone, profile.question, profile.answer_from)
         rollout = answer_from_words(self.backbone, rollout, blank, sample=self.sample, **sampling)
         texts = [self.backbone.decode(row[mask]) for row, mask in zip(rollout.tokens, rollout.mask, strict=True)]
         return [texts[start : start + self.samples] for start in range(0, len(texts), self.samples)]
@@ -155,10 +157,10 @@ def identity_of(path: str | Path, *, samples: int | None = None, seed: int = 0) 
     require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
     if is_scorer(path):
         return scorer_identity(path)
-    folder, facts = find_model(path, "--model")
-    backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
+    folder, profile = find_model(path, "--model")
+    backbones.check_model(folder, question=profile.question, max_pixels=profile.max_pixels, key="--model")
     named: Any = digest_of(content_of(Path(folder))) if Path(folder).is_dir() else [folder, revision_of(folder)]
-    return fingerprint(named, asdict(facts), samples or facts.n_samples, seed)
+    return fingerprint(named, asdict(profile), samples or profile.n_samples, seed)
 
 
 def _content(picture: Image.Image) -> str:
@@ -184,7 +186,7 @@ def verdict(
     if not answered:
         critique = next((words for text in texts if (words := parse_critique(text, order))), None)
         dimensions, judgement = split_dimensions(critique or "")
-        compared = agreement_of(critique, None)._asdict() | {"sub_scores": means}
+        compared = word_score_agreement(critique, None)._asdict() | {"sub_scores": means}
         return Verdict(None, None, None, None, scores, critique, dimensions, judgement or None, **compared)
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
@@ -198,6 +200,6 @@ def verdict(
         kind, (low, high) = "samples", held
     else:
         kind = "too_few_answers"
-    compared = agreement_of(critique, mean)._asdict() | {"sub_scores": means}
+    compared = word_score_agreement(critique, mean)._asdict() | {"sub_scores": means}
     dimensions, judgement = split_dimensions(critique or "")
     return Verdict(mean, low, high, kind, scores, critique or None, dimensions, judgement or None, **compared)

@@ -36,17 +36,17 @@ def row_of_score(path: str, score: float) -> dict[str, Any]:
     return {**dict.fromkeys(COLUMNS), "path": path, "score": round(score, _PLACES), "interval": NO_LANGUAGE}
 
 
-def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
+def verdict_row(path: str, verdict: Verdict) -> dict[str, Any]:
     """Return path, score, low, high, critique, then their details; numbers are rounded to four decimal places.
 
     The row has the key sub_scores only if the model is asked for sub-scores.
     """
-    said = {
+    row = {
         name: round(value, _PLACES) if isinstance(value, float) else value for name, value in verdict.as_dict().items()
     }
-    shown = ("score", "low", "high", "critique", *AGREEMENT, "dimensions", "judgement", "interval", "scores")
+    columns = ("score", "low", "high", "critique", *AGREEMENT, "dimensions", "judgement", "interval", "scores")
     sub_scores = {name: None if value is None else round(value, _PLACES) for name, value in verdict.sub_scores.items()}
-    return {"path": path, **{name: said[name] for name in shown}, **({"sub_scores": sub_scores} if sub_scores else {})}
+    return {"path": path, **{name: row[name] for name in columns}, **({"sub_scores": sub_scores} if sub_scores else {})}
 
 
 def count_of(row: Row) -> dict[str, int]:
@@ -67,7 +67,7 @@ def sorted_rows(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[
     return known + [row for row in rows if row[by] is None]
 
 
-def write_rows(
+def write_verdict_rows(
     rows: Iterable[Row],
     form: str,
     out: IO[str],

@@ -25,8 +25,8 @@ from PIL import Image
 from aes_r1.data.manifest import read_run_manifest
 from aes_r1.data.sample import MAX_FILE_PIXELS, Sample, open_picture
 from aes_r1.data.splits import LIMIT_SEED, stratified_draw
-from aes_r1.evaluation.bootstrap import agreement, as_columns, bootstrap, with_interval
-from aes_r1.inference.asking import run_facts
+from aes_r1.evaluation.bootstrap import agreement_metrics, as_columns, bootstrap, with_interval
+from aes_r1.inference.asking import profile_of_run
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import features_of, ridge_weights, to_fit_on
 from aes_r1.model import backbone as backbones
@@ -65,7 +65,7 @@ class Scorer:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         family, max_pixels, weights, constant = _read(folder)
         try:
-            tower = towers.load(folder / TOWER, family=family, max_pixels=max_pixels, device=chosen)
+            tower = towers.load_tower(folder / TOWER, family=family, max_pixels=max_pixels, device=chosen)
         except (SafetensorError, StrictDataclassError, OSError, ValueError, RecursionError, UnpicklingError) as error:
             raise _no_scorer(folder, error) from error
         if weights.shape != (2 * tower.width,):
@@ -74,7 +74,7 @@ class Scorer:
 
     def scores(self, pictures: Sequence[str | Path | Image.Image]) -> np.ndarray:
         """Return [n] scores in 0..1 of paths or PIL pictures, in one batch. PictureError for an unreadable one."""
-        opened = [open_picture(one) for one in pictures]
+        opened = [open_picture(picture) for picture in pictures]
         return np.clip(eyes_features(self.tower, opened) @ self.weights + self.constant, 0, 1)
 
     def score(self, picture: str | Path | Image.Image) -> float:
@@ -87,7 +87,7 @@ class Scorer:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """Return the arguments of `rows.write_rows` for a scorer's rows."""
+        """Return the arguments of `rows.write_verdict_rows` for a scorer's rows."""
         return {"words": False}
 
 
@@ -123,8 +123,8 @@ def _read(folder: Path) -> tuple[str, int, np.ndarray, float]:
     from safetensors.numpy import load_file
 
     try:
-        facts = read_json(folder / FILE)
-        family, max_pixels = facts["family"], operator.index(facts["max_pixels"])
+        content = read_json(folder / FILE)
+        family, max_pixels = content["family"], operator.index(content["max_pixels"])
         if family not in towers.FAMILIES:
             raise ValueError(f"family={family}")
         if not 256 <= max_pixels <= MAX_FILE_PIXELS:
@@ -162,11 +162,11 @@ def make_scorer(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty; give a new folder")
     make_folder(out.parent, out)
-    facts = run_facts(run, model)
+    profile = profile_of_run(run, model)
     name = run.settings["data"]["name"]
     tests = _test_rows(run)
     train, copies = to_fit_on(_train(run, name, pictures), [_tested(run)], {})
-    backbone = backbones.load(model, dtype="float32", max_pixels=facts.max_pixels, key=None)
+    backbone = backbones.load(model, dtype="float32", max_pixels=profile.max_pixels, key=None)
     towers.require_tower(backbone.core.config.model_type)
     backbone.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     look = partial(eyes_features, backbone)
@@ -180,7 +180,7 @@ def make_scorer(
         measured[split_name] = _compare(scores, [answer for _, answer in rows], [sample.mos for sample in samples])
     made = {
         "family": backbone.core.config.model_type,
-        "max_pixels": facts.max_pixels,
+        "max_pixels": profile.max_pixels,
         "fitted_on": f"{name}/train",
         "fitted_n": len(train),
         "copies_left_out": copies,
@@ -188,7 +188,7 @@ def make_scorer(
     }
     with replacing_folder(out, last=FILE) as draft:
         draft.mkdir(parents=True)
-        towers.save(backbone, draft / TOWER)
+        towers.save_tower(backbone, draft / TOWER)
         save_file({"weights": weights, "constant": np.array([constant])}, draft / LAYER)
         write_json(draft / FILE, made)
     return made
@@ -231,7 +231,7 @@ def _compare(scores: np.ndarray, answers: Sequence[float | None], mos: Sequence[
     """
     answered, opinions = as_columns(answers, mos)
     columns = {"scorer": scores, "answers": answered}
-    values = {name: agreement(column, opinions)["srcc"] for name, column in columns.items()}
+    values = {name: agreement_metrics(column, opinions)["srcc"] for name, column in columns.items()}
     resampled = {name: bootstrap(column, opinions, 1000, 0, only=("srcc",))["srcc"] for name, column in columns.items()}
     difference = with_interval(values["scorer"] - values["answers"], resampled["scorer"] - resampled["answers"])
     measured = {name: with_interval(value, resampled[name]) for name, value in values.items()}

@@ -73,14 +73,14 @@ class ShardScorer:
         """Score those pictures of a shard that still have to be scored."""
         part = _part(self.out, number)
         is_done = part.exists()
-        known, lost = _settled(self.out, number)
+        scored, lost = _settled(self.out, number)
         rows, unreadable = [], []
         for name in names:
             if name in lost:
                 unreadable.append(lost[name])
                 continue
             try:
-                rows.append(known.get(name) or self.critic.row(name, read_picture(name, self.limits)))
+                rows.append(scored.get(name) or self.critic.row(name, read_picture(name, self.limits)))
             except PictureError as error:
                 lasting = {"lasting": True} if isinstance(error, LastingError) else {}
                 unreadable.append({"path": name, "reason": error.reason, **lasting})
@@ -221,15 +221,15 @@ def _settled(out: Path, number: int) -> tuple[dict[str, dict], dict[str, dict]]:
     """Return the rows and the unreadable files of a shard that are final, by path; none for a shard without a part."""
     if not _part(out, number).exists():
         return {}, {}
-    known = {row["path"]: row for row in iter_rows(_part(out, number))}
+    scored = {row["path"]: row for row in iter_rows(_part(out, number))}
     lost = {row["path"]: row for row in iter_rows(_unreadable(out, number)) if not _may_change(row)}
-    return known, lost
+    return scored, lost
 
 
 def _left(out: Path, number: int, names: list[str]) -> int:
     """Return how many pictures of a shard still have to be scored."""
-    known, lost = _settled(out, number)
-    return sum(name not in known and name not in lost for name in names)
+    scored, lost = _settled(out, number)
+    return sum(name not in scored and name not in lost for name in names)
 
 
 def _write_unreadable(out: Path, number: int, rows: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ class Verdict:
     readable answers are too few to say where further ones lie. "not_calibrated": there is none, because the model was
     measured on synthetic scenes alone, which says nothing about photographs. None: no answer could be read. critique:
     the one whose own score is nearest to `score`, or the first readable one without a score; dimensions, judgement: its
-    parts. words, agreement, contradiction: whether critique and score say the same (agreement.Agreement). sub_scores:
+    parts. words, agreement, contradiction: whether critique and score agree (WordScoreAgreement). sub_scores:
     {dimension: mean of the answered ones} of those that were asked for.
     """
 

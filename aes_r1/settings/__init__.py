@@ -1,10 +1,10 @@
-"""Typed settings of every group; an unknown key, a wrong type or an impossible value raises an error that names it.
+"""Define the settings of every group; an unknown key, wrong type or impossible value raises an error that names it.
 
 Only the commands handle Hydra's configuration: all other code takes plain values or these dataclasses.
 """
 
 from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings, RoleSettings
-from aes_r1.settings.build import CONF, as_dict, build, values_of
+from aes_r1.settings.build import CONF, as_dict, build_settings, values_of
 from aes_r1.settings.data import SETS_WITHOUT_ENDS, DataSettings, PrepareSettings
 from aes_r1.settings.edits import EDITS, HARMED
 from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
@@ -80,7 +80,7 @@ __all__ = [
     "TwinSettings",
     "address_rule",
     "as_dict",
-    "build",
+    "build_settings",
     "expanded",
     "models_of",
     "one_of",

@@ -1,4 +1,4 @@
-"""Settings of AesCoT: the expert that writes critiques and the judge that reads them."""
+"""Define the settings of AesCoT: the expert that writes critiques and the judge that reads them."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return {**below, **above, **{key: _merged(below[key], above[key]) for key in both}}
 
 
-def build(schema: type, config: Any) -> Any:
+def build_settings(schema: type, config: Any) -> Any:
     """Build the dataclass `schema` from `config`, an OmegaConf node or mapping. InputError names the wrong key."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -141,7 +141,7 @@ def build(schema: type, config: Any) -> Any:
 
 @cache
 def _structured(schema: type) -> Any:
-    """Return the dataclass `schema` as an OmegaConf node, cached because `build` merges into a copy of it."""
+    """Return the dataclass `schema` as an OmegaConf node, cached because `build_settings` merges into a copy of it."""
     from omegaconf import OmegaConf
 
     return OmegaConf.structured(schema)

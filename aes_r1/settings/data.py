@@ -1,4 +1,4 @@
-"""Settings of data sets: which pictures are read, and how."""
+"""Define the settings of data sets: which pictures are read, and how."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def sets_rule(key: str, tested: Sequence[DataSettings]) -> None:
 
     Results are named by set and split, so the pictures of both would be counted as those of one.
     """
-    named = [(one.name, one.split) for one in tested]
+    named = [(test_set.name, test_set.split) for test_set in tested]
     for place, (name, split) in enumerate(named):
         rule = f"the {split} split stands twice, with data and data.unseen; name each set once, and {MEASURE_APART}"
         require((name, split) not in named[:place], key, name, rule)

@@ -1,4 +1,4 @@
-"""Names of the edits that make a picture worse (aes_r1/data/edits.py)."""
+"""List the edits that make a picture worse (aes_r1/data/edits.py)."""
 
 from __future__ import annotations
 

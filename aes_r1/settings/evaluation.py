@@ -1,4 +1,4 @@
-"""Settings of evaluation, in a run and as a command."""
+"""Define the settings of evaluation, in a run and as a command."""
 
 from __future__ import annotations
 

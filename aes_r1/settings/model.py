@@ -1,4 +1,4 @@
-"""Settings of the vision-language model."""
+"""Define the settings of the vision-language model."""
 
 from __future__ import annotations
 

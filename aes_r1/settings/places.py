@@ -19,13 +19,13 @@ def place(path: str | Path, key: str | None = None) -> Path:
     InputError where no such home folder is known.
     """
     given = str(path)
-    found = expanded(given)
-    if given.startswith("~") and found == given:
+    expanded_path = expanded(given)
+    if given.startswith("~") and expanded_path == given:
         named = given if key is None else f"{key}={given}"
         user = given.split("/")[0]
         of = "no home folder is known" if user == "~" else f"no user {user[1:]} is known"
         raise InputError(f"{named}: {of}; give the whole path, or ./{given} where the name itself begins with ~")
-    return Path(found)
+    return Path(expanded_path)
 
 
 def user_cache() -> Path | None:

@@ -1,4 +1,4 @@
-"""Settings of the plan: a run, and assumptions about its hardware."""
+"""Define the settings of the plan: a run, and assumptions about its hardware."""
 
 from __future__ import annotations
 

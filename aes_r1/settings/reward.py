@@ -1,4 +1,4 @@
-"""Settings of the rewards, one class each."""
+"""Define the settings of the rewards, one class each."""
 
 from __future__ import annotations
 

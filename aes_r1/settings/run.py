@@ -1,4 +1,4 @@
-"""Settings of a whole run, and of the dashboard of many."""
+"""Define the settings of a whole run, and of the dashboard of many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of the tracker."""
+"""Define the settings of the tracker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of the two training stages, of the rollouts and of the engine."""
+"""Define the settings of the two training stages, of the rollouts and of the engine."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def headline_origin(evaluation: Evaluation, last_stage: str | None = None) -> st
     return f"{protocol}, {dataset}, n {stages[stage][dataset][protocol]['n']}"
 
 
-def summary_of(evaluation: Evaluation, last_stage: str | None = None) -> dict[str, float]:
+def headline_metrics(evaluation: Evaluation, last_stage: str | None = None) -> dict[str, float]:
     """Return headline/* and STAGE/DATASET/SPLIT/PROTOCOL/metric, the columns by which runs can be sorted."""
     columns = {f"headline/{name}": value for name, value in headline(evaluation, last_stage).items()}
     for stage, sets in evaluation["stages"].items():

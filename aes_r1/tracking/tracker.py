@@ -19,7 +19,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import TrackerSettings
 from aes_r1.tracking.board import Board
 from aes_r1.tracking.glossary import definition, on_axis
-from aes_r1.tracking.headline import summary_of
+from aes_r1.tracking.headline import headline_metrics
 from aes_r1.tracking.secrets import without_secrets
 from aes_r1.tracking.wandb_run import STAGES, start_wandb, switched_off
 from aes_r1.tracking.worst import completions_table, worst_first
@@ -159,7 +159,7 @@ class Tracker:
         where that model was not evaluated. A table of runs can be sorted by these columns.
         """
         if self._run is not None:
-            self.summary(summary_of(evaluation, self._run.last_stage))
+            self.summary(headline_metrics(evaluation, self._run.last_stage))
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Write numbers that describe the whole run to the tracker."""

@@ -79,7 +79,9 @@ def set_random_state(state: dict) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, backbone: Backbone | None = None) -> Path:
+def save_checkpoint(
+    root: Path, step: int, engine: Engine, progress: dict, *, keep: int, backbone: Backbone | None = None
+) -> Path:
     """Write checkpoints/step_N (N steps done) and prune all but the last `keep`. Collective.
 
     `progress` is what the loop needs besides weights, optimizer and generators, and the "identity" of what is trained;
@@ -232,8 +234,8 @@ def load_latest(root: Path, engine: Engine, identity: str | None = None) -> dict
             f"{folder}: its weights do not fit this model, so another run or base model wrote it; move it out of "
             f"{root}/, and the same command goes on without it"
         ) from error
-    own = folder / f"random_{engine.rank}.pt"
-    set_random_state(torch.load(own if own.exists() else folder / "random_0.pt", weights_only=True))
+    state_file = folder / f"random_{engine.rank}.pt"
+    set_random_state(torch.load(state_file if state_file.exists() else folder / "random_0.pt", weights_only=True))
     return progress
 
 

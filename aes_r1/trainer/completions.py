@@ -95,9 +95,9 @@ class Rollouts:
 
             return PendingCompletions(draw, lambda: None)
         with timer("push"):
-            shown = self._push(self.served, prompts, pushed)
-        drawn = self._thread.submit(self._draw, shown, noise, self.served.sample_completions)
-        return PendingCompletions(lambda: self._completions(images, encoded, shown, drawn.result()), drawn.exception)
+            batch = self._push(self.served, prompts, pushed)
+        future = self._thread.submit(self._draw, batch, noise, self.served.sample_completions)
+        return PendingCompletions(lambda: self._completions(images, encoded, batch, future.result()), future.exception)
 
     def choose(self, parts: Sequence[Completions], images: StepImages, chosen: Sequence[int]) -> Completions:
         """Return the completions of the images `chosen` of this process, indices into the joined `parts`. Collective.
@@ -109,24 +109,24 @@ class Rollouts:
         longest = max(part.rollout.mask.shape[1] for part in parts)
 
         def joined(tensors: Iterable[Tensor]) -> Tensor:
-            padded = [functional.pad(one, (0, longest - one.shape[1])) for one in tensors]
+            padded = [functional.pad(tensor, (0, longest - tensor.shape[1])) for tensor in tensors]
             return torch.cat(padded)[rows]
 
         rollouts = [part.rollout for part in parts]
         rollout = Rollout(
-            tokens=joined(one.tokens for one in rollouts),
-            mask=joined(one.mask for one in rollouts),
-            logps=joined(one.logps for one in rollouts),
-            truncated=torch.cat([one.truncated for one in rollouts])[rows],
+            tokens=joined(drawn.tokens for drawn in rollouts),
+            mask=joined(drawn.mask for drawn in rollouts),
+            logps=joined(drawn.logps for drawn in rollouts),
+            truncated=torch.cat([drawn.truncated for drawn in rollouts])[rows],
         )
         every = [prompt for part in parts for prompt in part.encoded]
         encoded = [every[image] for image in chosen]
         with self.engine.gathered_parameters():
             prompts = self.backbone.with_vision_features(self.backbone.collate(encoded).to(self.engine.device))
-        tokens = [one for part in parts for one in part.tokens]
-        texts = [one for part in parts for one in part.texts]
-        scores = [one for part in parts for one in part.scores]
-        sub_scores = [one for part in parts for one in part.sub_scores]
+        tokens = [row for part in parts for row in part.tokens]
+        texts = [text for part in parts for text in part.texts]
+        scores = [score for part in parts for score in part.scores]
+        sub_scores = [named_scores for part in parts for named_scores in part.sub_scores]
         under_picture = joined(part.under_picture for part in parts)
         return Completions(
             images,
@@ -170,12 +170,12 @@ class Rollouts:
         backbone = self.backbone
         tokens = [row[mask] for row, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
         texts = [backbone.decode(row) for row in tokens]
-        unseeing = None if self.blank is None else backbone.collate([self.blank]).to(self.engine.device)
-        lengths = rollout.mask.sum(dim=1).cpu() if unseeing is None else critique_lengths(backbone, rollout)
+        blank = None if self.blank is None else backbone.collate([self.blank]).to(self.engine.device)
+        lengths = rollout.mask.sum(dim=1).cpu() if blank is None else critique_lengths(backbone, rollout)
         under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
         scores = [parse_answer(text, self.question) for text in texts]
-        given = [parse_sub_scores(text, self.order, self.sub_scores) for text in texts]
-        return Completions(images, encoded, prompts, unseeing, under_picture, rollout, tokens, texts, scores, given)
+        parsed = [parse_sub_scores(text, self.order, self.sub_scores) for text in texts]
+        return Completions(images, encoded, prompts, blank, under_picture, rollout, tokens, texts, scores, parsed)
 
 
 def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:

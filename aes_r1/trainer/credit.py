@@ -37,8 +37,8 @@ def critique_mask(
         for pieces, score in zip(completions, scores, strict=True)
     ]
     begin, end = torch.tensor([(block.start, block.stop) for block in blocks]).reshape(-1, 2).T[:, :, None]
-    place = torch.arange(length)
-    return ((begin <= place) & (place < end)).to(device)
+    position = torch.arange(length)
+    return ((begin <= position) & (position < end)).to(device)
 
 
 def token_advantages(

@@ -66,9 +66,9 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
 
 def _free_port() -> int:
     """Return a port of this machine on which nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def require_deepspeed(engine: str) -> None:

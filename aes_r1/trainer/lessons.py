@@ -65,23 +65,23 @@ def unjudged(facts: PictureFacts, rng: np.random.Generator, *, count: int) -> st
     later when the number is a judgement. A number that is random, or copied from the words, would teach nothing that
     the cold start can use. Brightness gives the tenths; the hundredths are random.
     """
-    *others, _ = facts.description.removesuffix(".").split(". ")
-    taken = sorted(rng.choice(len(others), size=count, replace=False).tolist())
-    words = " ".join(f"{others[index]}." for index in taken)
+    *sentences, _ = facts.description.removesuffix(".").split(". ")
+    chosen = sorted(rng.choice(len(sentences), size=count, replace=False).tolist())
+    words = " ".join(f"{sentences[index]}." for index in chosen)
     return prompts.answer(words, facts.bright / 10 + int(rng.integers(10)) / 100)
 
 
-def spelling(known: Sequence[PictureFacts]) -> Iterable[str]:
+def spelling(all_facts: Sequence[PictureFacts]) -> Iterable[str]:
     """Return the texts of which lessons about such pictures consist, so that the tokenizer can be trained on them.
 
     They are those of the first pictures, so `known` must be in a random order.
     """
-    measured = [pair for facts in known[:300] for pair in facts.measured]
+    measured = [pair for facts in all_facts[:300] for pair in facts.measured]
     rng = np.random.default_rng(0)
     return [
-        *(facts.description for facts in known[:3000]),
+        *(facts.description for facts in all_facts[:3000]),
         *(question for question, _ in measured),
         *(prompts.answer("", value) for _, value in measured),
-        *(unjudged(facts, rng, count=3) for facts in known[:1000]),
+        *(unjudged(facts, rng, count=3) for facts in all_facts[:1000]),
         *[DESCRIBE, prompts.RATING_PROMPT, prompts.SCORE_ONLY_PROMPT] * 100,
     ]

@@ -136,8 +136,8 @@ def probability_ratio(logps: Tensor, old_logps: Tensor, mask: Tensor, level: str
     """
     difference = (logps - old_logps).masked_fill(~mask.bool(), 0.0)
     if level == "sequence":
-        kept = mask.to(logps.dtype)
-        mean = difference.detach().sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True).clamp(min=1)
+        float_mask = mask.to(logps.dtype)
+        mean = difference.detach().sum(dim=1, keepdim=True) / float_mask.sum(dim=1, keepdim=True).clamp(min=1)
         difference = (mean + difference - difference.detach()).masked_fill(~mask.bool(), 0.0)
     elif level != "token":
         raise ValueError(f"ratio={level}: must be one of {', '.join(RATIOS)}")
@@ -174,8 +174,8 @@ def sapo_objective(ratio: Tensor, advantages: Tensor, *, temperatures: tuple[flo
     others; the higher tau is, the sooner the gradient vanishes as r leaves 1. At r = 1 the gradient does not depend on
     tau; the value there, 2 A / tau, does.
     """
-    positive, others = temperatures
-    tau = torch.where(advantages > 0, positive, others)
+    positive, otherwise = temperatures
+    tau = torch.where(advantages > 0, positive, otherwise)
     return torch.sigmoid(tau * (ratio - 1)) * 4 / tau * advantages
 
 
@@ -226,7 +226,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     """
     if advantages.dim() == 1:
         advantages = advantages[:, None]
-    kept, outside = mask.to(logps.dtype), ~mask.bool()
+    float_mask, outside = mask.to(logps.dtype), ~mask.bool()
     ratio = probability_ratio(logps, old_logps, mask, surrogate.ratio)
     if surrogate.kind == "ppo":
         cap = surrogate.ratio_cap
@@ -252,7 +252,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
 
     with torch.no_grad():
         low, high = clipped_tokens(ratio, advantages, surrogate, clip_low=clip_low, clip_high=clip_high)
-        tokens = kept.sum()
+        tokens = float_mask.sum()
         mean = tokens.clamp(min=1).reciprocal()
         metrics = {
             "tokens": tokens,
@@ -261,8 +261,8 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
             "ratio_max": ratio.max() if ratio.numel() else ratio.new_ones(()),
         }
         if ref_logps is not None:
-            metrics["kl_k1"] = -(difference * kept).sum() * mean
-            metrics["kl_k3"] = (kl_k3 * kept).sum() * mean
+            metrics["kl_k1"] = -(difference * float_mask).sum() * mean
+            metrics["kl_k3"] = (kl_k3 * float_mask).sum() * mean
     return loss, metrics
 
 

@@ -66,9 +66,9 @@ def pretrain_tiny(
     kinds = [kind for kind in (drawn, photographs) if kind]
     pictures, facts = zip(*chain.from_iterable(kinds), strict=True)
     tokenizer = tiny.build_tokenizer([*corpus, *(text for kind in kinds for text in spelling([f for _, f in kind]))])
-    backbone = tiny.build(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
-    known = _side_by_side([[one.numbers for _, one in kind] for kind in kinds])
-    readout, features = _readout(backbone, known.shape[1], pretrain.seed)
+    backbone = tiny.build_tiny_model(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
+    targets = _side_by_side([[facts.numbers for _, facts in kind] for kind in kinds])
+    readout, features = _readout(backbone, targets.shape[1], pretrain.seed)
     modules = torch.nn.ModuleList([backbone.model, readout])
     engine = SingleEngine(modules, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
     total = len(pictures) * pretrain.epochs // pretrain.batch_size
@@ -97,14 +97,14 @@ def pretrain_tiny(
             pooled = torch.cat([pooled, looked_at(backbone, [photographs[index][0] for index in looks])])
             features.clear()  # of these looks, which `pooled` holds already
             chosen += [len(drawn) + index for index in looks]
-        errors = (readout(pooled) - torch.from_numpy(known[chosen])).nan_to_num()  # 0 where a number is not known
+        errors = (readout(pooled) - torch.from_numpy(targets[chosen])).nan_to_num()  # 0 where a number is not known
         readout_loss = errors.square().sum(dim=1).mean()
         engine.backward(answer_loss + readout_loss)
 
         # -- step ------------------------------------------------------------------------------------------------------
         engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
         if (step + 1) % SAVE_EVERY == 0:
-            checkpoint.save(unfinished, step + 1, engine, {"identity": target.name}, keep=1)
+            checkpoint.save_checkpoint(unfinished, step + 1, engine, {"identity": target.name}, keep=1)
         report(step + 1, total, f"saying {answer_loss.item():.3f}  seeing {readout_loss.item():.3f}")
 
     # -- save ----------------------------------------------------------------------------------------------------------
@@ -112,20 +112,20 @@ def pretrain_tiny(
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _readout(backbone: Backbone, facts: int, seed: int) -> tuple[torch.nn.Linear, list[torch.Tensor]]:
+def _readout(backbone: Backbone, size: int, seed: int) -> tuple[torch.nn.Linear, list[torch.Tensor]]:
     """Return a linear layer for `facts` numbers, and the list in which a forward pass leaves the vision features."""
     features: list[torch.Tensor] = []
     backbone.core.model.visual.register_forward_hook(lambda _, __, output: features.append(output.pooler_output))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return torch.nn.Linear(backbone.model.config.get_text_config().hidden_size, facts), features
+        return torch.nn.Linear(backbone.model.config.get_text_config().hidden_size, size), features
 
 
 def looked_at(backbone: Backbone, pictures: Sequence[Image.Image]) -> torch.Tensor:
     """Return the vision tower's mean feature of each picture, [n, D], without the language model."""
     core = backbone.core
     pixels, grids, _ = zip(
-        *(families.prepare(core.config, backbone.image_processor, one) for one in pictures), strict=True
+        *(families.prepare(core.config, backbone.image_processor, picture) for picture in pictures), strict=True
     )
     grid = torch.from_numpy(np.stack(grids)).long()
     return _pooled(families.vision_features(core, torch.from_numpy(np.concatenate(pixels)), grid)[0], grid, backbone)
@@ -142,6 +142,6 @@ def _side_by_side(kinds: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     widths = [len(rows[0]) for rows in kinds]
     edges = np.cumsum([0, *widths])
     table = [np.full((len(rows), edges[-1]), np.nan, dtype=np.float32) for rows in kinds]
-    for place, rows in enumerate(kinds):
-        table[place][:, edges[place] : edges[place + 1]] = rows
+    for index, rows in enumerate(kinds):
+        table[index][:, edges[index] : edges[index + 1]] = rows
     return np.concatenate(table)

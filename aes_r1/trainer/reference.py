@@ -146,15 +146,15 @@ def reference_weights(backbone: Backbone, reference: Reference | None) -> Iterat
         yield backbone
 
 
-def require_shardable(kept: str, size: int) -> None:
+def require_shardable(placement: str, size: int) -> None:
     """Raise InputError where model.reference=sharded meets a single process."""
-    if kept == "sharded" and size == 1:
+    if placement == "sharded" and size == 1:
         raise InputError("model.reference=sharded: one process cannot shard; give host or device")
 
 
-def build_reference(kept: str, backbone: Backbone, *, device: torch.device, rank: int, size: int) -> Reference:
-    """Make `backbone`, whose weights are in host memory, the reference; `kept` is device, host or sharded."""
-    require_shardable(kept, size)
-    if kept == "sharded":
+def build_reference(placement: str, backbone: Backbone, *, device: torch.device, rank: int, size: int) -> Reference:
+    """Make `backbone`, whose weights are in host memory, the reference; `placement` is device, host or sharded."""
+    require_shardable(placement, size)
+    if placement == "sharded":
         return ShardedReference(backbone, device, rank=rank, size=size)
-    return (HostReference if kept == "host" else Reference)(backbone, device)
+    return (HostReference if placement == "host" else Reference)(backbone, device)

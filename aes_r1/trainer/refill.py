@@ -101,8 +101,8 @@ class Refill:
         """Return the completions of the images `chosen` [size][n], indices into the joined `parts`. Collective."""
         of_parts = [part.images.by_rank(self.engine.size) for part in parts]
         of_ranks = [[image for part in of_parts for image in part[rank]] for rank in range(self.engine.size)]
-        kept = [[images[index] for index in indices] for images, indices in zip(of_ranks, chosen, strict=True)]
-        images = self._shared_out(step, [image for row in zip(*kept, strict=True) for image in row])
+        chosen_images = [[images[index] for index in indices] for images, indices in zip(of_ranks, chosen, strict=True)]
+        images = self._shared_out(step, [image for row in zip(*chosen_images, strict=True) for image in row])
         return self.rollouts.choose(parts, images, chosen[self.engine.rank])
 
 
@@ -117,8 +117,8 @@ def stand_ins(
     """
     chosen = [list(range(count)) for _ in range(processes)]
     drawn: list[list[int]] = [[] for _ in range(processes)]
-    for place, image in zip(places, further, strict=False):
-        local, rank = divmod(place, processes)
+    for position, image in zip(places, further, strict=False):
+        local, rank = divmod(position, processes)
         chosen[rank][local] = count + len(drawn[rank])
         drawn[rank].append(image)
     most = max(map(len, drawn))

@@ -30,12 +30,7 @@ class StepCredit:
 
 
 def assign_credit(
-    rewards: StepRewards,
-    rollout: Rollout,
-    in_critique: Tensor,
-    *,
-    trainer: TrainerSettings,
-    reward: RewardSettings,
+    rewards: StepRewards, rollout: Rollout, in_critique: Tensor, *, trainer: TrainerSettings, reward: RewardSettings
 ) -> StepCredit:
     """Return the credit of a step (trainer.credit). in_critique [R, T] bool: the tokens of critiques."""
     if trainer.advantage == "per_reward":

@@ -28,14 +28,14 @@ def save_and_leave(
     """Save a checkpoint after `step` of `total` if one is due, and leave the loop if it must end. Collective.
 
     A checkpoint is due every `every` steps, after the last step, and whenever the loop must end. progress: what a
-    resumed loop needs besides the step; keep, backbone: as for checkpoint.save. Raises Stopped when any process was
+    resumed loop needs besides the step; keep, backbone: as for save_checkpoint. Raises Stopped when any process was
     asked to stop, and NeverFinite after too many skipped steps. After the last step the loop has ended and raises
     neither.
     """
     stopping, last = engine.any_rank(bool(context.stop)), step == total
     if stopping or last or skips.too_many or step % every == 0:
         progress = {**progress, "skipped_in_a_row": skips.in_a_row, "identity": context.identity}
-        checkpoint.save(context.folder, step, engine, progress, keep=keep, backbone=backbone)
+        checkpoint.save_checkpoint(context.folder, step, engine, progress, keep=keep, backbone=backbone)
     if last:
         return
     skips.end_if_too_many(step, context.folder)

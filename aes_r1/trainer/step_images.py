@@ -162,5 +162,5 @@ def _seed_of_set(seed: int, dataset: str) -> int:
 
 def encode_image(image: Sample | Pair, policy: Policy) -> EncodedPrompt:
     """Return the policy's prompt about `image`."""
-    shown = [image.first, image.second] if isinstance(image, Pair) else [image]
-    return policy.backbone.encode_pictures([picture_of(one) for one in shown], policy.question)
+    samples = [image.first, image.second] if isinstance(image, Pair) else [image]
+    return policy.backbone.encode_pictures([picture_of(sample) for sample in samples], policy.question)

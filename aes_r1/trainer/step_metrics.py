@@ -16,11 +16,11 @@ from aes_r1.trainer.micro_batches import MicroBatch
 from aes_r1.trainer.passes import Passes
 from aes_r1.trainer.step_credit import StepCredit
 from aes_r1.trainer.step_rewards import StepRewards
-from aes_r1.trainer.update import Update
+from aes_r1.trainer.update import UpdateResult
 
 
 def step_values(
-    rewards: StepRewards, credit: StepCredit, update: Update, passes: Passes, timer: PhaseTimer, engine: Engine
+    rewards: StepRewards, credit: StepCredit, update: UpdateResult, passes: Passes, timer: PhaseTimer, engine: Engine
 ) -> dict[str, float]:
     """Return reward/*, policy/*, rollout/*, time/* and perf/* of a step, except what the loop adds. Collective."""
     rollout, served, micro_batches = passes.completions.rollout, passes.policy.served, passes.minibatches[0][1]
@@ -39,7 +39,7 @@ def step_values(
 
 
 def policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
-    """Return policy/* from the sums of `Update`, from which it removes "loss". Collective."""
+    """Return policy/* from the sums of `UpdateResult`, from which it removes "loss". Collective."""
     # Micro-batches and processes add up, because each loss is divided by the divisor of its whole optimizer step.
     loss = engine.all_reduce_sum(sums.pop("loss"))
     names = sorted(name for name in sums if name != "ratio_max")

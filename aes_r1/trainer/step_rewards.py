@@ -114,8 +114,8 @@ def reward_completions(
     """
     images, device = completions.images, engine.device
     count = len(images.local)
-    known = [_known_of(image) for image in images.local]
-    mos = engine.all_gather(torch.tensor(known, device=device, dtype=torch.float32))
+    targets = [_target_of(image) for image in images.local]
+    mos = engine.all_gather(torch.tensor(targets, device=device, dtype=torch.float32))
     pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in images.local], device=device))
     scores = engine.all_gather(score_table(completions.scores, trainer.num_samples, device))
     guesses = None
@@ -190,7 +190,7 @@ def subtract_kl(
     )
 
 
-def _known_of(image: Sample | Pair) -> float:
+def _target_of(image: Sample | Pair) -> float:
     """Return the number of a pair's better picture, or an image's MOS: NaN for an edited twin, which has none."""
     if isinstance(image, Pair):
         return image.better
@@ -206,7 +206,7 @@ def twins_of(images: Sequence[Sample], device: torch.device) -> Twins | None:
     if not any(edited):
         return None
     index_of = {(image.dataset, image.id): index for index, image in enumerate(images)}
-    names = [(one.dataset, one.original if isinstance(one, EditedSample) else one.id) for one in images]
+    names = [(image.dataset, image.original if isinstance(image, EditedSample) else image.id) for image in images]
     pair = torch.tensor([index_of[name] for name in names], device=device)
     return Twins(pair, torch.tensor(edited, device=device))
 
@@ -227,12 +227,12 @@ def by_edited_dimension(twins: Twins, images: Sequence[Sample], sub_scores: Mapp
 
 def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return levels and shares [N, V] of each image's raters, padded with shares of 0; all are 0 where unknown."""
-    known = [rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) or [0.0, 0.0] for one in images]
-    width = max(map(len, known))
-    levels, shares = torch.zeros(2, len(known), width, dtype=torch.float64)
-    for row, one in enumerate(known):
-        levels[row, : len(one)] = torch.tensor(levels_of(one), dtype=torch.float64)
-        shares[row, : len(one)] = torch.tensor(one, dtype=torch.float64)
+    opinions = [rater_shares(image.attributes.get("votes"), image.mos, image.mos_std) or [0.0, 0.0] for image in images]
+    width = max(map(len, opinions))
+    levels, shares = torch.zeros(2, len(opinions), width, dtype=torch.float64)
+    for row, votes in enumerate(opinions):
+        levels[row, : len(votes)] = torch.tensor(levels_of(votes), dtype=torch.float64)
+        shares[row, : len(votes)] = torch.tensor(votes, dtype=torch.float64)
     return levels.to(device), shares.to(device)
 
 
@@ -241,16 +241,12 @@ def _sub_scores(completions: Completions, samples: int, engine: Engine) -> dict[
     names = tuple(completions.sub_scores[0])
     if not names:
         return {}
-    given = [score_table([row[name] for row in completions.sub_scores], samples, engine.device) for name in names]
-    return dict(zip(names, engine.all_gather(torch.stack(given, dim=2)).unbind(2), strict=True))
+    tables = [score_table([row[name] for row in completions.sub_scores], samples, engine.device) for name in names]
+    return dict(zip(names, engine.all_gather(torch.stack(tables, dim=2)).unbind(2), strict=True))
 
 
 def _by_dimension(
-    sub_scores: Mapping[str, Tensor],
-    images: Sequence[Sample],
-    reward: RewardSettings,
-    pool: Tensor,
-    progress: float,
+    sub_scores: Mapping[str, Tensor], images: Sequence[Sample], reward: RewardSettings, pool: Tensor, progress: float
 ) -> dict[str, Tensor]:
     """Return {"sub_DIMENSION": [N, K]}, the rewards of `sub_scores`; images: all N, in the order of ranks."""
     if not sub_scores:
@@ -259,7 +255,7 @@ def _by_dimension(
     earned = sub_score_rewards(
         torch.stack([*sub_scores.values()], dim=2), ratings, reward, pool=pool, progress=progress
     )
-    return {f"sub_{name}": one for name, one in zip(sub_scores, earned.unbind(2), strict=True)}
+    return {f"sub_{name}": part for name, part in zip(sub_scores, earned.unbind(2), strict=True)}
 
 
 def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequence[Sequence[str]]) -> Tensor:
@@ -268,10 +264,7 @@ def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequenc
 
 
 def _of_rank_zero(
-    ask: Callable[[list[list[str]]], Tensor],
-    rated: Sequence[int],
-    completions: Completions,
-    engine: Engine,
+    ask: Callable[[list[list[str]]], Tensor], rated: Sequence[int], completions: Completions, engine: Engine
 ) -> Tensor:
     """Return the rewards [N, K] that `ask` gives to the texts of the images `rated`, on rank 0; else 0. Collective.
 
@@ -286,9 +279,9 @@ def _of_rank_zero(
             answer = [ask([groups[index] for index in rated])]
         except (InputError, ServerGone) as error:
             answer = [error]
-    (found,) = engine.all_gather_objects(answer)
-    if isinstance(found, InputError | ServerGone):
-        raise found
-    rewards = found.new_zeros(len(groups), samples)
-    rewards[rated] = found
+    (result,) = engine.all_gather_objects(answer)
+    if isinstance(result, InputError | ServerGone):
+        raise result
+    rewards = result.new_zeros(len(groups), samples)
+    rewards[rated] = result
     return rewards

@@ -10,10 +10,10 @@ from typing import Any
 
 from aes_r1.data.pairs import draw_pairs
 from aes_r1.data.ratings import known_ratings
-from aes_r1.data.records import place_of_critique, sample_of
+from aes_r1.data.records import place_of_critique, sample_of_record
 from aes_r1.data.sample import Sample
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import FILLER, PLACEHOLDER, answer, comparison
+from aes_r1.prompts import FILLER, PLACEHOLDER, answer, comparison_answer
 from aes_r1.settings import InputError
 
 _TEACHES_WORDS = ("critique", "score_first")  # values of model.prompt
@@ -65,19 +65,19 @@ def comparisons(records: Sequence[dict[str, Any]], *, share: float, margin: floa
     record draws at most one partner, and `share` of the resulting pairs are returned. InputError where none is, as when
     no two opinions differ by `margin`.
     """
-    samples = [sample_of({**row, "id": number}) for number, row in enumerate(records)]
+    samples = [sample_of_record({**row, "id": number}) for number, row in enumerate(records)]
     pairs = draw_pairs(samples, margin=margin, seed=seed, share=share)
     if not pairs:
         raise InputError(
             f"reward.pair.margin={margin:g}: cold_start.pairs={share:g} leaves no two critiques of opinions so far "
             "apart; give a smaller margin, or cold_start.pairs=0"
         )
-    made = []
+    answers = []
     for pair in pairs:
-        first, second = (records[int(one.id)] for one in (pair.first, pair.second))
-        text = comparison(first["critique"], second["critique"], pair.better)
-        made.append({"images": [first["image"], second["image"]], "answer": text})
-    return made
+        first, second = (records[int(sample.id)] for sample in (pair.first, pair.second))
+        text = comparison_answer(first["critique"], second["critique"], pair.better)
+        answers.append({"images": [first["image"], second["image"]], "answer": text})
+    return answers
 
 
 def rated_records(
@@ -90,8 +90,8 @@ def rated_records(
     ratings = {os.path.realpath(image.image): known_ratings(image) for image in images}
     rated = [ratings.get(os.path.realpath(row["image"]), {}) for row in records]
     return [
-        {**row, "sub_scores": {name: known[name] for name in names if name in known}}
-        for row, known in zip(records, rated, strict=True)
+        {**row, "sub_scores": {name: scores[name] for name in names if name in scores}}
+        for row, scores in zip(records, rated, strict=True)
     ]
 
 
@@ -106,9 +106,9 @@ def filler_writer(backbone: Backbone) -> Callable[[str], str]:
     def tokens(text: str) -> int:
         return len(backbone.encode_answer(answer(text, 0.5)))
 
-    one, many = tokens(FILLER), tokens(FILLER * 65)
+    single, repeated = tokens(FILLER), tokens(FILLER * 65)
 
     def filler_for(critique: str) -> str:
-        return FILLER * max(1, 1 + round(64 * (tokens(critique) - one) / (many - one)))
+        return FILLER * max(1, 1 + round(64 * (tokens(critique) - single) / (repeated - single)))
 
     return filler_for

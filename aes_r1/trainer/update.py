@@ -17,7 +17,7 @@ from aes_r1.trainer.step_credit import StepCredit
 
 
 @dataclass
-class Update:
+class UpdateResult:
     """Hold the results of a step's update that are logged.
 
     sums: of the metrics of policy_loss, weighted by their tokens, and of entropy and tokens; "loss" is the mean over
@@ -61,7 +61,7 @@ def update_policy(
     old_logps: Tensor | None,
     lr: float,
     skips: SkippedSteps,
-) -> Update:
+) -> UpdateResult:
     """Take trainer.inner_epochs * trainer.minibatches optimizer steps with the learning rate `lr`. Collective.
 
     Advantages of completions from servers are multiplied by min(pi / mu, cap), where mu is the server's probability of
@@ -82,7 +82,7 @@ def update_policy(
             entropy_coef=trainer.entropy_coef,
         ),
     )
-    done = Update()
+    result = UpdateResult()
     policy.backbone.model.train()
     for number, (minibatch, micro_batches) in enumerate(passes.minibatches * trainer.inner_epochs):
         loss_mask = credit.in_loss[to_device(minibatch, engine.device)]
@@ -108,10 +108,10 @@ def update_policy(
             )
             engine.backward(loss)
             if micro_batch.in_loss:
-                done.add(loss, metrics, entropy, int(micro_batch.mask.sum()))
+                result.add(loss, metrics, entropy, int(micro_batch.mask.sum()))
                 if number == 0:  # before any update, so that both have the same weights unless drawn ahead
-                    done.logp_diffs.append(logps.detach() - sampler_logps)
-        done.grad_norm = float(engine.step(lr))
-        done.skipped += skips.count(done.grad_norm)
-    done.sums["loss"] /= len(passes.minibatches) * trainer.inner_epochs
-    return done
+                    result.logp_diffs.append(logps.detach() - sampler_logps)
+        result.grad_norm = float(engine.step(lr))
+        result.skipped += skips.count(result.grad_norm)
+    result.sums["loss"] /= len(passes.minibatches) * trainer.inner_epochs
+    return result

@@ -26,7 +26,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.data.scene_sets import make_scenes
 from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.evaluation.metrics import correlations
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
@@ -70,7 +70,7 @@ def answers(backbone: Backbone, samples: list[Sample]) -> Iterator[str]:
     """Yield rows of the table of answers: by question and decoding, readable share and correlation with opinions."""
     for name, question in (("critique", RATING_PROMPT), ("score only", SCORE_ONLY_PROMPT)):
         for decoding, temperature in (("sample", 0.6), ("sample", 1.0), ("greedy", 1.0)):
-            asking = Asking(question=question, max_new_tokens=96, temperature=temperature, n_samples=1)
+            asking = AskingConfig(question=question, max_new_tokens=96, temperature=temperature, n_samples=1)
             rows = list(predict(backbone, samples, asking, protocols=[decoding], batch_size=64, seed=0))
             scores = np.array([np.nan if row["score"] is None else row["score"] for row in rows])
             found = correlations(scores, np.array([one.mos for one in samples]))["srcc"]

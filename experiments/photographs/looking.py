@@ -89,7 +89,11 @@ def tower(name: str) -> Backbone:
     """Return the shipped base, that of a folder, or the same architecture with random weights."""
     folder = Path(name) if Path(name).is_dir() else tiny.shipped()
     backbone = backbones.load(str(folder), dtype="float32", max_pixels=MAX_PIXELS)
-    return tiny.build(backbone.tokenizer, max_pixels=MAX_PIXELS, seed=0) if name in ("random", "looking") else backbone
+    return (
+        tiny.build_tiny_model(backbone.tokenizer, max_pixels=MAX_PIXELS, seed=0)
+        if name in ("random", "looking")
+        else backbone
+    )
 
 
 def row(fit: Callable[..., Any], known: np.ndarray, train: Pictures, unknown: np.ndarray, test: Pictures) -> dict:

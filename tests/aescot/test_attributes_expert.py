@@ -9,7 +9,7 @@ import pytest
 from aes_r1.aescot.attributes_expert import attributes_critique, rated_factors, usual_ranges
 from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.phrases import grade_of, read_grade, step_of
-from aes_r1.aescot.pixels_expert import measure, measured_factors
+from aes_r1.aescot.pixels_expert import measure_pixels, measured_factors
 from aes_r1.aescot.start import check_roles
 from aes_r1.aescot.wording import stated_steps
 from aes_r1.data.loader import load_samples
@@ -37,7 +37,7 @@ def test_the_words_order_pictures_as_the_ratings_do():
     usual = usual_ranges(samples)
     assert set(usual) == set(RATED)
     assert all(0.4 < low < 0.43 and 0.57 < high < 0.6 for low, high in usual.values())
-    seen = measure(picture(60, 40))
+    seen = measure_pixels(picture(60, 40))
     rows = []
     for one in samples:
         reply = attributes_critique(one.attributes["ratings"], usual, seen, one.mos, rng)
@@ -56,7 +56,7 @@ def test_the_words_order_pictures_as_the_ratings_do():
 
 
 def test_ratings_beyond_the_usual_range_are_its_ends_and_equal_ratings_its_middle():
-    seen = measure(picture(60, 40))
+    seen = measure_pixels(picture(60, 40))
     usual = {"color": (0.4, 0.6), "composition": (0.5, 0.5)}
     result = [rated_factors({"color": value, "composition": 0.5}, usual, seen) for value in (0.1, 0.5, 0.9)]
     assert [one["color"] for one in result] == pytest.approx([0.05, 0.5, 0.95])

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.stats import bootstrap, norm
 from sklearn.metrics import cohen_kappa_score
 
-from aes_r1.aescot.audit import agreement, cohens_kappa, write_audit
+from aes_r1.aescot.audit import cohens_kappa, filter_agreement, write_audit
 from aes_r1.aescot.build import build_aescot
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
@@ -166,7 +166,7 @@ def test_a_person_marks_by_keys_in_a_browser_and_the_export_is_read_back(distill
     marks = json.loads((tmp_path / "marks.json").read_text())["marks"]
     expected = [(item["id"], name, flag, number % 4 != 1) for number, (item, name, flag) in enumerate(asked)]
     assert [(mark["id"], mark["filter"], mark["flagged"], mark["agree"]) for mark in marks] == expected
-    result = agreement(tmp_path / "marks.json")
+    result = filter_agreement(tmp_path / "marks.json")
     assert sum(row["n"] for row in result.values()) == len(asked)
     assert sum(row["wrongly_rejected"] + row["missed"] for row in result.values()) == len(asked[1::4])
 
@@ -190,7 +190,7 @@ def test_agreement_per_filter_with_intervals(tmp_path):
     rows = [("leak", True, True)] * 20 + [("leak", False, True)] * 20 + [("leak", True, False)] * 4
     rows += [("leak", False, False)] * 1 + [("fact", False, True)] * 5
     marks = [{"id": "a", "filter": name, "flagged": flagged, "agree": agree} for name, flagged, agree in rows]
-    result = agreement(write_marks(tmp_path, marks))
+    result = filter_agreement(write_marks(tmp_path, marks))
     leak = result["leak"]
     assert (leak["n"], leak["flagged"], leak["wrongly_rejected"], leak["missed"]) == (45, 24, 4, 1)
     assert leak["agreement"]["value"] == pytest.approx(40 / 45)
@@ -237,10 +237,10 @@ def test_wrong_marks_are_named(tmp_path, text, said):
     path = tmp_path / "marks.json"
     path.write_text(text)
     with pytest.raises(InputError, match=said):
-        agreement(path)
+        filter_agreement(path)
 
 
 def test_a_byte_order_mark_before_the_marks_is_passed_over(tmp_path):
     text = '{"marks": [{"filter": "leak", "flagged": true, "agree": true}]}'
     (tmp_path / "marks.json").write_text(text, encoding="utf-8-sig")
-    assert agreement(tmp_path / "marks.json")["leak"]["n"] == 1
+    assert filter_agreement(tmp_path / "marks.json")["leak"]["n"] == 1

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from aes_r1.aescot.filters import FILTERS, decisions, form_reasons, not_english, read_reply, refusal
+from aes_r1.aescot.filters import FILTERS, decisions, find_refusal, form_reasons, not_english, read_reply
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
@@ -132,7 +132,7 @@ def test_a_fault_in_one_sentence_rejects(changes, reason):
     ],
 )
 def test_one_who_cannot_help_but_admire_does_not_decline(said, declines):
-    assert (refusal(said) is not None) == declines
+    assert (find_refusal(said) is not None) == declines
 
 
 def test_length_is_bounded_both_ways():

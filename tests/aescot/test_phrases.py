@@ -9,7 +9,7 @@ from aes_r1.aescot.phrases import (
     FACT_WORDS,
     GRADE_EDGES,
     JUDGEMENTS,
-    fill,
+    fill_phrase,
     grade_of,
     read_grade,
     read_phrase,
@@ -55,7 +55,7 @@ def test_steps_are_six_of_equal_width():
 
 def test_no_phrase_is_said_twice_holds_a_number_or_leaks():
     phrases = [phrase for steps in BOOK.values() for step in steps for phrase in step]
-    told = [fill(phrase, FACTS) for phrase in phrases] + [message for grade in JUDGEMENTS for message in grade]
+    told = [fill_phrase(phrase, FACTS) for phrase in phrases] + [message for grade in JUDGEMENTS for message in grade]
     assert len(set(told)) == len(told)
     for sentence in told:
         assert not re.search(r"\d|\b(?:bad|fair|good)\b", sentence)
@@ -63,5 +63,5 @@ def test_no_phrase_is_said_twice_holds_a_number_or_leaks():
 
 
 def test_the_vocabulary_stays_small():
-    phrases = [fill(phrase, {}) for steps in BOOK.values() for step in steps for phrase in step]
+    phrases = [fill_phrase(phrase, {}) for steps in BOOK.values() for step in steps for phrase in step]
     assert len({word for phrase in phrases for word in re.findall(r"[a-z]+", phrase)}) < 120

@@ -16,7 +16,7 @@ from PIL import Image
 from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.scenes_expert import expert_corpus
 from aes_r1.data.sample import Sample
-from aes_r1.model.tiny import build, build_tokenizer
+from aes_r1.model.tiny import build_tiny_model, build_tokenizer
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.settings import ExpertSettings, JudgeSettings
 
@@ -24,7 +24,7 @@ from aes_r1.settings import ExpertSettings, JudgeSettings
 @pytest.fixture(scope="module")
 def served():
     """URL of a server that answers with an untrained tiny Qwen2.5-VL, and the picture sizes that it was sent."""
-    backbone = build(build_tokenizer(expert_corpus()[:200]), max_pixels=84 * 84, seed=0)
+    backbone = build_tiny_model(build_tokenizer(expert_corpus()[:200]), max_pixels=84 * 84, seed=0)
     sizes: list[tuple[int, int]] = []
 
     class Handler(BaseHTTPRequestHandler):

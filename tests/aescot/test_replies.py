@@ -20,7 +20,7 @@ from aes_r1 import distill
 from aes_r1.aescot import pixels_expert
 from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.chat import GIVEN_UP, UNREADABLE_IN_A_ROW, ChatModel
-from aes_r1.aescot.failures import Refused, ServerGone
+from aes_r1.aescot.failures import AccessRefused, ServerGone
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.provider import litellm_library
 from aes_r1.aescot.question import tokens_in
@@ -351,7 +351,7 @@ def test_what_every_call_would_hear_ends_the_run_at_once(sent, said, serve, tmp_
 
     server = serve(answer)
     started = time.monotonic()
-    with pytest.raises(Refused, match=said) as raised:
+    with pytest.raises(AccessRefused, match=said) as raised:
         build(pictures(tmp_path, 12), tmp_path / "out", server.url, max_concurrency=2, retries=6)
     assert time.monotonic() - started < 4
     assert "\n" not in str(raised.value)
@@ -583,7 +583,8 @@ def test_a_stopped_start_examines_only_pictures_with_answers_and_buys_none(known
     """The answers are to questions that are asked no more, and calls that are cheaper than the last one still fit."""
     measured = []
     monkeypatch.setattr(
-        "aes_r1.aescot.expert.measure", lambda opened, then=pixels_expert.measure: measured.append(1) or then(opened)
+        "aes_r1.aescot.expert.measure_pixels",
+        lambda opened, then=pixels_expert.measure_pixels: measured.append(1) or then(opened),
     )
     status, kind, said = completion(VERDICT)
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from chat_server import never_rated, rating_of, running
 
-from aes_r1.aescot.failures import Refused, ServerGone
+from aes_r1.aescot.failures import AccessRefused, ServerGone
 from aes_r1.aescot.provider import litellm_library
 from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.data.sample import Sample
@@ -158,7 +158,7 @@ def test_a_server_that_is_gone_leaves_no_note_so_that_it_is_asked_later(images, 
 def test_a_wrong_key_ends_the_run_at_once(images, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-0123456789abcdef")
     started = time.monotonic()
-    with running(tmp_path / "server") as (url, _), pytest.raises(Refused, match="right key") as raised:
+    with running(tmp_path / "server") as (url, _), pytest.raises(AccessRefused, match="right key") as raised:
         rated(tmp_path / "judge.jsonl", images, url)
     assert time.monotonic() - started < 20
     assert str(raised.value).startswith("reward.judge.model=fake: ")

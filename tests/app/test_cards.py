@@ -11,11 +11,11 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from aes_r1.app.cards import ORDERS, Judged, cards, comparison, ordered, preference, thumbnail
+from aes_r1.app.cards import ORDERS, Judged, cards, comparison_card, preference, sort_photographs, thumbnail
 from aes_r1.app.visits import Visits
 from aes_r1.scoring.critic import verdict
 from aes_r1.scoring.intervals import TOO_FEW_ANSWERS
-from aes_r1.scoring.rows import row_of, write_rows
+from aes_r1.scoring.rows import verdict_row, write_verdict_rows
 
 WORDS = (
     "Light and shadow: soft. Mood and narrative: calm. Composition: loose. Color: warm. Exposure: sound. A fine one."
@@ -63,7 +63,7 @@ def test_equal_answers_are_stacked():
 def test_no_words_of_others_become_markup():
     evil = "<img src=x onerror=alert(1)>\"'"
     html = cards([judged(evil, "0.5", words=f"Color: {evil}."), Judged(evil, problem=evil)], evil)
-    html += comparison(judged(evil, "0.5"), judged("b", "0.6"))
+    html += comparison_card(judged(evil, "0.5"), judged("b", "0.6"))
     assert "<img src=x" not in html
     assert not re.search(r'alt="[^"]*"[^ >/]', html)
 
@@ -72,23 +72,23 @@ def test_a_preference_counts_pairs_of_answers():
     first, second = judged("a", "0.2", "0.6", "x").verdict, judged("b", "0.4", "0.6").verdict
     assert preference(first, second) == (pytest.approx((0 + 0 + 1 + 0.5) / 4), 4)
     assert preference(second, first)[0] == pytest.approx(1 - preference(first, second)[0])
-    text = comparison(judged("a", "0.2", "0.6"), judged("b", "0.4", "0.6"))
+    text = comparison_card(judged("a", "0.2", "0.6"), judged("b", "0.4", "0.6"))
     assert "<b>b</b> is ahead in 62% of pairs" in text
     assert "the mean scores are 0.10 apart" in text
 
 
 def test_one_answer_each_says_nothing_of_how_surely():
     for answers in (("0.51",), ("x", "0.51")):
-        text = " ".join(comparison(judged("a", *answers), judged("b", "0.50")).split())
+        text = " ".join(comparison_card(judged("a", *answers), judged("b", "0.50")).split())
         said = "<b>a</b> is ahead by one answer each, which does not say how surely; the scores are 0.01 apart"
         assert said in text
         assert "%" not in text[: text.index("apart")]
-    assert "Neither is ahead; the scores are 0.00 apart" in comparison(judged("a", "0.50"), judged("b", "0.50"))
+    assert "Neither is ahead; the scores are 0.00 apart" in comparison_card(judged("a", "0.50"), judged("b", "0.50"))
 
 
 def test_what_has_no_score_is_said():
     assert "no answer that can be read" in cards([judged("a", "x")], None)
-    assert "need a score" in comparison(judged("a", "x"), judged("b", "0.5"))
+    assert "need a score" in comparison_card(judged("a", "x"), judged("b", "0.5"))
     assert "not a picture" in cards([Judged("t.jpg", problem="not a picture")], None)
 
 
@@ -104,7 +104,7 @@ def test_photographs_are_ordered_by_score_and_by_agreement():
     shown = [photograph, refused, two, silent, three, waiting]
 
     def names(order):
-        return [each.name for each in ordered(shown, order)]
+        return [each.name for each in sort_photographs(shown, order)]
 
     assert names(ORDERS[0]) == ["waiting", "three", "silent", "two", "refused", "one"]
     assert names("Highest score first") == ["waiting", "two", "three", "one", "silent", "refused"]
@@ -140,7 +140,7 @@ def test_all_verdicts_are_saved_with_the_columns_of_the_command():
         html = cards(both, None)
         saved = unquote(re.search(r'download="verdicts\.csv" href="data:text/csv;charset=utf-8,([^"]*)"', html)[1])
         out = io.StringIO()
-        write_rows([row_of(one.name, one.verdict) for one in both], "csv", out, sub_scores=sub_scores)
+        write_verdict_rows([verdict_row(one.name, one.verdict) for one in both], "csv", out, sub_scores=sub_scores)
         assert saved == out.getvalue()
         rows = list(csv.DictReader(io.StringIO(saved)))
         assert [[row[f"{name}_score"] for name in sub_scores] for row in rows] == (

@@ -20,10 +20,10 @@ import pytest
 from PIL import Image
 
 from aes_r1.app.cards import NEWEST
-from aes_r1.app.page import forget, serve
+from aes_r1.app.page import forget, serve_page
 from aes_r1.app.visits import Visits
 from aes_r1.data.sample import PictureError
-from aes_r1.inference.asking import Facts
+from aes_r1.inference.asking import ModelProfile
 from aes_r1.scoring.critic import Critic, verdict
 from aes_r1.scoring.uploads import FORMATS, MAX_BYTES, read_upload
 from tests.ports import free_port
@@ -304,7 +304,7 @@ class Mute:
     """A critic that looks at a picture and says nothing that can be read."""
 
     samples = 1
-    facts = Facts(temperature=1.0)
+    profile = ModelProfile(temperature=1.0)
 
     def score(self, picture):
         return verdict(["no answer"], half_width=None)
@@ -316,7 +316,7 @@ def served(monkeypatch):
     made, port = [], free_port()
     monkeypatch.setattr("aes_r1.app.page._FORGET_S", 0.1)
     monkeypatch.setattr("aes_r1.app.page.Visits", lambda: made.append(Visits()) or made[0])
-    blocks = serve(Mute(), port=port, block=False)
+    blocks = serve_page(Mute(), port=port, block=False)
 
     def dropped(name, visit, session):
         picture = io.BytesIO()

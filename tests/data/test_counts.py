@@ -7,13 +7,13 @@ from hydra import compose, initialize_config_dir
 
 from aes_r1 import plan, recipe
 from aes_r1.data.counts import counted
-from aes_r1.settings import CONF, InputError, PlanSettings, build
+from aes_r1.settings import CONF, InputError, PlanSettings, build_settings
 from tests.data.test_mix import RATIO, sets
 
 
 def planned(data, **changes):
     values = {"data": data, "plan": {"pictures": 7, "critiques": 8, "test_pictures": 9}, **changes}
-    result = counted(build(PlanSettings, values)).plan
+    result = counted(build_settings(PlanSettings, values)).plan
     return result.pictures, result.critiques, result.test_pictures
 
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from aes_r1.data.attributes import RESERVED
 from aes_r1.data.check import check_pictures
-from aes_r1.data.labels import avt_ai_labels, folder_labels
+from aes_r1.data.labels import folder_labels
 from aes_r1.data.loader import load_samples
 from aes_r1.data.prefetch import prefetch
+from aes_r1.data.published import avt_ai_labels
 from aes_r1.data.sample import Sample
 from aes_r1.runs.files import sha256_of
 from aes_r1.settings import DataSettings, InputError

@@ -16,7 +16,7 @@ from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import list_hash, list_hashes, read_manifest, read_run_manifest, write_manifest
 from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample
-from aes_r1.inference.people import agreement_of_people
+from aes_r1.inference.people import rater_agreement
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import DataSettings, InputError
 
@@ -178,7 +178,7 @@ def test_nothing_given_and_what_nothing_reads_is_read(attributes, dataset, tmp_p
     (sample,) = read_manifest(tmp_path / "m.jsonl")
     assert sample.attributes == attributes
     assert all(0 <= rating <= 1 for rating in known_ratings(sample).values())
-    agreement_of_people([sample])
+    rater_agreement([sample])
 
 
 @pytest.mark.parametrize("dataset", ["mine", "folder", "para"])

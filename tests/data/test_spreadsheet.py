@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from aes_r1.data.catalog import read_set
-from aes_r1.data.labels import folder_labels, number
+from aes_r1.data.labels import folder_labels, read_number
 from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import _rows, read_manifest, write_manifest
 from aes_r1.data.names import local_name, name_on_disk
@@ -265,37 +265,6 @@ def damaged(content: bytes, drawn: random.Random) -> bytes:
     return bytes(changed[: drawn.randrange(len(changed))] if drawn.random() < 0.1 else changed)
 
 
-def test_two_label_files_and_another_name(tmp_path):
-    (tmp_path / "Labels.CSV").write_text("image,mos\na.jpg,0.5\n")
-    with pytest.raises(InputError, match=r"no labels\.csv.*rename or save Labels\.CSV as labels\.csv"):
-        folder_labels(tmp_path)
-    (tmp_path / "labels.csv").write_text("image,mos\na.jpg,0.5\n")
-    (tmp_path / "labels.jsonl").write_text('{"image": "a.jpg", "mos": 0.7}\n')
-    with pytest.raises(InputError, match=r"labels\.csv and labels\.jsonl; keep the one"):
-        folder_labels(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        (["labels - Sheet1.csv"], "; rename or save labels - Sheet1.csv as labels.csv"),
-        (["labels (1).csv", "z.csv"], "; rename or save labels (1).csv as labels.csv"),
-        (["Label.numbers"], "; save Label.numbers as labels.csv (CSV UTF-8)"),
-        (["ratings.ods"], "; save ratings.ods as labels.csv (CSV UTF-8)"),
-        (["labels.XLSX"], "; rename labels.XLSX to labels.xlsx"),
-        (["ratings.jsonl"], "; rename ratings.jsonl to labels.jsonl"),
-        (["a.csv", "b.JSON"], "; if one of a.csv, b.JSON holds them, rename or save it as labels.csv"),
-        ([".labels.csv", "~$labels.xlsx", "notes.txt"], ""),
-    ],
-)
-def test_a_table_of_another_name_is_named(names, says, tmp_path):
-    for name in names:
-        (tmp_path / name).write_text("image,mos\na.jpg,0.5\n")
-    with pytest.raises(InputError) as caught:
-        folder_labels(tmp_path)
-    assert str(caught.value).endswith(f"labels.xlsx in it (columns image, mos in [0, 1]){says}")
-
-
 def test_a_folder_in_the_place_of_a_label_file_has_a_way_out(tmp_path):
     (tmp_path / "labels.csv").mkdir()
     with pytest.raises(InputError, match=r"labels\.csv: cannot be read \(Is a directory\); put a file there"):
@@ -494,7 +463,7 @@ def test_what_is_no_file_is_refused_at_once(name, tmp_path):
 
 def test_a_comma_before_three_digits_is_read_by_the_scale():
     def read(text, *within):
-        return number(text, Path("labels.csv"), "line 2", "mos", within or None)
+        return read_number(text, Path("labels.csv"), "line 2", "mos", within or None)
 
     assert read("4,125", 1, 5) == 4.125
     assert read("4,125", 1000, 9000) == 4125

@@ -13,7 +13,7 @@ from PIL import Image, JpegImagePlugin
 
 from aes_r1.data.jpeg_scans import with_filled_scans
 from aes_r1.data.sample import PictureError, open_picture
-from aes_r1.data.whole import _has_gray_block, _png_ends_early, missing
+from aes_r1.data.whole import _has_gray_block, _png_ends_early, missing_part
 from tests.data.cameras import Folder, chunk, dng, jpeg, plain, tiff
 
 SIZE = (152, 120)
@@ -295,7 +295,7 @@ def test_a_whole_jpeg_is_decoded_once_more_and_no_picture_is_copied(name, monkey
     with Image.open(io.BytesIO(content)) as opened:
         opened.load()
         decoded.clear()
-        assert missing(opened, io.BytesIO(content)) is None
+        assert missing_part(opened, io.BytesIO(content)) is None
     assert sum(bool(tile) for tile in decoded) == 1
     assert (1600, 1200) not in copied
 

@@ -18,7 +18,7 @@ from aes_r1.evaluation.health import (
     raised_in,
 )
 from aes_r1.prompts import answer
-from aes_r1.report.html import fill
+from aes_r1.report.html import render
 from aes_r1.report.training_section import health_section
 
 WORDS = [f"word{letter}{other}" for letter in "abcdefghij" for other in "klmnopqrst"]
@@ -174,7 +174,7 @@ def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
 
 def test_the_report_names_step_and_remedy():
     result = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [], {}, "rapo")
-    page = fill("health.html", health=result)
+    page = render("health.html", health=result)
     assert "1 of the 8 signs that could be checked showed" in page
     assert "5 could not be checked" in page
     assert page.count("not checked<small>needs ") == 5
@@ -200,7 +200,7 @@ def test_an_evaluation_that_cannot_be_read_is_a_sign_of_its_own():
     short = metrics(3, rollout__parse_failure_rate=lambda step: 1.0)
     result = health_section(short, [], evaluated(1.0), "rapo")
     assert [(row["sign"], row["shown"]) for row in result if row["shown"]] == [(UNREAD.name, "in the evaluation")]
-    page = fill("health.html", health=result)
+    page = render("health.html", health=result)
     assert "1 of the 3 signs that could be checked showed" in page  # the others need a step or a validation
     assert "10 could not be checked" in page
     for share, shown_there in ((0.1, None), (0.11, "in the evaluation")):

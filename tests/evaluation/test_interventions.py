@@ -3,7 +3,7 @@
 import pytest
 
 from aes_r1.evaluation.interventions import summarise_interventions
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.exchange import INTERVENTION_KINDS, intervene, paired_rows
 from aes_r1.inference.predict import predict
 from tests.planted import QUESTION
@@ -68,7 +68,7 @@ def test_a_hollow_critique_is_told_from_a_used_one(planted):
             predict(
                 backbone,
                 planted.samples,
-                Asking(QUESTION, temperature=1.0, max_new_tokens=40),
+                AskingConfig(QUESTION, temperature=1.0, max_new_tokens=40),
                 protocols=["sample"],
                 batch_size=12,
                 seed=3,

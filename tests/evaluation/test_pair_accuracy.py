@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from aes_r1.evaluation.pair_accuracy import choice_accuracy, score_accuracy, share, summarise_pairs
+from aes_r1.evaluation.pair_accuracy import choice_accuracy, score_accuracy, share_with_interval, summarise_pairs
 
 NAN = float("nan")
 
@@ -32,12 +32,12 @@ def test_equal_scores_are_half_right_and_missing_ones_wrong():
 @pytest.mark.parametrize(("successes", "n"), [(0, 5), (3, 5), (5, 5), (61, 100)])
 def test_the_interval_is_wilsons(successes, n):
     expected = binomtest(successes, n).proportion_ci(method="wilson")
-    found = share([1.0] * successes + [0.0] * (n - successes))
+    found = share_with_interval([1.0] * successes + [0.0] * (n - successes))
     assert found == {"value": successes / n, "low": pytest.approx(expected.low), "high": pytest.approx(expected.high)}
 
 
 def test_nothing_to_share():
-    assert share([]) == {"value": None, "low": None, "high": None}
+    assert share_with_interval([]) == {"value": None, "low": None, "high": None}
 
 
 def test_one_that_always_says_first_is_half_right_and_never_consistent():
@@ -54,7 +54,7 @@ def test_a_share_of_answers_is_over_answers_also_where_pairs_are_half_read():
     whole = [row for i in range(5) for row in rows_of(f"w{i}", [0.2, 0.7], (2, 2))]
     found = summarise_pairs([*half, *whole], {}, n_bootstrap=20)["first_share"]
     assert found["value"] == pytest.approx(5 / 15)
-    assert found == pytest.approx(share([1 / 3] * 10))  # the pairs are what the interval counts
+    assert found == pytest.approx(share_with_interval([1 / 3] * 10))  # the pairs are what the interval counts
     unread = [row for i in range(3) for row in rows_of(f"u{i}", [0.2, 0.7], (None, None))]
     assert summarise_pairs(unread, {}, n_bootstrap=20)["first_share"]["value"] is None
 

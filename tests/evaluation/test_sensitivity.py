@@ -8,8 +8,8 @@ import pytest
 
 from aes_r1.data.edits import edited_sample, picture_of
 from aes_r1.evaluation.sensitivity import summarise_sensitivity
-from aes_r1.evaluation.summary import measure
-from aes_r1.inference.asking import Asking
+from aes_r1.evaluation.summary import measure_run
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.predict import predict
 from aes_r1.inference.sensitivity import ask_about_edits
 from aes_r1.runs.files import read_rows, write_rows
@@ -89,7 +89,7 @@ def test_drawn_pictures_are_asked_about_under_every_edit_and_protocol(asked):
     ask_about_edits(run, "rapo", {"mix-test": samples}, lambda _: pytest.fail("asked again"), **how)
     assert paths["made"].read_bytes() == before
 
-    result = measure(run, {"mix-test": samples}, n_bootstrap=10, seed=0, seen=None, manifests={})
+    result = measure_run(run, {"mix-test": samples}, n_bootstrap=10, seed=0, seen=None, manifests={})
     cells = result["stages"]["rapo"]["other/test"]
     assert cells["greedy"]["sensitivity"]["tilt"]["mean_difference"]["value"] == pytest.approx(0.5)
     assert cells["greedy"]["sensitivity"]["crop"]["higher"]["value"] == 1.0
@@ -103,7 +103,7 @@ def test_the_model_sees_the_edited_picture(backbone, picture_folder, tmp_path):
     twin = edited_sample(one, "overexpose", seed=0)
     saved = dataclasses.replace(one, image=str(tmp_path / "edited.png"))
     picture_of(twin).save(saved.image)
-    asking = Asking(QUESTION, max_new_tokens=12)
+    asking = AskingConfig(QUESTION, max_new_tokens=12)
     rows = list(predict(backbone, [one, twin, saved], asking, protocols=["greedy"], batch_size=3, seed=0))
     assert rows[1]["text"] == rows[2]["text"] != rows[0]["text"]
     assert (rows[1]["id"], rows[1]["mos"]) == (f"{one.id}+overexpose", None)

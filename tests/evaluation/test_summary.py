@@ -7,7 +7,7 @@ import pytest
 
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
-from aes_r1.evaluation.summary import measure, summarise
+from aes_r1.evaluation.summary import measure_run, summarise
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predictions import record_stage
 from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, SCORE_FIRST_PROMPT, answer
@@ -59,7 +59,9 @@ def test_two_processes_write_what_one_does(tmp_path):
     kinds = dict.fromkeys(("own", "swapped_critique", "swapped_picture", "blanked", "negated"), 0.5)
     row = {"id": "0", "mos": 0.5, "critique_from": "0", "picture_from": "0", "changed": True, **kinds}
     exchanged.write_text(json.dumps(row) + "\n")
-    result = measure(RunFolder(one), sets, manifests={"scenes/test": "abc"}, n_bootstrap=20, seed=0, seen={"scenes"})
+    result = measure_run(
+        RunFolder(one), sets, manifests={"scenes/test": "abc"}, n_bootstrap=20, seed=0, seen={"scenes"}
+    )
     json.dumps(result, allow_nan=False)
     assert result["stages"]["rapo"]["scenes/test"]["sample"]["n"] == 21
     critiques = result["critiques"]["rapo"]
@@ -90,7 +92,7 @@ def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
         common = {"protocol": "sample", "mos": 0.5, "critique_from": "1", "picture_from": "1", "changed": True}
         rows = [{**common, "id": "0", **values}, {**common, "id": "1", **values, "own": 0.3}]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = measure(RunFolder(tmp_path), sets, manifests={}, n_bootstrap=20, seed=0, seen=None)
+    result = measure_run(RunFolder(tmp_path), sets, manifests={}, n_bootstrap=20, seed=0, seen=None)
     json.dumps(result, allow_nan=False)
     cells = {name: result["stages"]["rapo"][f"{name}/test"] for name in ("scenes", "other")}
     sampled, greedy = cells["scenes"]["sample"]["critiques"], cells["scenes"]["greedy"]["critiques"]
@@ -114,7 +116,9 @@ def test_a_list_of_several_sets_keeps_the_factors_of_each(tmp_path, known_first)
     known, unknown = list(scenes("scenes", 8)), list(scenes("other", 8, known=False))
     sets = {"manifest-test": known + unknown if known_first else unknown + known}
     record_stage(RunFolder(tmp_path), "rapo", sets, spoken, rows_per_picture=1)
-    critiques = measure(RunFolder(tmp_path), sets, manifests={}, n_bootstrap=2, seed=0, seen=None)["critiques"]["rapo"]
+    critiques = measure_run(RunFolder(tmp_path), sets, manifests={}, n_bootstrap=2, seed=0, seen=None)["critiques"][
+        "rapo"
+    ]
     assert critiques["scenes/test"]["faithfulness"]["color"]["accuracy"]["value"] == 1.0
     assert "faithfulness" not in critiques["other/test"]
 
@@ -169,7 +173,7 @@ def test_what_holds_by_construction_is_not_measured(question, answer_from, backb
         Sample(str(index), str(image), index / 4, "made", "test")
         for index, image in enumerate(sorted(picture_folder.glob("*.png"))[:4])
     ]
-    evaluation = measure(run, {"made-test": samples}, manifests={}, n_bootstrap=2, seed=0, seen=None)
+    evaluation = measure_run(run, {"made-test": samples}, manifests={}, n_bootstrap=2, seed=0, seen=None)
     measured = evaluation["stages"]["rapo"]["made/test"]["greedy"]["critiques"]
     assert measured["information_nats"] is not None
     assert (measured["score_information_nats"] is None) == (answer_from == "words")

@@ -15,7 +15,7 @@ import torch
 
 from aes_r1 import evaluate
 from aes_r1.data.sample import MAX_FILE_PIXELS
-from aes_r1.inference.asking import FACTS_FILE, Asking, Facts, find_model
+from aes_r1.inference.asking import PROFILE_FILE, AskingConfig, ModelProfile, find_model
 from aes_r1.model import files, tiny
 from aes_r1.model.families import SQUARE
 from aes_r1.pipeline.job import Job
@@ -23,7 +23,7 @@ from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.processes import Processes
 from aes_r1.scoring.critic import Critic
-from aes_r1.settings import InputError, Settings, as_dict, build
+from aes_r1.settings import InputError, Settings, as_dict, build_settings
 from aes_r1.tracking.tracker import Tracker
 from tests.recipes import composed_evaluate
 
@@ -53,13 +53,13 @@ def run_of(settings: Settings, folder: Path, *models: str) -> Path:
     return folder
 
 
-def of_evaluate(path: object, *overrides: str) -> Asking:
+def of_evaluate(path: object, *overrides: str) -> AskingConfig:
     return evaluate.asking_for(find_model(str(path))[1], composed_evaluate(f"model.path={path}", *overrides))
 
 
 @pytest.mark.parametrize("values", [{}, OTHER], ids=["defaults", "other values"])
 def test_the_training_run_evaluate_and_score_ask_alike(values, tmp_path):
-    settings = build(Settings, values)
+    settings = build_settings(Settings, values)
     run = run_of(settings, tmp_path)
     job = Job(settings, run, CPU, Processes(), Tracker(None, settings.tracker, {}))
     in_training = job.asking.noted(CPU)
@@ -78,17 +78,17 @@ def test_a_model_of_which_nothing_is_known_is_asked_alike_too(tmp_path, hub):
     hub.fill("org/hub-name", {"config.json": "{}"})
     (tmp_path / "config.json").write_text("{}")
     for path in ("org/hub-name", tmp_path):
-        facts = find_model(path)[1]
-        assert facts == Facts()
-        assert of_evaluate(path) == facts
-    assert Facts().noted(CPU) == {
+        profile = find_model(path)[1]
+        assert profile == ModelProfile()
+        assert of_evaluate(path) == profile
+    assert ModelProfile().noted(CPU) == {
         "question": RATING_PROMPT, "max_pixels": 262144, "max_new_tokens": 1024, "temperature": 0.6, "n_samples": 4,
         "answer_from": "image", "dtype": "float32",
     }  # fmt: skip
-    assert asdict(Facts())["half_widths"] == {}
+    assert asdict(ModelProfile())["half_widths"] == {}
 
 
-EXPORTED = Facts(
+EXPORTED = ModelProfile(
     question=SCORE_ONLY_PROMPT, max_pixels=65536, max_new_tokens=16, temperature=1.0, n_samples=2, answer_from="image",
     dtype="bfloat16", half_widths={"mean": 0.1}, measured_on="scenes/test", scenes_alone=True,
 )  # fmt: skip
@@ -166,7 +166,7 @@ def hub(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_an_exported_model_is_asked_alike_by_its_hub_name(hub, monkeypatch):
     """From the cache, where the hub cannot be asked; and from the hub, with nothing in the cache."""
-    files = {"config.json": "{}", FACTS_FILE: json.dumps(asdict(EXPORTED))}
+    files = {"config.json": "{}", PROFILE_FILE: json.dumps(asdict(EXPORTED))}
     folder = hub.fill("me/critic", files)
     hub.files["me/new"] = files
     assert find_model(folder) == (str(folder), EXPORTED)
@@ -178,29 +178,29 @@ def test_an_exported_model_is_asked_alike_by_its_hub_name(hub, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_repository_without_facts_is_asked_by_the_defaults(hub, monkeypatch):
+def test_a_repository_without_a_profile_is_asked_by_the_defaults(hub, monkeypatch):
     """The hub says so, or the snapshot that was downloaded; where the hub says it of no repository, it is one line."""
     folder = hub.fill("me/base", {"config.json": "{}"})
-    assert find_model("me/base")[1] == find_model(folder)[1] == Facts()
+    assert find_model("me/base")[1] == find_model(folder)[1] == ModelProfile()
     hub.files["me/other"] = {"config.json": "{}"}
     server = hub.serve(monkeypatch)
     hub.files["me/base"] = {"config.json": "{}"}
-    assert find_model("me/other")[1] == find_model("me/base")[1] == Facts()
+    assert find_model("me/other")[1] == find_model("me/base")[1] == ModelProfile()
     with pytest.raises(InputError, match=r"^me/none: no such folder, and the hub has no such model \("):
         find_model("me/none")
     server.shutdown()
 
 
-def test_facts_that_cannot_be_asked_for_are_not_silently_the_defaults(hub, caplog):
+def test_a_profile_that_cannot_be_asked_for_is_not_silently_the_defaults(hub, caplog):
     """Offline nobody knows whether the repository has the file, unless the hub has said so before."""
     files = {"config.json": "{}", "preprocessor_config.json": "{}"}
     hub.fill("me/unknown", files)
     hub.fill("me/without", files)
-    said_so = hub.cache / "models--me--without" / ".no_exist" / ("a" * 40) / FACTS_FILE
+    said_so = hub.cache / "models--me--without" / ".no_exist" / ("a" * 40) / PROFILE_FILE
     said_so.parent.mkdir(parents=True)
     said_so.touch()
     for name in ("me/without", "me/unknown", "me/unknown"):
-        assert find_model(name) == (name, Facts())
+        assert find_model(name) == (name, ModelProfile())
     (warning,) = (record.getMessage() for record in caplog.records if record.name == "aes_r1")
     assert re.fullmatch(
         r"me/unknown: aes_r1\.json could not be asked for \(.+\); without it the defaults hold", warning
@@ -251,7 +251,7 @@ def test_a_repository_that_cannot_be_reached_is_one_line(hub, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for name in ("runs/nothing", "nothing", "/gone"):
-        assert find_model(name) == (name, Facts())
+        assert find_model(name) == (name, ModelProfile())
 
 
 WRONG = [
@@ -270,10 +270,10 @@ WRONG = [
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
 def test_a_foreign_value_that_cannot_be_is_one_line(key, value, tmp_path):
-    (tmp_path / FACTS_FILE).write_text(json.dumps({**asdict(EXPORTED), key: value}))
+    (tmp_path / PROFILE_FILE).write_text(json.dumps({**asdict(EXPORTED), key: value}))
     with pytest.raises(InputError) as found:
         find_model(tmp_path)
-    assert str(found.value).startswith(f"{tmp_path / FACTS_FILE}: ")
+    assert str(found.value).startswith(f"{tmp_path / PROFILE_FILE}: ")
     assert key in str(found.value)
     assert "\n" not in str(found.value)
 
@@ -289,13 +289,13 @@ def test_a_foreign_value_that_cannot_be_is_one_line(key, value, tmp_path):
     ],
 )
 def test_a_number_that_is_too_large_is_told_the_bound(key, value, bound, tmp_path):
-    (tmp_path / FACTS_FILE).write_text(json.dumps({key: value}))
+    (tmp_path / PROFILE_FILE).write_text(json.dumps({key: value}))
     with pytest.raises(InputError, match=re.escape(bound)):
         find_model(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", "{", "[" * 200_000, "\ud800"], ids=lambda text: text[:3])
-@pytest.mark.parametrize("name", [FACTS_FILE, "preprocessor_config.json"])
+@pytest.mark.parametrize("name", [PROFILE_FILE, "preprocessor_config.json"])
 def test_a_file_that_holds_no_object_is_one_line(name, content, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / name).write_bytes(content.encode(errors="surrogatepass"))
@@ -305,13 +305,13 @@ def test_a_file_that_holds_no_object_is_one_line(name, content, tmp_path):
 
 
 def test_every_setting_of_an_export_has_a_rule_and_older_exports_may_lack_some(tmp_path):
-    for facts in (EXPORTED, Facts()):
+    for profile in (EXPORTED, ModelProfile()):
         shutil.rmtree(tmp_path / "one", ignore_errors=True)
         (tmp_path / "one").mkdir()
-        (tmp_path / "one" / FACTS_FILE).write_text(json.dumps(asdict(facts)))
-        assert find_model(tmp_path / "one")[1] == facts
-    (tmp_path / FACTS_FILE).write_text('{"n_samples": 7, "temperature": 1}')
-    assert find_model(tmp_path)[1] == Facts(n_samples=7, temperature=1)
+        (tmp_path / "one" / PROFILE_FILE).write_text(json.dumps(asdict(profile)))
+        assert find_model(tmp_path / "one")[1] == profile
+    (tmp_path / PROFILE_FILE).write_text('{"n_samples": 7, "temperature": 1}')
+    assert find_model(tmp_path)[1] == ModelProfile(n_samples=7, temperature=1)
 
 
 @pytest.mark.parametrize(
@@ -328,19 +328,19 @@ def test_a_processor_s_size_that_is_none_is_one_line(size, tmp_path):
 def test_a_bare_folder_sees_pictures_as_its_processor_says_within_the_paper(size, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(size))
-    assert find_model(tmp_path)[1] == Facts(max_pixels=9216)
+    assert find_model(tmp_path)[1] == ModelProfile(max_pixels=9216)
     (tmp_path / "preprocessor_config.json").write_text('{"size": {"longest_edge": 12845056}}')
-    assert find_model(tmp_path)[1] == Facts()
+    assert find_model(tmp_path)[1] == ModelProfile()
 
 
 @pytest.mark.slow
 def test_a_hub_model_sees_pictures_as_its_processor_says(hub, monkeypatch):
     files = {"config.json": "{}", "preprocessor_config.json": '{"max_pixels": 9216}'}
     folder = hub.fill("me/base", files)
-    assert find_model("me/base")[1] == find_model(folder)[1] == Facts(max_pixels=9216)
+    assert find_model("me/base")[1] == find_model(folder)[1] == ModelProfile(max_pixels=9216)
     hub.files["me/new"] = files
     server = hub.serve(monkeypatch)
-    assert find_model("me/new")[1] == Facts(max_pixels=9216)
+    assert find_model("me/new")[1] == ModelProfile(max_pixels=9216)
     server.shutdown()
 
 
@@ -348,11 +348,11 @@ def test_a_hub_model_sees_pictures_as_its_processor_says(hub, monkeypatch):
 def test_the_edge_of_a_square_is_no_area(family, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
     (tmp_path / "preprocessor_config.json").write_text('{"size": {"longest_edge": 2048}}')
-    assert find_model(tmp_path)[1] == Facts()
+    assert find_model(tmp_path)[1] == ModelProfile()
 
 
 def test_the_command_line_of_evaluate_goes_before_what_is_known(tmp_path):
-    run = run_of(build(Settings, OTHER), tmp_path)
+    run = run_of(build_settings(Settings, OTHER), tmp_path)
     given = ("model.prompt=critique", "model.dtype=float32", "data.max_pixels=3136", "evaluation.max_new_tokens=9",
              "evaluation.temperature=0.3", "evaluation.n_samples=2")  # fmt: skip
     assert of_evaluate(run, *given).noted(CPU) == {
@@ -362,7 +362,7 @@ def test_the_command_line_of_evaluate_goes_before_what_is_known(tmp_path):
 
 
 def test_the_models_of_a_run_are_asked_as_it_asks(tmp_path):
-    run = run_of(build(Settings, OTHER), tmp_path, "best/model", "checkpoints/step_40/model")
+    run = run_of(build_settings(Settings, OTHER), tmp_path, "best/model", "checkpoints/step_40/model")
     measured = {"rapo": {"para/test": {"mean": {"conformal": {"half_width": 0.1}}}}}
     (run / "evaluation.json").write_text(json.dumps({"stages": measured}))
     last = find_model(run)
@@ -370,9 +370,9 @@ def test_the_models_of_a_run_are_asked_as_it_asks(tmp_path):
     assert (last[0], last[1].half_widths, last[1].measured_on) == (str(run / "model"), {"mean": 0.1}, "para/test")
     for name in ("best", "checkpoints/step_40"):
         for path in (run / name, run / name / "model"):
-            folder, facts = find_model(path)
+            folder, profile = find_model(path)
             assert folder == str(run / name / "model")
-            assert (facts.max_new_tokens, facts.dtype, facts.half_widths) == (77, "bfloat16", {})
+            assert (profile.max_new_tokens, profile.dtype, profile.half_widths) == (77, "bfloat16", {})
     assert find_model(run / "best")[1].dtype == "bfloat16"
 
 
@@ -388,14 +388,14 @@ def test_the_models_of_a_run_are_asked_as_it_asks(tmp_path):
 )
 def test_intervals_are_those_of_the_model_itself(trainer, stages, half_widths, tmp_path):
     """evaluation.stages may leave the last model out; then those of another model are not its own."""
-    run = run_of(build(Settings, {"trainer": {"name": trainer}, "evaluation": {"stages": stages}}), tmp_path)
+    run = run_of(build_settings(Settings, {"trainer": {"name": trainer}, "evaluation": {"stages": stages}}), tmp_path)
     measured = {
         stage: {"para/test": {"mean": {"conformal": {"half_width": float(number)}}}}
         for number, stage in enumerate(stages)
     }
     (run / "evaluation.json").write_text(json.dumps({"stages": measured}))
-    facts = find_model(run)[1]
-    assert (facts.half_widths, facts.measured_on) == (half_widths, "para/test" if half_widths else None)
+    profile = find_model(run)[1]
+    assert (profile.half_widths, profile.measured_on) == (half_widths, "para/test" if half_widths else None)
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path):
@@ -407,6 +407,6 @@ def test_bfloat16_where_the_device_computes_in_it(monkeypatch):
     gpu = torch.device("cuda", 0)
     for native, dtype in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: native)
-        assert Asking().dtype_on(gpu) == dtype
-        assert Asking(dtype="float16").dtype_on(gpu) == "float16"
-        assert Asking().dtype_on(CPU) == "float32"
+        assert AskingConfig().dtype_on(gpu) == dtype
+        assert AskingConfig(dtype="float16").dtype_on(gpu) == "float16"
+        assert AskingConfig().dtype_on(CPU) == "float32"

@@ -7,16 +7,16 @@ from functools import partial
 import pytest
 
 from aes_r1.data.pairs import match_pairs
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.compare import PER_PAIR, compare
 from aes_r1.inference.predictions import record_stage
-from aes_r1.prompts import PAIR_PROMPT, comparison, parse_answer, parse_choice, question_of
+from aes_r1.prompts import PAIR_PROMPT, comparison_answer, parse_answer, parse_choice, question_of
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.processes import Processes
 from aes_r1.settings import InputError
 from tests.trainer.twelve import samples
 
-ASKING = Asking(max_new_tokens=12)
+ASKING = AskingConfig(max_new_tokens=12)
 
 
 class InTurn(Processes):
@@ -29,7 +29,7 @@ class InTurn(Processes):
 @pytest.mark.parametrize(
     ("text", "choice"),
     [
-        (comparison("flat light", "deep shadow", 2), 2.0),
+        (comparison_answer("flat light", "deep shadow", 2), 2.0),
         ("<think>a</think>\n<answer> 1 </answer>", 1.0),
         *((f"<think>a</think><answer>{said}</answer>", None) for said in ("1.0", "first", "0", "3", "1 2", "١", "")),
         ("<answer>1</answer><think>a</think>", None),

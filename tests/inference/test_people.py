@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from aes_r1.data.sample import Sample
-from aes_r1.inference.people import Agreement, agreement_of_people, mean_vote, tells_agreement, whole_group
+from aes_r1.inference.people import RaterAgreement, has_rater_agreement, mean_vote, rater_agreement, whole_group
 
 
 def voted(votes: list[int], **others: list[int]) -> Sample:
@@ -17,8 +17,8 @@ def voted(votes: list[int], **others: list[int]) -> Sample:
     return Sample(str(votes), "p.png", mean_vote(votes), "made", "test", attributes={"votes": votes, **more})
 
 
-def agreement(samples: list[Sample], seed: int = 0) -> Agreement | None:
-    return agreement_of_people(samples, seed=seed).get("made/test")
+def agreement(samples: list[Sample], seed: int = 0) -> RaterAgreement | None:
+    return rater_agreement(samples, seed=seed).get("made/test")
 
 
 def spread(name: str, mos: float, std: float | None, raters: int | None, **attributes: Any) -> Sample:
@@ -143,7 +143,7 @@ def test_raters_who_never_differ_tell_nothing():
     """Where every standard deviation is 0, it was not measured. One that is not shows the others to be."""
     same = [spread(str(index), index / 30, 0.0, 15) for index in range(29)]
     assert agreement(same) is None
-    assert not tells_agreement(same)
+    assert not has_rater_agreement(same)
     found = agreement([*same, spread("29", 29 / 30, 0.1, 15)])
     assert [pair[1:] for pair in found.pairs[:29]] == [(index / 30, index / 30) for index in range(29)]
 
@@ -174,7 +174,7 @@ def test_a_picture_that_is_listed_again_counts_once_as_it_was_listed_last():
 
 def test_the_samples_are_read_until_one_tells():
     left = iter([spread("a", 0.5, None, None), voted([1, 1]), voted([1, 2])])
-    assert tells_agreement(left)
+    assert has_rater_agreement(left)
     assert len(list(left)) == 1
 
 
@@ -190,7 +190,7 @@ def test_every_set_of_a_mix_has_its_own_agreement():
     first = [voted(one) for one in votes]
     second = [replace(spread(str(index), 0.5, 0.2, 15), dataset="other") for index in range(2)]
     unknown = [Sample("a", "a.png", 0.5, "third", "test")]
-    found = agreement_of_people([first[0], *second, *unknown, *first[1:]], seed=3)
+    found = rater_agreement([first[0], *second, *unknown, *first[1:]], seed=3)
     assert list(found) == ["made/test", "other/test"]
     assert found["made/test"] == agreement(first, seed=3)
     assert found["other/test"].how == "spread"
@@ -210,4 +210,4 @@ def test_every_set_of_a_mix_has_its_own_agreement():
 )
 def test_without_single_opinions_or_their_spread_nothing_is_told(sample):
     assert agreement([sample]) is None
-    assert not tells_agreement([sample])
+    assert not has_rater_agreement([sample])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from aes_r1.data.sample import Sample
 from aes_r1.inference import predict as predict_module
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.baselines import LEVEL_OPENING, LEVEL_PROMPT, LEVEL_VALUES, LEVEL_WORDS, level_expectation
 from aes_r1.inference.predict import NO_CRITIQUE, origin_of, predict
 from aes_r1.model import tiny
@@ -34,7 +34,7 @@ def mixed(tmp_path_factory) -> list[Sample]:
 
 
 def asked(backbone, samples, protocols=("sample", "greedy", "mean"), **changes) -> dict:
-    asking = Asking(QUESTION, n_samples=3, max_new_tokens=24)
+    asking = AskingConfig(QUESTION, n_samples=3, max_new_tokens=24)
     how = {"protocols": list(protocols), "batch_size": 8, "seed": 0, **changes}
     return {(row["id"], row["protocol"]): row for row in predict(backbone, samples, asking, **how)}
 
@@ -120,7 +120,7 @@ def test_level_expectation_equals_softmax_of_logits():
     tokenizer = tiny.build_tokenizer([f"{LEVEL_PROMPT} {LEVEL_OPENING} {words}"] * 60)
     ids = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in LEVEL_WORDS]
     assert all(len(one) == 1 for one in ids)
-    backbone = tiny.build(tokenizer, max_pixels=9216, seed=1)
+    backbone = tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=1)
     prompts = [backbone.encode(picture(*size), LEVEL_PROMPT) for size in ((192, 192), (96, 200))]
     for prompt, expected in zip(prompts, level_expectation(backbone, prompts), strict=True):
         batch = backbone.collate([with_prefix(backbone, prompt, LEVEL_OPENING)])
@@ -181,7 +181,7 @@ def test_pictures_are_read_as_they_are_needed(backbone, mixed):
             yield mixed[place % 3]
 
     rows = predict(
-        backbone, endless(), Asking(max_new_tokens=4), protocols=["label_tokens"], batch_size=2, seed=0,
+        backbone, endless(), AskingConfig(max_new_tokens=4), protocols=["label_tokens"], batch_size=2, seed=0,
     )  # fmt: skip
     assert [next(rows)["id"] for _ in range(4)] == ["0", "1", "2", "0"]
     assert len(taken) < 20
@@ -189,7 +189,7 @@ def test_pictures_are_read_as_they_are_needed(backbone, mixed):
 
 def test_it_ends_after_a_whole_batch_when_told_to_stop(backbone, mixed):
     """The running batch is finished and no further one starts; a stop before the first batch reads nothing."""
-    asking, told = Asking(max_new_tokens=4), []
+    asking, told = AskingConfig(max_new_tokens=4), []
     rows = predict(
         backbone, mixed, asking, protocols=["label_tokens"], batch_size=3, seed=0, should_stop=lambda: bool(told)
     )

@@ -7,7 +7,7 @@ import pytest
 
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.summary import summarise
-from aes_r1.inference.predictions import merge, record
+from aes_r1.inference.predictions import append_predictions, merge
 from aes_r1.runs.files import iter_rows, read_rows
 from aes_r1.settings import InputError
 
@@ -40,7 +40,7 @@ WHOLE = [(f"{i}", protocol) for i in range(7) for protocol in PROTOCOLS]
 
 def test_every_place_of_a_kill(tmp_path):
     path = tmp_path / "part.jsonl"
-    record(path, samples(7), rows_of, rows_per_picture=2)
+    append_predictions(path, samples(7), rows_of, rows_per_picture=2)
     assert ids(path) == WHOLE
     content = path.read_bytes()
     for cut in range(0, len(content), 11):
@@ -52,7 +52,7 @@ def test_every_place_of_a_kill(tmp_path):
                 asked.append(one.id)
                 yield from rows_of([one])
 
-        done = record(path, samples(7), counted, rows_per_picture=2)
+        done = append_predictions(path, samples(7), counted, rows_per_picture=2)
         assert path.read_bytes() == content
         assert len(asked) == 7 - done
         assert done == content[:cut].count(b"\n") // 2
@@ -60,15 +60,17 @@ def test_every_place_of_a_kill(tmp_path):
 
 def test_rows_of_other_pictures_are_refused(tmp_path):
     path = tmp_path / "part.jsonl"
-    record(path, samples(3), rows_of, rows_per_picture=2)
+    append_predictions(path, samples(3), rows_of, rows_per_picture=2)
     with pytest.raises(InputError, match="other pictures"):
-        record(path, (Sample(f"other-{i}", "", 0.5, "made", "test") for i in range(5)), rows_of, rows_per_picture=2)
+        append_predictions(
+            path, (Sample(f"other-{i}", "", 0.5, "made", "test") for i in range(5)), rows_of, rows_per_picture=2
+        )
 
 
 def test_parts_of_several_processes_come_together_in_order(tmp_path):
     parts = [tmp_path / f"{rank}.jsonl" for rank in range(3)]
     for rank, part in enumerate(parts):
-        record(part, list(samples(7))[rank::3], rows_of, rows_per_picture=2)
+        append_predictions(part, list(samples(7))[rank::3], rows_of, rows_per_picture=2)
     path = tmp_path / "predictions.jsonl"
     path.write_text(
         json.dumps({"stage": "base", "id": "old"}) + "\n" + json.dumps({"stage": "rapo", "id": "old"}) + "\n"
@@ -88,7 +90,7 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path):
     for count in (1_000, 6_000):
         part, path = tmp_path / f"{count}.jsonl", tmp_path / f"all-{count}.jsonl"
         tracemalloc.start()
-        record(part, samples(count), rows_of, rows_per_picture=2)
+        append_predictions(part, samples(count), rows_of, rows_per_picture=2)
         merge(path, "rapo", [[part]], rows_per_picture=2)
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -51,7 +51,7 @@ def test_adapter_trains_and_merges(backbone, prompts):
     assert after.mean() > before.mean() + 0.01
     with adapted.model.disable_adapter():
         torch.testing.assert_close(logps_of(adapted, prompts), before)
-    torch.testing.assert_close(logps_of(backbones.merged(adapted), prompts), after, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logps_of(backbones.merge_adapter(adapted), prompts), after, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -85,7 +85,7 @@ def test_the_half_that_is_saved_on_the_way_is_the_final_model_rounded(backbone, 
     backbone.save_half(tmp_path / "half")
     for name, value in weights_of(backbone.model).items():
         assert torch.equal(value, before[name]), name
-    final = weights_of(backbones.merged(backbone).model)
+    final = weights_of(backbones.merge_adapter(backbone).model)
     assert not adapted or any(not torch.equal(final[name], before.get(f"base_model.model.{name}", final[name] + 1))
                               for name in final)  # fmt: skip
     saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "half")  # as its config.json says

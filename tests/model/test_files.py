@@ -32,7 +32,7 @@ def test_a_broken_folder_is_one_line_before_and_at_loading(fault, plain, capfd):
     spoil, says = BROKEN[fault]
     spoil(plain)
     with pytest.raises(InputError, match=f"^trainer.init_from={plain}: .*{says}") as found:
-        backbones.check(plain, question=RATING_PROMPT, max_pixels=9216, key="trainer.init_from")
+        backbones.check_model(plain, question=RATING_PROMPT, max_pixels=9216, key="trainer.init_from")
     assert "\n" not in str(found.value)
     with pytest.raises(InputError, match=f"^model.path={plain}: .*{says}"):
         backbones.load(plain, dtype="float32", max_pixels=9216)
@@ -99,12 +99,12 @@ def test_a_model_that_was_downloaded_is_found_beside_a_folder_of_its_owner(tmp_p
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
 def test_whole_models_of_every_family_pass(family, tmp_path):
-    backbones.check(save_sibling(family, tmp_path), question=RATING_PROMPT, max_pixels=9216)
+    backbones.check_model(save_sibling(family, tmp_path), question=RATING_PROMPT, max_pixels=9216)
 
 
 def test_the_older_layout_of_the_hub_is_the_same_model(plain, tmp_path):
     old = old_layout(plain, tmp_path / "old")
-    backbones.check(old, question=RATING_PROMPT, max_pixels=9216)
+    backbones.check_model(old, question=RATING_PROMPT, max_pixels=9216)
     found, wanted = (backbones.load(folder, dtype="float32", max_pixels=9216) for folder in (old, plain))
     theirs, ours = (dict(one.model.named_parameters()) for one in (found, wanted))
     assert theirs.keys() == ours.keys()
@@ -116,7 +116,7 @@ def test_the_older_layout_of_the_hub_is_the_same_model(plain, tmp_path):
     assert (found.end_token, found.pad_token) == (wanted.end_token, wanted.pad_token)
     assert torch.equal(found.banned, wanted.banned)
     found.save(tmp_path / "again")  # and what is saved of it is loaded like any other
-    backbones.check(tmp_path / "again", question=RATING_PROMPT, max_pixels=9216)
+    backbones.check_model(tmp_path / "again", question=RATING_PROMPT, max_pixels=9216)
 
 
 @pytest.mark.slow
@@ -143,11 +143,11 @@ def test_a_model_of_any_size_is_looked_through_in_seconds(plain):
     with (plain / "model.safetensors").open("wb") as file:
         file.write(len(said).to_bytes(8, "little") + said)
         file.truncate(8 + len(said) + end)  # a sparse file
-    backbones.check(plain, question=RATING_PROMPT, max_pixels=9216)
+    backbones.check_model(plain, question=RATING_PROMPT, max_pixels=9216)
     with (plain / "model.safetensors").open("r+b") as file:
         file.truncate(8 + len(said) + end - 1)
     with pytest.raises(InputError, match="is cut"):
-        backbones.check(plain, question=RATING_PROMPT, max_pixels=9216)
+        backbones.check_model(plain, question=RATING_PROMPT, max_pixels=9216)
 
 
 def test_another_models_tokenizer_is_refused(plain, tmp_path):
@@ -157,7 +157,7 @@ def test_another_models_tokenizer_is_refused(plain, tmp_path):
     config["text_config"]["vocab_size"] = 40
     (tmp_path / "small" / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"its tokenizer has .* tokens, the model 40"):
-        backbones.check(tmp_path / "small", question=RATING_PROMPT, max_pixels=9216)
+        backbones.check_model(tmp_path / "small", question=RATING_PROMPT, max_pixels=9216)
 
 
 def test_what_cannot_be_written_is_an_error_of_the_disk(backbone, tmp_path):
@@ -166,7 +166,7 @@ def test_what_cannot_be_written_is_an_error_of_the_disk(backbone, tmp_path):
         "whole": backbone.save,
         "half": backbone.save_half,
         "tokenizer": lambda folder: saved_alone(backbone.tokenizer, folder),
-        "tower": lambda folder: tower.save(backbone, folder),
+        "tower": lambda folder: tower.save_tower(backbone, folder),
     }
     for name, save in saves.items():
         with files_of_at_most(5000), pytest.raises(OSError, match="File too large") as raised:

@@ -107,7 +107,7 @@ def test_a_step_trains_the_adapter_alone_and_what_is_saved_is_what_was_trained(a
             resumed.load(tmp_path, processes=1)
             torch.testing.assert_close(scored(other).detach(), after)
 
-        whole = backbones.merged(adapted)
+        whole = backbones.merge_adapter(adapted)
         assert not quantize.quantised_layers(whole.core)
         whole.save(tmp_path / "model")
         loaded = backbones.load(tmp_path / "model", dtype="float32", max_pixels=9216)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aes_r1.data.sample import Sample
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig, ModelProfile
 from aes_r1.inference.exchange import INTERVENTION_KINDS, intervene, paired_rows
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
@@ -18,7 +18,7 @@ from aes_r1.model.template import prompt_text
 from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT, answer, parse_critique, parse_score
 from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.runs.stopping import StopRequest
-from aes_r1.scoring.critic import Critic, Facts
+from aes_r1.scoring.critic import Critic
 from aes_r1.settings import ErrorSettings, InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.policy import Policy
@@ -35,7 +35,7 @@ def asked_by(tokenizer, template: str):
     """The tiny model with random weights and another chat template."""
     own = copy.deepcopy(tokenizer)
     own.chat_template = template
-    return tiny.build(own, max_pixels=9216, seed=0)
+    return tiny.build_tiny_model(own, max_pixels=9216, seed=0)
 
 
 @pytest.mark.parametrize("ending", ["<think>\n", "<think>", "<think>\n\n"])
@@ -54,9 +54,9 @@ def test_what_the_prompt_opened_is_part_of_the_answer(tokenizer, ending):
 
 def test_where_the_prompt_opens_the_critique_the_score_cannot_come_first(tokenizer, tmp_path):
     asked_by(tokenizer, generation_prompt("<think>\n")).save(tmp_path)
-    backbones.check(tmp_path, question=RATING_PROMPT, max_pixels=9216)
+    backbones.check_model(tmp_path, question=RATING_PROMPT, max_pixels=9216)
     with pytest.raises(InputError, match=f"^model.path={tmp_path}: its chat template opens <think>") as caught:
-        backbones.check(tmp_path, question=SCORE_FIRST_PROMPT, max_pixels=9216)
+        backbones.check_model(tmp_path, question=SCORE_FIRST_PROMPT, max_pixels=9216)
     assert "\n" not in str(caught.value)
 
 
@@ -139,7 +139,7 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
 
     rows = list(
         predict(
-            backbone, samples, Asking(max_new_tokens=40), protocols=["greedy", "direct", "label_tokens"],
+            backbone, samples, AskingConfig(max_new_tokens=40), protocols=["greedy", "direct", "label_tokens"],
             batch_size=12, seed=0,
         )
     )  # fmt: skip
@@ -148,7 +148,7 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
     assert all(row["text"].startswith("<think>\n") and row["text"].count("<think>") == 1 for row in greedy)
     assert all(row["text"].startswith("<think></think><answer>") for row in rows if row["protocol"] == "direct")
 
-    critic = Critic(backbone, Facts(max_new_tokens=40), samples=1)
+    critic = Critic(backbone, ModelProfile(max_new_tokens=40), samples=1)
     assert critic.score(samples[0].image).score == greedy[0]["score"]
 
     prompt = backbone.encode(picture(60, 60), RATING_PROMPT)

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from aes_r1.pipeline import cold_start_stage, rapo_stage
 from aes_r1.pipeline import run as pipeline
-from aes_r1.settings import Settings, build
+from aes_r1.settings import Settings, build_settings
 from aes_r1.trainer.engine import build_engine
 from aes_r1.trainer.launch import world
 
 
 def main() -> None:
-    settings, out = build(Settings, json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2])
+    settings, out = build_settings(Settings, json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2])
     made: list[dict[str, weakref.ref]] = []
     seen: dict[str, dict] = {}
 

@@ -18,7 +18,7 @@ def base(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("base")
     tokenizer = tiny.build_tokenizer([RATING_PROMPT, answer(LETTERS, 0.25), answer(LETTERS, 0.87)] * 20)
-    tiny.build(tokenizer, max_pixels=9216, seed=0).save(folder)
+    tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0).save(folder)
     return folder
 
 

@@ -19,7 +19,7 @@ from aes_r1.pipeline.cold_start_records import _readable
 from aes_r1.pipeline.data_stage import load_data
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.processes import connected
-from aes_r1.settings import Settings, build
+from aes_r1.settings import Settings, build_settings
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import launch
 
@@ -33,7 +33,7 @@ def main() -> None:
     rank, size = launch.world()
     torch.distributed.init_process_group("gloo")
     pictures = {"name": "folder", "root": str(given.parent)}
-    settings = build(Settings, {"out": str(folder), "data": pictures, "trainer": {"name": "sft"}})
+    settings = build_settings(Settings, {"out": str(folder), "data": pictures, "trainer": {"name": "sft"}})
     starts = []
     with connected(folder, rank, size) as processes:
         for unable in ((1,), (0, 1)):

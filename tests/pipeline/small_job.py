@@ -12,7 +12,7 @@ from aes_r1.model import tiny
 from aes_r1.pipeline.data_stage import load_data
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.processes import Processes
-from aes_r1.settings import Settings, build
+from aes_r1.settings import Settings, build_settings
 from aes_r1.tracking.tracker import Tracker
 
 LETTERS = "A picture of flat light and deep shadow, with a calm mood. Its composition is level. Colors are muted. 0.5"
@@ -43,7 +43,7 @@ def settings(base: Path, root: Path, out: Path, **changes) -> Settings:
     }
     for key, value in changes.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-    return build(Settings, values)
+    return build_settings(Settings, values)
 
 
 def rows_of(path: Path) -> list[dict]:

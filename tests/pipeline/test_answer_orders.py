@@ -13,7 +13,7 @@ from aes_r1.prompts import FILLER, parse_score
 from aes_r1.runs.files import read_rows, write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.settings import Settings, build
+from aes_r1.settings import Settings, build_settings
 
 WORDS = ("a strong picture", "a dull picture")
 
@@ -47,7 +47,7 @@ def test_a_run_is_stopped_and_goes_on(prompt, credit, picture_folder, tmp_path, 
         "evaluation": {"protocols": ["greedy"], "stages": ["rapo"], "n_bootstrap": 10, "interventions": 6},
         "tracker": {"name": "none"},
     }  # fmt: skip
-    settings, done = build(Settings, values), RunFolder(tmp_path / "run")
+    settings, done = build_settings(Settings, values), RunFolder(tmp_path / "run")
 
     def after_one_step(_: StopRequest) -> bool:
         return bool(done.metrics("rapo")) and done.metrics("rapo")[-1]["step"] == 1

@@ -12,9 +12,9 @@ import pytest
 from aes_r1.data.sample import Sample
 from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.pipeline.base_stage import _seen, pretrained_digest, training_photographs
-from aes_r1.pipeline.preflight import check
+from aes_r1.pipeline.preflight import check_run
 from aes_r1.runs.identity import fingerprint
-from aes_r1.settings import InputError, PretrainSettings, Settings, build
+from aes_r1.settings import InputError, PretrainSettings, Settings, build_settings
 from aes_r1.trainer.pretrain import BASE_MODEL_VERSION
 
 PHOTOGRAPHS = PretrainSettings(data="photographs", pictures=4, batch_size=4)
@@ -87,4 +87,4 @@ def test_a_photograph_is_measured_whole_and_kept_small(picture_folder):
 def test_made_scenes_are_no_photographs(tmp_path):
     values = {"model": {"base": "pretrain", "pretrain": {"data": "photographs"}}, "out": str(tmp_path / "run")}
     with pytest.raises(InputError, match=r"^model\.pretrain\.data=photographs: data=scenes holds made scenes; give"):
-        check(build(Settings, values))
+        check_run(build_settings(Settings, values))

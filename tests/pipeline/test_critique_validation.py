@@ -15,7 +15,7 @@ from aes_r1.pipeline import critique_validation
 from aes_r1.pipeline.job import Job
 from aes_r1.rollout.sampler import sample_completions
 from aes_r1.runs.processes import Processes
-from aes_r1.settings import Settings, build
+from aes_r1.settings import Settings, build_settings
 from aes_r1.tracking.tracker import Tracker
 
 # In blocks, as the lists of a mix may be.
@@ -24,7 +24,7 @@ BLOCKS = ["ava"] * 6 + ["tad66k"] * 4 + ["flickr_aes"] * 2
 
 def measured_of(talking_run: Path, out: Path, pictures: list[Sample], **model: str) -> dict[str, float]:
     given = {"model": {"max_pixels": 9216, **model}, "trainer": {"max_new_tokens": 64}}
-    settings = build(Settings, {"out": str(out), **given})
+    settings = build_settings(Settings, {"out": str(out), **given})
     job = Job(settings, out, torch.device("cpu"), Processes(), Tracker(None, settings.tracker, {}))
     backbone = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
     return critique_validation.critique_metrics(job, backbone, pictures, sample_completions)

@@ -12,13 +12,13 @@ import pytest
 
 from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.inference.asking import FACTS_FILE, Facts
+from aes_r1.inference.asking import PROFILE_FILE, ModelProfile
 from aes_r1.model import tiny
 from aes_r1.pipeline.evaluated_content import claim_content
 from aes_r1.points import is_done
 from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import EvaluateSettings, InputError, as_dict, build
+from aes_r1.settings import EvaluateSettings, InputError, as_dict, build_settings
 
 SAMPLES = [
     Sample(id=f"{place}", image=f"/pictures/{place}.png", mos=place / 5, dataset="para", split="test",
@@ -31,7 +31,7 @@ HASHED = [replace(one, sha256=one.id * 64) for one in SAMPLES]
 def asked_in(folder: Path) -> tuple[RunFolder, EvaluateSettings]:
     """The folder of an evaluation that is done, of the exported model and the manifest in `folder`."""
     values = {"name": "manifest", "root": str(folder / "manifest.jsonl"), "split": "test", "workers": 0}
-    settings = build(
+    settings = build_settings(
         EvaluateSettings,
         {"model": {"path": str(folder / "m")}, "data": values, "out": str(folder / "out"),
          "store": str(folder / "store")},
@@ -46,13 +46,13 @@ def asked_in(folder: Path) -> tuple[RunFolder, EvaluateSettings]:
 @pytest.fixture
 def place(tmp_path) -> Path:
     shutil.copytree(tiny.shipped(), tmp_path / "m")
-    write_json(tmp_path / "m" / FACTS_FILE, asdict(Facts()))
+    write_json(tmp_path / "m" / PROFILE_FILE, asdict(ModelProfile()))
     write_manifest(SAMPLES, tmp_path / "manifest.jsonl")
     return tmp_path
 
 
 def with_facts(**values: object) -> Callable[[Path], None]:
-    return lambda folder: write_json(folder / "m" / FACTS_FILE, {**asdict(Facts()), **values})
+    return lambda folder: write_json(folder / "m" / PROFILE_FILE, {**asdict(ModelProfile()), **values})
 
 
 def with_list(samples: Iterable[Sample]) -> Callable[[Path], None]:

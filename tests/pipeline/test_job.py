@@ -127,7 +127,7 @@ def rows_of(path: Path) -> list[dict]:
 @pytest.mark.timeout(600)
 def test_processes_leave_an_evaluation_together_in_its_middle_and_go_on(tokenizer, picture_folder, tmp_path):
     """Only one of them gets the signal; pictures answered before it are not asked about again."""
-    tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
+    tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
     with (picture_folder / "labels.csv").open("w", newline="") as file:
         names = sorted(path.name for path in picture_folder.glob("*.png"))
         rows = [(name, place / 12, "train" if place % 4 == 0 else "test") for place, name in enumerate(names)]

@@ -13,7 +13,7 @@ import pytest
 from aes_r1.pipeline import cold_start_records
 from aes_r1.pipeline.data_stage import list_pictures
 from aes_r1.runs.files import read_rows
-from aes_r1.settings import DataSettings, InputError, Settings, build
+from aes_r1.settings import DataSettings, InputError, Settings, build_settings
 from tests.data.layouts import draw
 from tests.pipeline.small_job import loaded
 
@@ -102,7 +102,7 @@ def test_many_records_without_a_picture_have_few_lines_and_a_file(picture_folder
     (root / "labels.csv").write_text(text)
     draw(root, "v.png", *(f"{index}.png" for index in range(20)))
     given = {"data": {"name": "folder", "root": str(root)}, "trainer": {"name": "sft"}}
-    job = loaded(build(Settings, {"out": str(tmp_path / "run"), **given}), tmp_path / "run")
+    job = loaded(build_settings(Settings, {"out": str(tmp_path / "run"), **given}), tmp_path / "run")
     with caplog.at_level(logging.WARNING, "aes_r1"):
         records = cold_start_records._readable(job, folder / "aescot.jsonl")
     assert [row["id"] for row in records] == ["here.png"]
@@ -132,7 +132,7 @@ def test_training_warns_of_a_scale_that_is_far_too_wide(scale, warns, by_manifes
             csv.writer(file).writerows([("image", "mos", "split"), *rows])
     given = {"data": data, "trainer": {"name": "sft"}}
     with caplog.at_level(logging.WARNING, "aes_r1"):
-        loaded(build(Settings, {"out": str(tmp_path / "run"), **given}), tmp_path / "run")
+        loaded(build_settings(Settings, {"out": str(tmp_path / "run"), **given}), tmp_path / "run")
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == warns, said
     if warns:
@@ -153,7 +153,8 @@ def test_the_opinions_of_an_aescot_file_are_not_said_to_take_a_scale(tmp_path, c
     data = {"name": "aescot", "root": str(tmp_path / "aescot.jsonl")}
     with caplog.at_level(logging.WARNING, "aes_r1"):
         loaded(
-            build(Settings, {"out": str(tmp_path / "run"), "data": data, "trainer": {"name": "sft"}}), tmp_path / "run"
+            build_settings(Settings, {"out": str(tmp_path / "run"), "data": data, "trainer": {"name": "sft"}}),
+            tmp_path / "run",
         )
     (said,) = [line for record in caplog.records if "opinions of" in (line := record.getMessage())]
     assert "(x - low) / (high - low)" in said

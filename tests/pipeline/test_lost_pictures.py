@@ -22,7 +22,7 @@ from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.evaluation import critique
 from aes_r1.inference import baselines, exchange, fitted, information, token_entropy
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.compare import compare
 from aes_r1.inference.predict import predict
 from aes_r1.model.backbone import Backbone
@@ -114,9 +114,9 @@ def openings(path: Path, backbone: Backbone, journal: Path) -> dict[str, Callabl
         "entropy": lambda: token_entropy.measure_entropy(backbone, [one], max_new_tokens=2, seed=0, **how),
         "base": lambda: base_stage._look(one, max_pixels=9216),
         "predict": lambda: list(
-            predict(backbone, [one], Asking(max_new_tokens=2), protocols=["greedy"], batch_size=1, seed=0)
+            predict(backbone, [one], AskingConfig(max_new_tokens=2), protocols=["greedy"], batch_size=1, seed=0)
         ),
-        "compare": lambda: list(compare(backbone, [Pair(other, one)], Asking(max_new_tokens=2), batch_size=1)),
+        "compare": lambda: list(compare(backbone, [Pair(other, one)], AskingConfig(max_new_tokens=2), batch_size=1)),
         "interventions": lambda: list(exchange.intervene(backbone, pairs, **how)),
         "information": lambda: information.likelihoods(backbone, rows, **how),
         "judge": asked_judge,

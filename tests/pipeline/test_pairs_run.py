@@ -43,7 +43,7 @@ def test_a_run_on_pairs(base, root, tmp_path, capsys):
 def test_choices_of_a_model_that_answers_are_measured(tokenizer, root, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    comparer = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    comparer = tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0)
     train_comparer(comparer, twelve_pictures(pictures), tmp_path / "steps").save(tmp_path / "comparer")
     asked = of_pairs(
         tmp_path / "comparer",

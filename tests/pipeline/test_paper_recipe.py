@@ -116,7 +116,7 @@ def test_a_mix_that_falls_short_says_so_in_the_first_lines_of_every_start(sets, 
 def test_the_paper_s_run_on_two_processes_under_zero3(tokenizer, manifest, tmp_path):
     """Two epochs over 20 of 107 training pictures in steps of 4: ten steps, every picture of the mix twice; one engine
     at a time; the best and the last model are exported, and plain transformers loads them."""
-    tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
+    tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
     spoken: dict[str, Sample] = {one.dataset: one for one in read_manifest(manifest) if one.split == "train"}
     rows = [{"id": one.id, "image": one.image, "mos": one.mos, "critique": CRITIQUE} for one in spoken.values()]
     (tmp_path / "aescot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -87,19 +87,19 @@ def test_a_reward_of_one_s_own_that_was_changed_after_the_run_began(tmp_path, re
     (tmp_path / "begun" / "custom_reward.py").write_text("def high(scores, texts, samples): return 1 - scores")
     mine = f"reward.custom={tmp_path}/mine.py:high"
     with pytest.raises(InputError, match=r"mine\.py was changed after this run began"):
-        preflight.check(composed(mine, f"out={tmp_path}/begun"))
-    preflight.check(composed(mine, f"out={tmp_path}/begun", "trainer.resume=never"))
-    preflight.check(composed(mine, f"out={tmp_path}/anew"))
+        preflight.check_run(composed(mine, f"out={tmp_path}/begun"))
+    preflight.check_run(composed(mine, f"out={tmp_path}/begun", "trainer.resume=never"))
+    preflight.check_run(composed(mine, f"out={tmp_path}/anew"))
     for stage in ("data", "cold_start", "rapo", "evaluation", "report"):
         RunFolder(tmp_path / "begun").finish_stage(stage, {})
     with pytest.raises(InputError, match=r"mine\.py was changed after this run began"):
-        preflight.check(composed(mine, f"out={tmp_path}/begun"))
+        preflight.check_run(composed(mine, f"out={tmp_path}/begun"))
 
 
 def test_more_minibatches_than_completions(tmp_path):
     sizes = ("trainer.images_per_step=4", "trainer.num_samples=2")
     with pytest.raises(InputError, match=r"trainer\.minibatches=9: a process has 8 completions in a step"):
-        preflight.check(composed(*sizes, "trainer.minibatches=9", f"out={tmp_path}/run"))
+        preflight.check_run(composed(*sizes, "trainer.minibatches=9", f"out={tmp_path}/run"))
 
 
 @pytest.mark.slow
@@ -155,18 +155,18 @@ def test_sub_scores_that_nobody_rated(root, refusal):
     assert "model.sub_scores=exposure: data=folder has no ratings of it" in (
         refusal(*given, "model.sub_scores=[color,exposure]")
     )
-    preflight.check(composed(*given, "model.sub_scores=[color]", "out=none"))
-    preflight.check(composed("model.sub_scores=[color,exposure]", "out=none"))  # scenes know their factors
+    preflight.check_run(composed(*given, "model.sub_scores=[color]", "out=none"))
+    preflight.check_run(composed("model.sub_scores=[color,exposure]", "out=none"))  # scenes know their factors
 
 
 @pytest.mark.slow
 def test_rewards_of_critiques_that_have_what_they_need(root):
-    preflight.check(composed(*PARTS, "reward.faithfulness.weight=1", "out=none"))  # scenes know their factors
-    preflight.check(composed(*PARTS, "reward.read_back.weight=1", "cold_start.blank_pictures=0.25", "out=none"))
+    preflight.check_run(composed(*PARTS, "reward.faithfulness.weight=1", "out=none"))  # scenes know their factors
+    preflight.check_run(composed(*PARTS, "reward.read_back.weight=1", "cold_start.blank_pictures=0.25", "out=none"))
     lines = (root / "labels.csv").read_text().splitlines()
     (root / "labels.csv").write_text("\n".join([f"{lines[0]},hue", *(f"{line},7" for line in lines[1:])]))
     given = ["data=folder", f"data.root={root}", "expert=pixels", "judge=none", "data.attributes={color: [hue, 1, 10]}"]
-    preflight.check(composed(*PARTS, *given, "reward.faithfulness.weight=1", "out=none"))
+    preflight.check_run(composed(*PARTS, *given, "reward.faithfulness.weight=1", "out=none"))
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_critiques_that_cannot_be_learned(row, says, tmp_path, refusal):
     path = tmp_path / "aescot.jsonl"
     path.write_text(row + "\n")
     assert says in refusal(f"cold_start.data={path}")
-    preflight.check(composed(f"cold_start.data={path}", "trainer.init_from=base"))  # which needs no cold start
+    preflight.check_run(composed(f"cold_start.data={path}", "trainer.init_from=base"))  # which needs no cold start
 
 
 def test_labels_that_cannot_be_read(root, refusal):
@@ -258,13 +258,13 @@ def test_a_stage_that_is_done_is_not_asked_about(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     wanted = ("engine=zero2", f"out={tmp_path}", "trainer.images_per_step=33", "data=folder", "data.root=/nonexistent")
     with pytest.raises(InputError, match="batch_size"):
-        preflight.check(composed(*wanted))
+        preflight.check_run(composed(*wanted))
     (tmp_path / "stages").mkdir()
     for stage in ("cold_start", "data"):
         (tmp_path / "stages" / f"{stage}.json").write_text("{}")
-    preflight.check(composed(*wanted))
+    preflight.check_run(composed(*wanted))
     with pytest.raises(InputError, match="batch_size"):
-        preflight.check(composed(*wanted, "trainer.resume=never"))
+        preflight.check_run(composed(*wanted, "trainer.resume=never"))
 
 
 OPENAI = ("expert=openai", "expert.model=m", "expert.api_key_env=NOT_SET", "judge=none")
@@ -304,18 +304,18 @@ def test_what_only_finished_stages_needed_is_not_asked_for(needs, stages, base, 
     (out / "stages" / "data.json").write_text("{}")
     for stage in stages:
         with pytest.raises(InputError):
-            preflight.check(asked)
+            preflight.check_run(asked)
         (out / "stages" / f"{stage}.json").write_text(json.dumps({"model": str(base)}))
-    preflight.check(asked)
+    preflight.check_run(asked)
     with pytest.raises(InputError):
-        preflight.check(composed(*of_set, *needs, f"out={out}", f"store={tmp_path}/store", "trainer.resume=never"))
+        preflight.check_run(composed(*of_set, *needs, f"out={out}", f"store={tmp_path}/store", "trainer.resume=never"))
 
 
 def test_a_cold_start_that_the_store_no_longer_holds_is_to_come(tmp_path):
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "cold_start.json").write_text(json.dumps({"model": str(tmp_path / "gone")}))
     with pytest.raises(InputError, match="NOT_SET"):
-        preflight.check(composed(*OPENAI, f"out={tmp_path}"))
+        preflight.check_run(composed(*OPENAI, f"out={tmp_path}"))
 
 
 @pytest.mark.slow
@@ -336,13 +336,13 @@ def test_the_training_pictures_are_listed_once(root, tmp_path, monkeypatch):
         return load_samples(data, split, **how)
 
     monkeypatch.setattr(preflight, "load_samples", load)
-    preflight.check(asked)
+    preflight.check_run(asked)
     assert sorted(listed) == ["test", "train", "validation"]
     write_manifest(load_samples(asked.data, "train", seed=0, store=tmp_path), RunFolder(out).manifest("folder-train"))
     (out / "stages").mkdir()
     (out / "stages" / "data.json").write_text("{}")
     (root / "labels.csv").unlink()
-    preflight.check(asked)
+    preflight.check_run(asked)
     assert len(listed) == 3
 
 
@@ -363,8 +363,8 @@ def test_a_run_waits_for_a_server_before_its_cold_start_and_no_longer_than_its_p
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "data.json").write_text("{}")
     with pytest.raises(InputError, match=rf"rollout\.url={url}/: no server answers .*patience=0\.5 .*: aes-r1 serve"):
-        preflight.check(composed(*wanted, "rollout.patience=0.5"))
-    preflight.check(composed(*wanted, "trainer.name=sft"))  # no RAPO is to come
+        preflight.check_run(composed(*wanted, "rollout.patience=0.5"))
+    preflight.check_run(composed(*wanted, "trainer.name=sft"))  # no RAPO is to come
     caplog.clear()
 
     class Healthy(BaseHTTPRequestHandler):
@@ -384,12 +384,12 @@ def test_a_run_waits_for_a_server_before_its_cold_start_and_no_longer_than_its_p
     servers: list[HTTPServer] = []
     said = "no server answers yet; the run waits for one up to rollout.patience=60 seconds"
     threading.Thread(target=start, daemon=True).start()
-    preflight.check(composed(*wanted, "rollout.patience=60"))
+    preflight.check_run(composed(*wanted, "rollout.patience=60"))
     assert said in caplog.text
     servers[0].shutdown()
     servers[0].server_close()
     (tmp_path / "stages" / "rapo.json").write_text("{}")
-    preflight.check(composed(*wanted, "rollout.patience=0.5"))
+    preflight.check_run(composed(*wanted, "rollout.patience=0.5"))
 
 
 @pytest.mark.slow

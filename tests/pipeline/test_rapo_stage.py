@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from aes_r1.aescot.failures import Refused, ServerGone
+from aes_r1.aescot.failures import AccessRefused, ServerGone
 from aes_r1.pipeline.rapo_stage import _last_save_named
 from aes_r1.rollout.failures import ServersGone
 
@@ -28,7 +28,7 @@ class Named(ServerGone):
     [
         (ServersGone("gone"), ServersGone),
         (ServerGone("gone"), ServerGone),
-        (Refused("refused"), ServerGone),
+        (AccessRefused("refused"), ServerGone),
         (OfTwo("http://x", 3.0), ServersGone),
         (Named(model="m"), ServerGone),
     ],

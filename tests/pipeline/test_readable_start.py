@@ -7,7 +7,7 @@ import re
 import pytest
 
 from aes_r1.pipeline.cold_start_stage import TINY_STEPS, recipe_for
-from aes_r1.pipeline.readable_start import refusal, share_unread
+from aes_r1.pipeline.readable_start import share_unread, unreadable_message
 from aes_r1.pipeline.run import run
 from aes_r1.prompts import answer
 from aes_r1.runs.identity import run_fingerprint
@@ -84,23 +84,23 @@ def test_rapo_does_not_start_from_a_model_that_does_not_answer(base, root, tmp_p
 @pytest.mark.parametrize("order", ["critique_first", "score_first"])
 def test_a_number_outside_the_scale_is_told_in_either_order(order):
     rows = [{"text": answer("Plain.", 1.5, order), "score": None}]
-    assert "(1 gave a number outside 0 to 1)" in refusal(rows, "base", {})
+    assert "(1 gave a number outside 0 to 1)" in unreadable_message(rows, "base", {})
 
 
 def test_a_refusal_counts_what_the_answers_did():
     texts = [("", None), ("words without end", None), ("words again", None), (answer("Plain.", 0.5), 0.5)]
     rows = [{"text": text, "score": score} for text, score in texts]
     assert share_unread(rows) == 0.75
-    said = refusal(rows, "cold_start", {"steps": 60})
+    said = unreadable_message(rows, "cold_start", {"steps": 60})
     assert said.startswith("RAPO does not start: 3 of 4 answers")
     assert "(2 ended without an answer, 1 said nothing)" in said
     assert "cold_start.min_steps=120 say (it took 60)" in said
     for start in ("base", "/a/model", "owner/name"):
-        assert "trainer.init_from=cold_start" in refusal(rows, start, {})
+        assert "trainer.init_from=cold_start" in unreadable_message(rows, start, {})
 
 
 def test_a_refusal_advises_nothing_that_is_already_set():
     """A run without a pass of cold start begins with its base model, though it asks for a cold start."""
-    said = refusal([{"text": "words", "score": None}], "cold_start", {})
+    said = unreadable_message([{"text": "words", "score": None}], "cold_start", {})
     assert "; give cold_start.epochs=1, which teaches the format (it is 0), longer answers" in said
     assert "init_from" not in said

@@ -13,14 +13,14 @@ import torch
 from aes_r1 import evaluate
 from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.inference.asking import FACTS_FILE, Facts
+from aes_r1.inference.asking import PROFILE_FILE, ModelProfile
 from aes_r1.pipeline import evaluation_stage
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.seen_sets import sets_seen, sets_seen_before
 from aes_r1.runs.files import write_json, write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.processes import Processes
-from aes_r1.settings import Settings, as_dict, build
+from aes_r1.settings import Settings, as_dict, build_settings
 from aes_r1.tracking.tracker import Tracker
 from tests.recipes import composed_evaluate
 
@@ -33,7 +33,7 @@ def made(tmp_path):
         folder = tmp_path / name
         (folder / "model").mkdir(parents=True)
         (folder / "model" / "config.json").write_text("{}")
-        write_json(folder / "settings.json", as_dict(build(Settings, {"data": {"name": data}, **settings})))
+        write_json(folder / "settings.json", as_dict(build_settings(Settings, {"data": {"name": data}, **settings})))
         return folder
 
     return run
@@ -76,7 +76,7 @@ def test_a_cold_start_s_own_start_is_its_base(made):
 def test_what_cannot_be_known_is_not_called_unseen(way, made, tmp_path):
     start = tmp_path / "start"
     if way == "exported":
-        write_json(start_file(start) / FACTS_FILE, asdict(Facts()))
+        write_json(start_file(start) / PROFILE_FILE, asdict(ModelProfile()))
         assert sets_seen(str(made("based", model={"path": str(start)}))) is None
     elif way == "no run":
         start_file(start)
@@ -138,7 +138,7 @@ def test_a_run_s_own_evaluation_averages_no_seen_set_as_unseen(known, groups, ma
     ]
     write_rows(run.predictions_file, rows)
     monkeypatch.setattr(evaluation_stage, "drawn_sets", lambda *_: {})
-    asked = build(Settings, {"tracker": {"name": "none"}, "evaluation": {"n_bootstrap": 5}})
+    asked = build_settings(Settings, {"tracker": {"name": "none"}, "evaluation": {"n_bootstrap": 5}})
     job = Job(asked, run.path, torch.device("cpu"), Processes(), Tracker(None, asked.tracker, {}))
     job.train = [Sample("0", "0.png", 0.5, "para", "train")]
     evaluation_stage.evaluate(job, {})

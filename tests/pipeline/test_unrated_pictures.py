@@ -20,7 +20,7 @@ from aes_r1.pipeline.run import run
 from aes_r1.runs.files import read_json, read_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
-from aes_r1.trainer.step_rewards import _known_of
+from aes_r1.trainer.step_rewards import _target_of
 from tests.pipeline.small_job import loaded, rows_of, settings
 from tests.recipes import composed_evaluate
 from tests.test_score import run as scored
@@ -96,11 +96,11 @@ def test_a_list_that_holds_one_is_not_trained_on(picture_folder, tmp_path):
 
 def test_an_edited_twin_alone_has_no_opinion():
     rated = Sample("a", "a.png", 0.25, "mine", "train")
-    assert _known_of(rated) == 0.25
-    assert math.isnan(_known_of(edited_sample(rated, "tilt", seed=0)))
-    assert _known_of(Pair(rated, dataclasses.replace(rated, mos=0.5))) == 2
+    assert _target_of(rated) == 0.25
+    assert math.isnan(_target_of(edited_sample(rated, "tilt", seed=0)))
+    assert _target_of(Pair(rated, dataclasses.replace(rated, mos=0.5))) == 2
     with pytest.raises(AssertionError):
-        _known_of(dataclasses.replace(rated, mos=None))
+        _target_of(dataclasses.replace(rated, mos=None))
 
 
 @pytest.mark.slow

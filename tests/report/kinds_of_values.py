@@ -12,14 +12,14 @@ from typing import Any
 
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.export import export
-from aes_r1.inference.asking import run_facts
+from aes_r1.inference.asking import profile_of_run
 from aes_r1.model import tiny
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.studies import read_studies
 from aes_r1.report.studies_page import static_page
-from aes_r1.runs.__main__ import show
+from aes_r1.runs.__main__ import print_runs
 from aes_r1.runs.files import append_rows, write_json, write_rows
 from aes_r1.runs.folder import RunFolder
 from tests.experiments.runs import write_study
@@ -73,8 +73,8 @@ def views(run: RunFolder, out: Path) -> dict[str, Callable[[], Any]]:
         "report": lambda: write_report(run.path),
         "comparison": lambda: write_comparison([run.path, other], out / "comparison.html"),
         "dashboard": lambda: static_page(read_studies(runs), runs),
-        "runs": lambda: show(runs),
-        "facts": lambda: run_facts(run, run.model),
+        "runs": lambda: print_runs(runs),
+        "facts": lambda: profile_of_run(run, run.model),
         "across": lambda: across_runs([run.path, other]),
         "starts": lambda: side_by_side([run.path, other], out, pictures=3, n_bootstrap=20, seed=0),
         "export": lambda: export(run.path, out / "last"),

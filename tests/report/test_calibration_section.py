@@ -4,7 +4,7 @@ import pytest
 
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.calibration_section import _answered, calibration_section, opinion_by_score
-from aes_r1.report.html import fill
+from aes_r1.report.html import render
 from aes_r1.report.tables import evaluation_tables
 
 
@@ -66,7 +66,7 @@ def test_as_many_groups_are_named_as_are_drawn(pictures, groups, said):
     figure = section["charts"][0]
     assert (figure.title, figure.chart.count("<circle")) == ("Opinion by score", groups)
     assert figure.caption.endswith(said)
-    html = fill("calibration.html", calibration=[section])
+    html = render("calibration.html", calibration=[section])
     assert said in html
     assert '<p class="note"></p>' not in html
 
@@ -85,7 +85,7 @@ def test_models_with_other_numbers_of_answers_are_told_apart():
 
 
 def test_the_whole_part():
-    html = fill("calibration.html", calibration=calibration_section(EVALUATION, rows()))
+    html = render("calibration.html", calibration=calibration_section(EVALUATION, rows()))
     for expected in (
         "−0.020<small>−0.050 to +0.010", "0.500", "0.910<small>0.900 to 0.920", "±0.212", "90.3%", "86.0% to 94.0%",
         "40 + 40", "Opinion by score", "Intervals from the spread", "spread of 4 answers",
@@ -102,7 +102,7 @@ def test_nothing_measured_is_no_part():
 
 def test_the_range_of_a_coverage_is_said_to_be_over_splits():
     """On the page and in the terminal, where every other range is a 95% interval over pictures."""
-    page = " ".join(fill("calibration.html", calibration=calibration_section(EVALUATION, rows())).split())
+    page = " ".join(render("calibration.html", calibration=calibration_section(EVALUATION, rows())).split())
     assert "<th>Held (range over splits)</th>" in page
     assert "is over random splits into halves, of which it holds 95%, and no interval over pictures" in page
     many = [{**row, "id": str(place), "mos_std": None} for place, row in enumerate(rows())]

@@ -9,7 +9,7 @@ import pytest
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.comparison_page import chart_labels, write_comparison
 from aes_r1.report.studies import read_studies
-from aes_r1.runs.__main__ import row_of
+from aes_r1.runs.__main__ import table_row
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError, TrackerSettings
 from aes_r1.tracking.headline import headline, headline_origin
@@ -166,7 +166,7 @@ def test_a_run_whose_last_model_was_not_evaluated_is_not_taken_for_it(runs, tmp_
     assert "Final models" not in outline
     assert headline(other.evaluation, other.last_stage) == {}
     assert headline_origin(other.evaluation, other.last_stage) == "base alone"
-    assert row_of(other)["srcc"] == ""
+    assert table_row(other)["srcc"] == ""
     assert [one["headline"] for one in read_studies(runs[1].parents[1])["b"]] == [{}]
     written = {}
     with Tracker(other.path, TrackerSettings(name="none"), {}) as tracker:

@@ -1,7 +1,7 @@
 """Critique measures on the page: every existing number and no empty row."""
 
 from aes_r1.report.critique_section import critique_section
-from aes_r1.report.html import fill
+from aes_r1.report.html import render
 
 
 def cell(value, low=None, high=None):
@@ -26,7 +26,7 @@ FULL = {
 
 def test_every_measure_is_shown():
     result = critique_section({"critiques": {"cold_start": {"a/test": {"n": 3}}, "rapo": {"a/test": FULL}}})
-    html = fill("critiques.html", critiques=result)
+    html = render("critiques.html", critiques=result)
     for expected in (
         "Cold start", "RAPO", "200", "38.8<small>38.6 to 39.0", "96.5%<small>93.0% to 98.0%", "93.5%", "0.029", "0.990",
         "1.5%", "0.509", "45.5%", "61.0%<small>chance 31.0%", "0.123<small>0.050 to 0.200", "−0.040", "0.800", "22.0%",

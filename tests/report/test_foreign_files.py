@@ -14,7 +14,7 @@ from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
 from aes_r1.report.studies import read_studies
 from aes_r1.report.studies_page import static_page
-from aes_r1.runs.__main__ import show
+from aes_r1.runs.__main__ import print_runs
 from aes_r1.runs.files import append_rows
 from aes_r1.settings import InputError
 from tests.experiments.runs import write_study
@@ -39,7 +39,7 @@ def views(runs: Path, run: Path) -> dict[str, Callable[[], Any]]:
         "report": lambda: write_report(run),
         "comparison": lambda: write_comparison([run, run.with_name("rank1")], runs / "comparison.html"),
         "dashboard": lambda: static_page(read_studies(runs), runs),
-        "runs": lambda: show(runs),
+        "runs": lambda: print_runs(runs),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from aes_r1.report.grounding_section import grounding_section
-from aes_r1.report.html import fill
+from aes_r1.report.html import render
 
 NAMES = {"greedy": "Greedy", "sample": "One sample"}
 
@@ -36,7 +36,7 @@ def predictions(stage: str, words: str) -> list[dict]:
 
 
 def shown(*given) -> str:
-    return fill("grounding.html", grounding=grounding_section(*given, NAMES))
+    return render("grounding.html", grounding=grounding_section(*given, NAMES))
 
 
 def text_of(html: str) -> str:

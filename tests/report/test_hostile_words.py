@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aes_r1.app.cards import Judged, cards, comparison
+from aes_r1.app.cards import Judged, cards, comparison_card
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
@@ -127,7 +127,7 @@ def pages(tmp_path: Path, name: str, text: str) -> dict[str, str]:
         "comparison": write_comparison([first, second], tmp_path / "comparison.html", n_bootstrap=5).read_text(),
         "studies": static_page(read_studies(tmp_path / "runs"), tmp_path / "analyses"),
         "starts": starts.read_text(),
-        "cards": cards([judged, whole, refused, waiting], text) + comparison(judged, replace(judged, name=text)),
+        "cards": cards([judged, whole, refused, waiting], text) + comparison_card(judged, replace(judged, name=text)),
     }
 
 

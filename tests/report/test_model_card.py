@@ -12,27 +12,27 @@ import torch
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.summary import summarise
 from aes_r1.export import export
-from aes_r1.inference.asking import Facts, asking_of, conformal_half_widths, find_model, saw_scenes_alone
+from aes_r1.inference.asking import ModelProfile, asking_of, conformal_half_widths, find_model, saw_scenes_alone
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.model.families import FAMILIES
 from aes_r1.report.model_card import Made, model_card
-from aes_r1.settings import Settings, as_dict, build
+from aes_r1.settings import Settings, as_dict, build_settings
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
 
 
 def settings_of(**values: Any) -> dict[str, Any]:
-    return as_dict(build(Settings, {"run_name": "made", **values}))
+    return as_dict(build_settings(Settings, {"run_name": "made", **values}))
 
 
-def facts_of(settings: dict[str, Any]) -> Facts:
-    return Facts(**vars(asking_of(settings)), scenes_alone=saw_scenes_alone(settings))
+def profile_of(settings: dict[str, Any]) -> ModelProfile:
+    return ModelProfile(**vars(asking_of(settings)), scenes_alone=saw_scenes_alone(settings))
 
 
 def card_of(settings: dict[str, Any], evaluation: Any = None, **changes: Any) -> str:
     given = {"made": Made({"train": 12}), "family": "qwen2_5_vl", **changes}
-    return model_card(settings, evaluation or {}, facts=facts_of(settings), folder="OUT", **given)
+    return model_card(settings, evaluation or {}, profile=profile_of(settings), folder="OUT", **given)
 
 
 def evaluated(*stages: str) -> Any:
@@ -132,7 +132,7 @@ FOLDER = {"data": {"name": "folder", "root": "photos"}}
 def test_the_card_names_the_stages_that_the_run_had(values, made, critiques):
     card = card_of(settings_of(**values))
     assert made in card
-    models = build(Settings, values).models
+    models = build_settings(Settings, values).models
     assert ("policy optimisation" in card) == ("rapo" in models)
     assert ("cold start on critiques" in card) == ("cold_start" in models)
     assert ("Critiques of the cold start" in card) == (critiques is not None)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.html import fill, number
+from aes_r1.report.html import number, render
 from aes_r1.report.model_card import _measured
 from aes_r1.report.opinions_section import COMPARABLE, MEASURES, opinions_section
 from aes_r1.report.results_section import results_section
@@ -18,7 +18,7 @@ from aes_r1.report.tables import evaluation_tables
 from aes_r1.report.terminal import headline_tables
 from aes_r1.runs.cells import DISTANCES
 from aes_r1.tracking.glossary import GLOSSARY, definition
-from aes_r1.tracking.headline import summary_of
+from aes_r1.tracking.headline import headline_metrics
 
 KNOWN, UNKNOWN = "voted/test", "unvoted/test"
 
@@ -60,7 +60,7 @@ def card(evaluation, stage="rapo") -> str:
 
 
 def page(evaluation) -> str:
-    html = fill("results.html", results=results_section(evaluation, {}))
+    html = render("results.html", results=results_section(evaluation, {}))
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
 
 
@@ -125,7 +125,7 @@ def test_the_card_has_a_table_and_its_explanation(evaluation):
 
 
 def test_the_trackers_summary_has_every_value(evaluation):
-    columns = summary_of(evaluation)
+    columns = headline_metrics(evaluation)
     for name in DISTANCES:
         value = evaluation["stages"]["rapo"][KNOWN]["mean"]["opinions"][name]["value"]
         assert columns[f"rapo/{KNOWN}/mean/opinions/{name}"] == value
@@ -136,7 +136,7 @@ def test_a_metric_on_its_own_scale_has_no_distance_from_opinions(evaluation):
     cell = evaluation["stages"]["rapo"][KNOWN]["sample"]
     stages = {"sharpness": {KNOWN: {"metric": cell}}}
     assert opinions_section({"stages": stages}) == []
-    assert not [name for name in summary_of({"stages": stages}) if "opinions" in name]
+    assert not [name for name in headline_metrics({"stages": stages}) if "opinions" in name]
 
 
 def test_a_baseline_has_the_distances_of_its_one_score(evaluation):

@@ -8,7 +8,7 @@ import re
 from rich.console import Console
 
 from aes_r1.evaluation.pair_accuracy import summarise_pairs
-from aes_r1.report.html import fill
+from aes_r1.report.html import render
 from aes_r1.report.pairs_section import pairs_headline, pairs_section, pairs_tables
 
 
@@ -26,7 +26,7 @@ def evaluation() -> dict:
 
 
 def test_the_page_shows_right_answers_beside_those_of_scores():
-    html = fill("pairs.html", pairs=pairs_section(evaluation()))
+    html = render("pairs.html", pairs=pairs_section(evaluation()))
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
     assert text.count("scenes/test") == 1
     row = text[text.index(" RAPO ") :]
@@ -39,7 +39,7 @@ def test_the_page_begins_with_the_last_model_that_was_asked():
     sections = ("trouble", "headline", "grounding", "results", "pairs", "changes", "training", "answers", "calibration")
     empty = dict.fromkeys((*sections, "critiques", "gallery", "settings"))
     choices = pairs_headline(evaluation(), "rapo")
-    html = fill("run_page.html", title="run", facts=[], health=[], **empty, choices=choices)
+    html = render("run_page.html", title="run", facts=[], health=[], **empty, choices=choices)
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
     assert "is right in 37.5% (" in text  # 3 of 8
     assert "about 4 pairs of scenes/test; an unreadable answer is wrong" in text

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation import summary
-from aes_r1.evaluation.summary import measure
-from aes_r1.inference.people import FEWEST_PICTURES, agreement_of_people
-from aes_r1.report.html import fill, number
+from aes_r1.evaluation.summary import measure_run
+from aes_r1.inference.people import FEWEST_PICTURES, rater_agreement
+from aes_r1.report.html import number, render
 from aes_r1.report.model_card import _measured
 from aes_r1.report.results_section import results_section
 from aes_r1.report.tables import evaluation_tables
@@ -45,7 +45,7 @@ def evaluated(tmp_path, attributes: Any = None, **known: Any) -> Any:
         row = {"stage": "rapo", "protocol": "sample", "id": str(place), "dataset": "made", "split": "test"}
         rows.append({**row, "mos": place / 30, "score": (place % 7) / 7, "critique": None})
     write_rows(run.predictions_file, rows)
-    return measure(run, {"made-test": samples}, manifests={}, n_bootstrap=20, seed=0, seen=None)
+    return measure_run(run, {"made-test": samples}, manifests={}, n_bootstrap=20, seed=0, seen=None)
 
 
 def shown(evaluation: Any) -> dict[str, str]:
@@ -54,7 +54,7 @@ def shown(evaluation: Any) -> dict[str, str]:
     print_headline(evaluation, Console(file=terminal, width=80))
     for table in evaluation_tables(evaluation):
         Console(file=tables, width=150).print(table)
-    page = fill("results.html", results=results_section(evaluation, {}))
+    page = render("results.html", results=results_section(evaluation, {}))
     cells = [("made/test", "sample", evaluation["stages"]["rapo"]["made/test"]["sample"])]
     card = _measured(evaluation, "rapo", cells)
     texts = {"terminal": terminal.getvalue(), "tables": tables.getvalue(), "page": page, "card": card}
@@ -111,7 +111,7 @@ def votes_of(count: int, split: str = "test") -> list[Sample]:
 
 def people_of(folder: Any, *lists: list[Sample], **given: Any) -> dict[str, Any]:
     sets = {str(place): samples for place, samples in enumerate(lists)}
-    found = measure(RunFolder(folder), sets, manifests={}, n_bootstrap=5, seed=0, seen=None, **given)
+    found = measure_run(RunFolder(folder), sets, manifests={}, n_bootstrap=5, seed=0, seen=None, **given)
     return {name: cells["people"] for name, cells in found["baseline_cells"].items()}
 
 
@@ -122,7 +122,7 @@ def test_the_agreement_of_few_pictures_is_not_shown_unasked(count, tmp_path):
     assert people_of(tmp_path, few) == {}
     rows = [
         {"how": "halves", "id": one, "dataset": "made", "split": "test", "mos": opinion, "score": score}
-        for found in agreement_of_people(few).values()
+        for found in rater_agreement(few).values()
         for one, score, opinion in found.pairs
     ]
     RunFolder(tmp_path).write_baseline("people", rows)
@@ -142,7 +142,7 @@ def test_only_what_is_shown_is_measured_unasked_and_only_of_sets_that_lack_it(tm
     assert {"krcc", "mae", "rmse"}.isdisjoint(unasked["made/test"])
     rows = [
         {"how": "halves", "id": one, "dataset": "made", "split": "test", "mos": opinion, "score": score}
-        for one, score, opinion in agreement_of_people(first)["made/test"].pairs
+        for one, score, opinion in rater_agreement(first)["made/test"].pairs
     ]
     RunFolder(tmp_path).write_baseline("people", rows)
     divided: list[str] = []
@@ -150,9 +150,9 @@ def test_only_what_is_shown_is_measured_unasked_and_only_of_sets_that_lack_it(tm
     def noted(samples: Any, **given: Any) -> Any:
         samples = list(samples)
         divided.extend(one.split for one in samples)
-        return agreement_of_people(samples, **given)
+        return rater_agreement(samples, **given)
 
-    monkeypatch.setattr(summary, "agreement_of_people", noted)
+    monkeypatch.setattr(summary, "rater_agreement", noted)
     asked = people_of(tmp_path, first, other, baselines={"people": {}})
     assert set(divided) == {"other"}
     assert asked["made/other"] == unasked["made/other"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.html import fill, templates
+from aes_r1.report.html import render, templates
 from aes_r1.report.results_section import changes_section, results_section
 
 
@@ -25,7 +25,7 @@ def evaluation():
 
 
 def test_an_old_evaluation_has_none_of_them(evaluation):
-    html = fill("results.html", results=results_section(evaluation, {}))
+    html = render("results.html", results=results_section(evaluation, {}))
     for title in ("Means over sets", "AI-made", "made worse", "baselines", "theirs", "Sub-scores"):
         assert title not in html
     assert results_section({}, {}) is None
@@ -52,7 +52,7 @@ def test_each_has_its_table(evaluation):
     }
     edited = {"dimension": "color", "n": 38, "higher": cell(0.625, 0.47, 0.76), "tied": 0.13}
     one["sensitivity"] = {"desaturate": {**edited, "mean_difference": cell(0.031, -0.01, 0.07)}}
-    html = fill("results.html", results=results_section(evaluation, {}))
+    html = render("results.html", results=results_section(evaluation, {}))
     for expected in (
         "desaturate", "62.5%", "47.0% to 76.0%", "13.0%", "+0.031",
         "RMSE", "0.123", "2.0% of completions outside 0 to 1", "unseen", "para/test, aadb/test", "0.710", "AI-made",
@@ -66,7 +66,7 @@ def test_changes_show_what_both_sides_have(evaluation):
     evaluation["comparisons"][0]["srcc"]["p_holm"] = 0.04
     for one in evaluation["comparisons"]:
         del one["rmse"]
-    html = fill("changes.html", changes=changes_section(evaluation))
+    html = render("changes.html", changes=changes_section(evaluation))
     assert "Holm 0.04" in html
     assert "MAE" in html
     assert "RMSE" not in html

@@ -11,7 +11,7 @@ from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import _answer_figure, _gallery, _headline, write_report
 from aes_r1.report.side_by_side_page import _start
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build
+from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build_settings
 from aes_r1.tracking.headline import headline, headline_origin, headline_set
 from tests.report.browser import CHROMIUM, FLAGS
 from tests.report.outline import CRITIQUE, Outline
@@ -222,7 +222,7 @@ def beside_a_metric(tmp_path):
         for place in range(40)
     ]
     (tmp_path / "settings.json").write_text(
-        json.dumps(as_dict(build(EvaluateSettings, {"name": "mine", "model": {"path": "m"}})))
+        json.dumps(as_dict(build_settings(EvaluateSettings, {"name": "mine", "model": {"path": "m"}})))
     )
     (tmp_path / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=20)))
     (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -251,7 +251,7 @@ def test_a_metric_that_was_asked_last_does_not_stand_for_the_model(beside_a_metr
 
 @pytest.mark.parametrize("path", ["m", None])
 def test_a_metric_alone_is_no_model(beside_a_metric, path):
-    asked = build(EvaluateSettings, {"name": "mine", "model": {"path": path}})
+    asked = build_settings(EvaluateSettings, {"name": "mine", "model": {"path": path}})
     (beside_a_metric / "settings.json").write_text(json.dumps(as_dict(asked)))
     rows = [row for row in RunFolder(beside_a_metric).predictions() if row["protocol"] == "metric"]
     (beside_a_metric / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=20)))
@@ -270,8 +270,8 @@ def test_a_metric_alone_is_no_model(beside_a_metric, path):
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        (as_dict(build(EvaluateSettings, {"name": "mine", "model": {"path": "m"}})), "mine"),
-        (as_dict(build(EvaluateSettings, {"models": {"mine": "m"}, "baselines": ["mean"]})), "mine"),
+        (as_dict(build_settings(EvaluateSettings, {"name": "mine", "model": {"path": "m"}})), "mine"),
+        (as_dict(build_settings(EvaluateSettings, {"models": {"mine": "m"}, "baselines": ["mean"]})), "mine"),
         (as_dict(Settings()), "mine, not the run’s final model"),
         ({}, "mine"),
     ],

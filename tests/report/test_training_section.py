@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aes_r1.report.html import fill
+from aes_r1.report.html import render
 from aes_r1.report.training_section import training_section
 from aes_r1.settings.model import SUB_SCORES
 from aes_r1.tracking.glossary import GLOSSARY
@@ -52,7 +52,7 @@ def test_the_gap_between_sampler_and_trainer_has_a_chart():
 def test_one_sign_and_many_read_well(checked, shown, unchecked, said):
     row = {"sign": "s", "meaning": "m", "value": 0.1, "sense": "above", "threshold": 1, "remedy": "r", "needs": "n"}
     states = [(True, "step 1" if index < shown else None) for index in range(checked)] + [(False, None)] * unchecked
-    html = fill("health.html", health=[{**row, "checked": known, "shown": step} for known, step in states])
+    html = render("health.html", health=[{**row, "checked": known, "shown": step} for known, step in states])
     words = " ".join(html.split("</p>")[0].split()).partition(">")[2]
     assert words == said
 

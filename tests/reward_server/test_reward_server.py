@@ -27,7 +27,7 @@ from aes_r1.reward_server.__main__ import arguments, bind, hosts
 from aes_r1.reward_server.batches import Batches, Closed, Full
 from aes_r1.reward_server.routes import MAX_BODY, MAX_PARTS, largest_body
 from aes_r1.scoring.critic import Critic, verdict
-from aes_r1.scoring.rows import row_of
+from aes_r1.scoring.rows import verdict_row
 from aes_r1.scoring.uploads import MAX_BYTES
 from aes_r1.settings import InputError
 from tests import processes
@@ -75,7 +75,7 @@ def test_a_picture_has_the_score_and_the_reasons_of_the_score_command(client, ta
     assert rest["scores"] == [one.score for one in expected[1:]]
     assert len(set(rest["scores"])) > 1
     for path, one, row in zip(paths[1:], expected[1:], rest["verdicts"], strict=True):
-        assert {"path": str(path), **row} == row_of(str(path), one)
+        assert {"path": str(path), **row} == verdict_row(str(path), one)
 
 
 def test_the_client_of_the_guide_gets_rewards(server, talking_run):
@@ -167,7 +167,7 @@ BODIES = {
 def test_a_body_of_many_parts_takes_no_room(kind):
     """json.loads would take up to 25 times the body's size."""
     tracemalloc.start()
-    with pytest.raises(routes._Refused, match="lists, objects and items, at most 100,000") as refused:
+    with pytest.raises(routes._RequestRefused, match="lists, objects and items, at most 100,000") as refused:
         routes._parsed(BODIES[kind])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -181,7 +181,7 @@ def test_a_body_of_many_parts_takes_no_room(kind):
 def test_a_key_that_stands_twice_is_refused(body):
     """Of two lists of pictures only one would be answered."""
     with pytest.raises(
-        routes._Refused, match="a key stands twice in an object of the body; send every key once"
+        routes._RequestRefused, match="a key stands twice in an object of the body; send every key once"
     ) as refused:
         routes._parsed(body)
     assert refused.value.status == 400
@@ -295,7 +295,7 @@ def test_a_body_that_stalls_is_given_up(monkeypatch):
     monkeypatch.setattr(routes, "BODY_S", 0.05)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"10")]
     request = Request({"type": "http", "method": "POST", "headers": headers}, asyncio.Event().wait)
-    with pytest.raises(routes._Refused, match="the body took over") as refused:
+    with pytest.raises(routes._RequestRefused, match="the body took over") as refused:
         asyncio.run(routes._pictures(request, "images", 4))
     assert refused.value.status == 408
 

@@ -115,7 +115,7 @@ def test_steps_whose_answers_come_from_words(talker, talking_run, tmp_path):
 @pytest.mark.slow
 def test_a_critic_reads_its_own_words(talking_run):
     critic = Critic.load(talking_run, samples=1)
-    critic.facts = replace(critic.facts, answer_from="words")
+    critic.profile = replace(critic.profile, answer_from="words")
     text = critic.answers([open_picture(talking_run / "pictures" / "04.png")])[0][0]
     blank = critic.backbone.encode(blank_picture(), RATING_PROMPT)
     [wanted] = complete_prefix(critic.backbone, [blank], [unscored(parse_critique(text) or "")])

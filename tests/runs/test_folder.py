@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from aes_r1.export import export
-from aes_r1.inference.asking import Facts, find_model
+from aes_r1.inference.asking import ModelProfile, find_model
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.model_card import Made, model_card
 from aes_r1.report.run_page import write_report
 from aes_r1.report.studies import read_studies
 from aes_r1.runs import identity
-from aes_r1.runs.__main__ import row_of
+from aes_r1.runs.__main__ import table_row
 from aes_r1.runs.claim import claim_run_folder, start_over
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import EXAMINED, RunFolder, model_in, require_run, run_of, runs_below
 from aes_r1.runs.identity import differences
-from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build
+from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build_settings
 from tests.recipes import composed
 
 
@@ -208,13 +208,13 @@ def test_models_and_the_run_that_made_them_find_each_other(tmp_path):
     ],
 )
 def test_the_last_stage_is_that_of_the_final_model(values, stage, tmp_path):
-    settings = build(Settings, values)
+    settings = build_settings(Settings, values)
     assert RunFolder(tmp_path).last_stage is None
     (tmp_path / "settings.json").write_text(json.dumps(as_dict(settings)))
     assert RunFolder(tmp_path).last_stage == settings.models[-1] == stage
-    (tmp_path / "settings.json").write_text(json.dumps(as_dict(build(EvaluateSettings, {"name": "mine"}))))
+    (tmp_path / "settings.json").write_text(json.dumps(as_dict(build_settings(EvaluateSettings, {"name": "mine"}))))
     assert RunFolder(tmp_path).last_stage is None, "no model was asked under this name"
-    asked = build(EvaluateSettings, {"name": "mine", "model": {"path": "m"}})
+    asked = build_settings(EvaluateSettings, {"name": "mine", "model": {"path": "m"}})
     (tmp_path / "settings.json").write_text(json.dumps(as_dict(asked)))
     assert RunFolder(tmp_path).last_stage == "mine"
 
@@ -275,7 +275,7 @@ def test_a_resumed_run_says_with_what_each_start_went_on(tmp_path):
     assert (run.settings["model"]["kernels"], run.latest_settings["model"]["kernels"]) == ("plain", "liger")
     assert differences(run.settings, as_dict(first)) == [], "it is the same run"
     text = re.sub(r"<[^>]+>", " ", write_report(run.path).read_text())
-    card = model_card(run.settings, {}, Made(), Facts(), "OUT", family="qwen2_5_vl", resumed=run.resumed)
+    card = model_card(run.settings, {}, Made(), ModelProfile(), "OUT", family="qwen2_5_vl", resumed=run.resumed)
     for key, told in {
         "processes": "4, then 1",
         "model.kernels": "plain, then liger",
@@ -306,13 +306,13 @@ def test_a_folder_of_evaluate_is_done_with_its_evaluation(failure, tmp_path):
     """On the dashboard, in the list of runs and wherever else a state is said; it has no stage named report."""
     folder = RunFolder(tmp_path / "evaluate" / "mine_para")
     folder.path.mkdir(parents=True)
-    folder.settings_file.write_text(json.dumps(as_dict(build(EvaluateSettings, {"name": "mine"}))))
+    folder.settings_file.write_text(json.dumps(as_dict(build_settings(EvaluateSettings, {"name": "mine"}))))
     if failure is not None:
         folder.failure_file.write_text(failure)
     folder.predictions_file.write_text("{}\n")
     unfinished = "not finished" if failure is None else f"failed: {failure}"
     for state in (unfinished, "done"):
-        assert folder.state == row_of(folder)["state"] == read_studies(tmp_path)["evaluate"][0]["state"] == state
+        assert folder.state == table_row(folder)["state"] == read_studies(tmp_path)["evaluate"][0]["state"] == state
         folder.evaluation_file.write_text(json.dumps({"stages": {}}))
     training = RunFolder(tmp_path / "study" / "run")
     training.path.mkdir(parents=True)

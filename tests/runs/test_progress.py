@@ -93,7 +93,7 @@ def test_a_bar_moves_with_the_rows(clock, said):
             yield row
 
     with progress.progress_bars() as bar:
-        assert list(progress.moving(rows(), bar("interventions"), total=3)) == ["a", "b", "c"]
+        assert list(progress.with_progress(rows(), bar("interventions"), total=3)) == ["a", "b", "c"]
     assert said.messages == ["interventions: 2 of 3 after 1:30, about 0:45 left"]
 
 

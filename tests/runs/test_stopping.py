@@ -177,7 +177,7 @@ def test_a_forked_child_ends_as_usual_and_alone(seconds, tmp_path):
 @pytest.fixture
 def job(tokenizer, picture_folder, tmp_path) -> list[str]:
     """RAPO of a random model on twelve pictures."""
-    tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
+    tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
     label_twelve(picture_folder)
     return [
         *("-m", "aes_r1.train", "data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base"),

@@ -1,4 +1,4 @@
-"""Verdicts: how answers are combined, what they depend on, and where a model's facts are found."""
+"""Verdicts: how answers are combined, what they depend on, and where a model's profile is found."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.inference.asking import Asking, Facts
+from aes_r1.inference.asking import AskingConfig, ModelProfile
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import SCORE_ONLY_PROMPT
@@ -64,7 +64,7 @@ def test_scenes_say_nothing_of_the_error_on_a_photograph():
         *(("scenes/test", True, False), ("scenes_shifted/test", False, False), (None, True, False)),
         *((None, False, True), ("folder/test", True, True), ("para/test", False, True)),
     ):
-        assert Facts(measured_on=measured_on, scenes_alone=made).knows_photographs is known
+        assert ModelProfile(measured_on=measured_on, scenes_alone=made).knows_photographs is known
 
 
 def test_no_readable_answer_is_no_score():
@@ -83,7 +83,7 @@ def test_a_verdict_depends_on_the_picture_alone(talking_run, tmp_path):
     moved = tmp_path / "other name.png"
     shutil.copy(first, moved)
     assert critic.score(moved) == alone == critic.score(Image.open(first)) == Critic.load(talking_run).score(first)
-    hot = replace(critic.facts, temperature=1.5)
+    hot = replace(critic.profile, temperature=1.5)
     picture = open_picture(first)
     draws = [Critic(critic.backbone, hot, seed=seed).answers([picture]) for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
@@ -108,7 +108,7 @@ def test_one_sample_is_the_greedy_answer_of_an_evaluation(talking_run):
     path = talking_run / "pictures" / "04.png"
     backbone = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
     rows = predict(
-        backbone, [Sample("04.png", str(path), 0.4, "folder", "test")], Asking(max_new_tokens=64),
+        backbone, [Sample("04.png", str(path), 0.4, "folder", "test")], AskingConfig(max_new_tokens=64),
         protocols=["greedy"], batch_size=1, seed=0,
     )  # fmt: skip
     one = Critic.load(talking_run, samples=1).score(path)
@@ -121,7 +121,7 @@ def test_fewer_answers_than_were_evaluated_get_no_conformal_interval(talking_run
     critic = Critic.load(talking_run, samples=3)
     path = talking_run / "pictures" / "04.png"
     assert critic.score(path).interval == "too_few_answers"
-    assert Critic(critic.backbone, critic.facts, samples=5).score(path).interval == "conformal"
+    assert Critic(critic.backbone, critic.profile, samples=5).score(path).interval == "conformal"
 
 
 def test_a_pil_picture_is_read_as_its_file_is(talking_run, tmp_path):
@@ -154,12 +154,12 @@ def test_an_unreadable_file_is_named(talking_run, tmp_path):
         Critic.load(talking_run).score(tmp_path / "text.jpg")
 
 
-def test_facts_are_found_beside_the_model(talking_run, tmp_path):
-    folder, facts = find_model(talking_run)
+def test_the_profile_is_found_beside_the_model(talking_run, tmp_path):
+    folder, profile = find_model(talking_run)
     assert folder == str(talking_run / "model")
-    assert find_model(talking_run / "model") == (folder, facts)
-    assert (facts.max_pixels, facts.max_new_tokens, facts.half_widths) == (9216, 64, {"mean": 0.125})
-    assert facts.measured_on == "folder/test"
+    assert find_model(talking_run / "model") == (folder, profile)
+    assert (profile.max_pixels, profile.max_new_tokens, profile.half_widths) == (9216, 64, {"mean": 0.125})
+    assert profile.measured_on == "folder/test"
     shutil.copytree(talking_run, tmp_path / "run")
     settings = json.loads((talking_run / "settings.json").read_text())
     settings["model"]["prompt"] = "score_only"
@@ -171,7 +171,7 @@ def test_facts_are_found_beside_the_model(talking_run, tmp_path):
     shutil.copytree(talking_run / "model", tmp_path / "alone")
     critic = Critic.load(tmp_path / "alone", samples=1)
     assert critic.backbone.image_processor.size["longest_edge"] == 9216
-    assert critic.facts.half_widths == {}
+    assert critic.profile.half_widths == {}
     assert critic.backbone.device == torch.device("cpu") or torch.cuda.is_available()
 
 
@@ -200,7 +200,7 @@ def test_the_identity_is_of_the_model_s_files(backbone, tmp_path):
     weights[max(weights, key=lambda name: weights[name].ndim)].view(-1)[:2] = torch.tensor([0.0, 1.0])
     save_file(weights, file, metadata={"format": "pt"})
     found = [identity_of(folder) for folder in (one, changed, swapped)]
-    assert identity_of(copied) == identity_of(one, samples=Facts().n_samples) == found[0]
+    assert identity_of(copied) == identity_of(one, samples=ModelProfile().n_samples) == found[0]
     found += [identity_of(one, samples=1), identity_of(one, seed=1)]
     assert len(set(found)) == 5
     with pytest.raises(InputError, match="samples=0"):

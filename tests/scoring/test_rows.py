@@ -9,7 +9,7 @@ import pytest
 
 from aes_r1.runs import files
 from aes_r1.scoring.critic import verdict
-from aes_r1.scoring.rows import FORMATS, row_of, write_rows
+from aes_r1.scoring.rows import FORMATS, verdict_row, write_verdict_rows
 
 NAMES = ("composition", "color")
 
@@ -17,10 +17,11 @@ NAMES = ("composition", "color")
 def written(form: str, *answers: str, names: tuple[str, ...] = NAMES) -> str:
     texts = [f"<think>words</think><answer>{answer}</answer>" for answer in answers]
     rows = [
-        row_of(f"{index}.jpg", verdict([text], half_width=None, sub_scores=names)) for index, text in enumerate(texts)
+        verdict_row(f"{index}.jpg", verdict([text], half_width=None, sub_scores=names))
+        for index, text in enumerate(texts)
     ]
     out = io.StringIO()
-    write_rows(rows, form, out, sub_scores=names)
+    write_verdict_rows(rows, form, out, sub_scores=names)
     return out.getvalue()
 
 
@@ -41,9 +42,9 @@ def test_sub_scores_are_a_key_in_jsonl_and_columns_in_csv():
 
 
 def test_no_name_moves_the_cursor_or_breaks_the_table():
-    rows = [row_of("a\nb\x1b[2J\u202e.jpg", verdict(["none"], half_width=None))]
+    rows = [verdict_row("a\nb\x1b[2J\u202e.jpg", verdict(["none"], half_width=None))]
     out = io.StringIO()
-    write_rows(rows, "table", out)
+    write_verdict_rows(rows, "table", out)
     assert "a\\nb\\x1b[2J\\u202e.jpg" in "".join(out.getvalue().split())
     assert "\x1b" not in out.getvalue()
 
@@ -58,10 +59,10 @@ def test_rows_without_sub_scores_stay_as_they_were():
 )
 def test_jsonl_is_the_same_utf_8_on_stdout_and_in_shards(name, tmp_path):
     """Whatever bytes a file's name has: one such file must not spoil the lines of the others."""
-    rows = [row_of(os.fsdecode(one), verdict(["none"], half_width=None)) for one in (name, b"plain.jpg")]
+    rows = [verdict_row(os.fsdecode(one), verdict(["none"], half_width=None)) for one in (name, b"plain.jpg")]
     buffer = io.BytesIO()
     out = io.TextIOWrapper(buffer, encoding="utf-8", errors="surrogateescape")  # as aes_r1.score sets stdout
-    write_rows(rows, "jsonl", out)
+    write_verdict_rows(rows, "jsonl", out)
     out.flush()
     assert [os.fsencode(json.loads(line)["path"]) for line in buffer.getvalue().decode().splitlines()] == [
         name, b"plain.jpg"
@@ -73,10 +74,10 @@ def test_jsonl_is_the_same_utf_8_on_stdout_and_in_shards(name, tmp_path):
 @pytest.mark.parametrize(("answers", "has_interval"), [(1, False), (2, False), (18, False), (19, True), (24, True)])
 def test_too_few_answers_have_no_interval_in_any_format(answers, has_interval):
     """18 equal answers say nothing of where 9 in 10 further ones lie, in table, CSV and JSON lines alike."""
-    row = row_of("a.jpg", verdict(["<think>w</think><answer>0.68</answer>"] * answers, half_width=None))
+    row = verdict_row("a.jpg", verdict(["<think>w</think><answer>0.68</answer>"] * answers, half_width=None))
     shown = {}
     for form in FORMATS:
-        write_rows([row], form, out := io.StringIO())
+        write_verdict_rows([row], form, out := io.StringIO())
         shown[form] = out.getvalue()
     one, other = json.loads(shown["jsonl"]), next(csv.DictReader(io.StringIO(shown["csv"])))
     kind, bounds = ("samples", 0.68) if has_interval else ("too_few_answers", None)

@@ -64,8 +64,8 @@ def test_the_difference_is_that_of_two_correlations():
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_the_tower_alone_sees_what_the_model_sees(family, tmp_path):
     whole = backbones.load(save_sibling(family, tmp_path / "model"), dtype="float32", max_pixels=9216)
-    towers.save(whole, tmp_path / "tower")
-    alone = towers.load(tmp_path / "tower", family=family, max_pixels=9216, device=whole.device)
+    towers.save_tower(whole, tmp_path / "tower")
+    alone = towers.load_tower(tmp_path / "tower", family=family, max_pixels=9216, device=whole.device)
     pictures = [picture(96, 200), picture(160, 120, seed=1)]
     assert eyes_features(alone, pictures) == pytest.approx(eyes_features(whole, pictures), abs=1e-6)
 
@@ -74,7 +74,7 @@ def test_the_tower_alone_sees_what_the_model_sees(family, tmp_path):
 def test_a_family_without_a_tower_of_its_own_is_refused(family, tmp_path):
     whole = backbones.load(save_sibling(family, tmp_path / "model"), dtype="float32", max_pixels=9216)
     with pytest.raises(InputError, match=f"{family} model has no tower"):
-        towers.save(whole, tmp_path / "tower")
+        towers.save_tower(whole, tmp_path / "tower")
 
 
 @pytest.fixture
@@ -372,7 +372,7 @@ def test_an_error_of_the_code_is_not_put_down_to_the_folder(run, tmp_path, monke
     def load(*_, **__):
         raise TypeError("a fault of the code")
 
-    monkeypatch.setattr(towers, "load", load)
+    monkeypatch.setattr(towers, "load_tower", load)
     with pytest.raises(TypeError, match="a fault of the code"):
         Scorer.load(tmp_path / "OUT")
 

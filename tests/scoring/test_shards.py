@@ -18,7 +18,7 @@ from aes_r1.runs.ray_cluster import RayFailed, lost_workers
 from aes_r1.scoring import shards
 from aes_r1.scoring.critic import Critic, verdict
 from aes_r1.scoring.inputs import LastingError, UrlLimits
-from aes_r1.scoring.rows import row_of
+from aes_r1.scoring.rows import verdict_row
 from aes_r1.scoring.shards import score_shards
 from aes_r1.settings import InputError
 from tests import processes
@@ -64,7 +64,9 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
     assert len(parts) == 7
     rows = [row for path in parts for row in read_rows(path)]
     critic = Critic.load(talking_run)
-    plain = [row_of(str(path), critic.score(path)) for path in sorted(photos.glob("*.png")) if "07" not in path.name]
+    plain = [
+        verdict_row(str(path), critic.score(path)) for path in sorted(photos.glob("*.png")) if "07" not in path.name
+    ]
     assert rows == plain
 
     assert f"scored: {len(plain)} pictures" in done.stderr
@@ -127,7 +129,7 @@ def scored_here(tmp_path, monkeypatch):
         worker = shards.ShardScorer.__new__(shards.ShardScorer)
         worker.out, worker.limits = out, rest[3]
         answer = verdict(["<think>x</think><answer>0.5</answer>"], half_width=None)
-        worker.critic = SimpleNamespace(row=lambda name, _: row_of(name, answer))
+        worker.critic = SimpleNamespace(row=lambda name, _: verdict_row(name, answer))
         for shard in missing:
             before = len(scored)
             done = worker({key: [value] for key, value in shard.items()})

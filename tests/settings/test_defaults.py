@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from aes_r1 import settings
 from aes_r1.runs.identity import run_fingerprint
-from aes_r1.settings import CONF, InputError, Settings, TrainerSettings, build, values_of
+from aes_r1.settings import CONF, InputError, Settings, TrainerSettings, build_settings, values_of
 from aes_r1.settings.defaults import IN_YAML, defaults
 
 HERE = Path(settings.__file__).parent
@@ -174,7 +174,7 @@ def test_no_two_settings_share_a_list():
     assert (other.betas, other.edits) == (TrainerSettings().betas, TrainerSettings().edits)
     assert len(other.betas) == 2
     assert other.edits
-    built = build(Settings, {})
+    built = build_settings(Settings, {})
     built.evaluation.stages.clear()
     built.engine.config["more"] = {}
     assert Settings().evaluation.stages

@@ -47,7 +47,7 @@ def test_a_user_that_nobody_knows_is_one_line(named):
 def test_a_run_asks_in_seconds(tmp_path):
     quoted = shlex.quote(NOBODY)
     with pytest.raises(InputError, match=r"data\.root=~nobody_of_that_name/x: no user "):
-        preflight.check(
+        preflight.check_run(
             composed("data=folder", f"data.root={quoted}", f"out={tmp_path}/run", f"store={tmp_path}/store")
         )
 

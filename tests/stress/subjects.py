@@ -103,7 +103,7 @@ def write_base(folder: Path) -> None:
 
     words = "a dull picture with flat light . a strong picture with deep shadow . "
     corpus = [RATING_PROMPT, answer(words, 0.25), answer(words, 0.87)] * 20
-    tiny.build(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0).save(folder)
+    tiny.build_tiny_model(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0).save(folder)
 
 
 def write_records(pictures: Path) -> None:

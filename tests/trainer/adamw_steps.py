@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from aes_r1.pipeline import rapo_stage
-from aes_r1.settings import EngineSettings, Settings, build
+from aes_r1.settings import EngineSettings, Settings, build_settings
 from aes_r1.trainer import launch
 from aes_r1.trainer.single_engine import SingleEngine
 from tests.trainer.distributed_steps import engine_settings
@@ -37,7 +37,7 @@ def loss_of(model, inputs: Tensor) -> Tensor:
 
 def steps_of_stage(engine: EngineSettings, device: torch.device) -> dict[str, Tensor]:
     """Return the weights after STEPS steps of the engine that pipeline.rapo_stage builds from TRAINER."""
-    settings = build(Settings, {"trainer": TRAINER, "model": {"freeze_vision": False}})
+    settings = build_settings(Settings, {"trainer": TRAINER, "model": {"freeze_vision": False}})
     settings.engine = engine
     job = SimpleNamespace(
         settings=settings, device=device, rank=launch.world()[0], question="", served=None,

@@ -212,7 +212,7 @@ def steps_of_both_loops(
     if adapted:
         with engine.gathered_parameters():
             if engine.rank == 0:
-                backbones.merged(backbone).save(out / f"{name}_model")
+                backbones.merge_adapter(backbone).save(out / f"{name}_model")
         engine.barrier()
         return results
     results["rapo_weights"] = whole_weights(backbone, engine)

@@ -62,7 +62,7 @@ def killed_at(number: int, operations: list[tuple[object, str]], save: Callable[
 def test_weights_optimizer_generators_and_progress_come_back(tmp_path):
     first = engine()
     best = {"step": 2, "score": 0.5}
-    checkpoint.save(tmp_path, 3, first, {"best": best}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 3, first, {"best": best}, keep=2)
     wanted = [random.random(), np.random.rand(), torch.rand(3)]
     second = engine(seed=1)
     progress = checkpoint.load_latest(tmp_path, second)
@@ -92,7 +92,7 @@ def test_a_run_on_cuda_goes_on_with_its_own_noise(tmp_path):
 
     first = untrained(0)
     trained(first, 3)
-    checkpoint.save(tmp_path, 3, first, {}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 3, first, {}, keep=2)
     wanted = trained(first, 3)
     second = untrained(1)
     trained(second, 1)
@@ -102,19 +102,19 @@ def test_a_run_on_cuda_goes_on_with_its_own_noise(tmp_path):
 
 def test_only_the_last_are_kept(tmp_path):
     for step in (1, 2, 10):
-        checkpoint.save(tmp_path, step, engine(), {}, keep=2)
+        checkpoint.save_checkpoint(tmp_path, step, engine(), {}, keep=2)
     assert checkpoint.steps(tmp_path) == [2, 10]
 
 
 def test_a_copy_under_another_name_is_no_checkpoint_and_stays(tmp_path):
-    checkpoint.save(tmp_path, 1, engine(), {}, keep=1, backbone=Written(1))
+    checkpoint.save_checkpoint(tmp_path, 1, engine(), {}, keep=1, backbone=Written(1))
     copies = [tmp_path / name for name in ("step_1.bak", "step_1 (copy)", "step_", "step_-2", "step_best")]
     for copy in copies:
         shutil.copytree(tmp_path / "step_1", copy)
     before = sorted(path for copy in copies for path in copy.rglob("*"))
     assert checkpoint.steps(tmp_path) == [1]
     assert checkpoint.progress_of(tmp_path)["step"] == 1
-    checkpoint.save(tmp_path, 2, engine(), {}, keep=1, backbone=Written(2))
+    checkpoint.save_checkpoint(tmp_path, 2, engine(), {}, keep=1, backbone=Written(2))
     assert checkpoint.steps(tmp_path) == [2]
     assert checkpoint.load_latest(tmp_path, engine())["step"] == 2
     checkpoint.keep_models_alone(tmp_path, final=3)
@@ -123,11 +123,11 @@ def test_a_copy_under_another_name_is_no_checkpoint_and_stays(tmp_path):
 
 
 def test_half_a_checkpoint_is_not_listed_and_does_not_hinder_the_next(tmp_path):
-    checkpoint.save(tmp_path, 1, engine(), {}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 1, engine(), {}, keep=2)
     (tmp_path / ".step_2.partial").mkdir()
     (tmp_path / ".step_2.partial" / "state.pt").write_bytes(b"half")
     assert checkpoint.steps(tmp_path) == [1]
-    checkpoint.save(tmp_path, 2, engine(), {}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 2, engine(), {}, keep=2)
     assert checkpoint.steps(tmp_path) == [1, 2]
 
 
@@ -149,7 +149,7 @@ def test_only_the_last_are_kept_whatever_was_best(tmp_path):
     for step, score in ((1, 0.1), (2, 0.7), (3, 0.5), (4, 0.6)):
         if score == 0.7:
             checkpoint.save_best(tmp_path / "checkpoints", step, score, trained, Written(step))
-        checkpoint.save(tmp_path / "checkpoints", step, trained, {}, keep=2, backbone=Written(step))
+        checkpoint.save_checkpoint(tmp_path / "checkpoints", step, trained, {}, keep=2, backbone=Written(step))
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 4]
     assert (tmp_path / "best" / "model" / "model.safetensors").read_text() == "2"
     assert json.loads((tmp_path / "best" / "validation.json").read_text()) == {"step": 2, "srcc": 0.7}
@@ -159,8 +159,8 @@ def test_only_the_last_are_kept_whatever_was_best(tmp_path):
 def test_a_finished_run_keeps_the_models_of_its_checkpoints_alone(tmp_path):
     trained = engine()
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, step, trained, {}, keep=3, backbone=Written(step))
-    checkpoint.save(tmp_path, 4, trained, {}, keep=4)  # without a model, as an older version wrote them
+        checkpoint.save_checkpoint(tmp_path, step, trained, {}, keep=3, backbone=Written(step))
+    checkpoint.save_checkpoint(tmp_path, 4, trained, {}, keep=4)  # without a model, as an older version wrote them
     (tmp_path / "damaged_step_9").mkdir()
     for _ in range(2):  # a second call changes nothing
         checkpoint.keep_models_alone(tmp_path, final=3)
@@ -173,7 +173,7 @@ def test_a_finished_run_keeps_the_models_of_its_checkpoints_alone(tmp_path):
 
 def test_nobody_goes_on_from_a_checkpoint_that_is_being_pruned(tmp_path, monkeypatch):
     trained = engine()
-    checkpoint.save(tmp_path, 1, trained, {}, keep=2, backbone=Written(1))
+    checkpoint.save_checkpoint(tmp_path, 1, trained, {}, keep=2, backbone=Written(1))
     plain, calls = Path.unlink, []
 
     def dying(path: Path, **named) -> None:
@@ -201,9 +201,9 @@ def test_the_best_step_is_the_first_with_the_highest_score():
 @pytest.mark.parametrize("name", ["state.pt", "random_0.pt", "progress.json"])
 @pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, name, harm):
-    checkpoint.save(tmp_path, 1, engine(), {}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 1, engine(), {}, keep=2)
     wanted = engine().model.weight
-    checkpoint.save(tmp_path, 2, engine(seed=5), {}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 2, engine(seed=5), {}, keep=2)
     path = tmp_path / "step_2" / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
@@ -219,7 +219,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, nam
         assert len({record.getMessage() for record in caplog.records}) == 1
         assert "step_2 is damaged" in caplog.text
         assert (tmp_path / "damaged_step_2").is_dir()
-    checkpoint.save(tmp_path, 2, engine(), {}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 2, engine(), {}, keep=2)
     assert checkpoint.steps(tmp_path) == [1, 2]
 
 
@@ -231,11 +231,13 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path, monkey
     for number in range(1, 40):
         root = tmp_path / str(number)
         for step in (1, 2):
-            checkpoint.save(root, step, trained, {}, keep=1)
-        killed = killed_at(number, operations, partial(checkpoint.save, root, 3, trained, {}, keep=1), monkeypatch)
+            checkpoint.save_checkpoint(root, step, trained, {}, keep=1)
+        killed = killed_at(
+            number, operations, partial(checkpoint.save_checkpoint, root, 3, trained, {}, keep=1), monkeypatch
+        )
         steps.append(checkpoint.load_latest(root, engine(seed=1))["step"])
         assert not list(root.glob("damaged_*"))
-        checkpoint.save(root, 3, trained, {}, keep=1)
+        checkpoint.save_checkpoint(root, 3, trained, {}, keep=1)
         assert checkpoint.steps(root) == [3]
         assert not list(root.glob(".step_*"))
         if not killed:
@@ -254,7 +256,7 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_best_model(tmp_path, monkey
     for number in range(1, 40):
         run = tmp_path / str(number)
         best, checkpoints = run / "best", run / "checkpoints"
-        checkpoint.save(checkpoints, 1, trained, {}, keep=1)
+        checkpoint.save_checkpoint(checkpoints, 1, trained, {}, keep=1)
         checkpoint.save_best(checkpoints, 1, 0.1, trained, Written(1))
         save = partial(checkpoint.save_best, checkpoints, 2, 0.2, trained, Written(2))
         killed = killed_at(number, operations, save, monkeypatch)
@@ -302,7 +304,7 @@ def test_every_validation_has_a_score_of_the_same_sets(validation, score):
 
 
 def test_the_id_of_the_tracked_run_is_read_from_the_newest_checkpoint(tmp_path):
-    checkpoint.save(tmp_path, 1, engine(), {"wandb_run_id": "abc"}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 1, engine(), {"wandb_run_id": "abc"}, keep=2)
     assert checkpoint.progress_of(tmp_path)["wandb_run_id"] == "abc"
     assert checkpoint.progress_of(tmp_path / "nowhere") == {}
 
@@ -323,7 +325,7 @@ def test_half_precision_keeps_float32_for_the_optimizer(dtype, tmp_path):
     torch.testing.assert_close(model.weight.float(), torch.full((2, 3), 1 - 64e-4), atol=4e-3, rtol=0)
     assert (model.weight < 1).all()
     assert all(value.dtype == torch.float32 for value in trained.optimizer.state[trained.master_weights[0][1]].values())
-    checkpoint.save(tmp_path, 64, trained, {}, keep=1)
+    checkpoint.save_checkpoint(tmp_path, 64, trained, {}, keep=1)
     other = SingleEngine(
         torch.nn.Linear(3, 2, bias=False).to(dtype), weight_decay=0.0, max_grad_norm=1e9, device=torch.device("cpu")
     )
@@ -333,8 +335,8 @@ def test_half_precision_keeps_float32_for_the_optimizer(dtype, tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused_and_named(tmp_path):
     for name, seed in (("rC", 0), ("rD", 5)):
-        checkpoint.save(tmp_path / name, 2, engine(seed), {"identity": name}, keep=2)
-    checkpoint.save(tmp_path / "rD", 3, engine(5), {"identity": "rD"}, keep=2)
+        checkpoint.save_checkpoint(tmp_path / name, 2, engine(seed), {"identity": name}, keep=2)
+    checkpoint.save_checkpoint(tmp_path / "rD", 3, engine(5), {"identity": "rD"}, keep=2)
     copied = tmp_path / "rC" / "step_3"
     shutil.copytree(tmp_path / "rD" / "step_3", copied)
     resumed = engine(1)
@@ -353,14 +355,14 @@ def test_a_checkpoint_of_another_run_is_refused_and_named(tmp_path):
 
 @pytest.mark.parametrize("progress", [{}, {"identity": None}])
 def test_a_checkpoint_without_an_identity_is_read_as_before(tmp_path, progress):
-    checkpoint.save(tmp_path, 1, engine(), progress, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 1, engine(), progress, keep=2)
     assert checkpoint.progress_of(tmp_path, "rC")["step"] == 1
     assert checkpoint.load_latest(tmp_path, engine(), "rC")["step"] == 1
 
 
 @pytest.mark.parametrize("other", [torch.nn.Linear(3, 4), torch.nn.Sequential(torch.nn.Linear(3, 2))])
 def test_a_checkpoint_of_another_shape_is_one_line(tmp_path, other):
-    checkpoint.save(tmp_path, 1, engine(), {}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 1, engine(), {}, keep=2)
     grown = SingleEngine(other, weight_decay=0.1, max_grad_norm=1.0, device=torch.device("cpu"))
     with pytest.raises(InputError, match=r"step_1: its weights do not fit this model.*move it out of") as raised:
         checkpoint.load_latest(tmp_path, grown)
@@ -374,7 +376,7 @@ def test_without_a_checkpoint_nothing_is_loaded(tmp_path):
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write the checkpoint"):
-        checkpoint.save(tmp_path / "file", 1, engine(), {}, keep=2)
+        checkpoint.save_checkpoint(tmp_path / "file", 1, engine(), {}, keep=2)
 
 
 @pytest.mark.parametrize(
@@ -391,7 +393,7 @@ def test_torchs_messages_of_a_full_disk_become_one_line(tmp_path, monkeypatch, m
     trained = engine()
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(InputError, match="free some space") as raised:
-        checkpoint.save(tmp_path, 1, trained, {}, keep=2)
+        checkpoint.save_checkpoint(tmp_path, 1, trained, {}, keep=2)
     assert "\n" not in str(raised.value)
 
 
@@ -404,7 +406,7 @@ def test_a_collective_that_fails_is_no_full_disk(tmp_path, monkeypatch):
     trained = engine()
     monkeypatch.setattr(trained, "barrier", broken)
     with pytest.raises(RuntimeError, match="Broken pipe"):
-        checkpoint.save(tmp_path, 1, trained, {}, keep=2)
+        checkpoint.save_checkpoint(tmp_path, 1, trained, {}, keep=2)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -419,4 +421,4 @@ def test_a_file_that_cannot_grow_is_a_full_disk(tmp_path, size):
 
     trained = Full(torch.nn.Linear(size, size), weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu"))
     with pytest.raises(InputError, match="free some space"):
-        checkpoint.save(tmp_path, 1, trained, {}, keep=2)
+        checkpoint.save_checkpoint(tmp_path, 1, trained, {}, keep=2)

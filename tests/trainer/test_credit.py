@@ -62,7 +62,7 @@ def test_the_boundary_on_a_real_tokenizer():
     """Byte-level BPE that merges across the boundary, with signs of several bytes, with and without the opening tag."""
     texts = [answer(words, 0.37) for words in ("dull light.", "schön · grün.", "日の光.", "")]
     tokenizer = tiny.build_tokenizer(texts * 30)
-    backbone = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    backbone = tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0)
     straddling = 0
     for text in texts:
         for said in (text, text.removeprefix("<think>")):

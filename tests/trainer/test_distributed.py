@@ -61,7 +61,7 @@ def start(tokenizer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("start")
     (folder / "pictures").mkdir()
     picture_folder.__wrapped__(folder / "pictures")
-    backbone = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    backbone = tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0)
     sft(backbone, folder / "pictures", folder / "sft", epochs=30)
     backbone.save(folder / "model")
     train_comparer(backbone, folder / "pictures", folder / "comparer_steps").save(folder / "comparer")

@@ -84,7 +84,7 @@ def speaker(tokenizer, tmp_path_factory) -> Backbone:
 
     folder = tmp_path_factory.mktemp("pictures")
     picture_folder.__wrapped__(folder)
-    backbone = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    backbone = tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0)
     sft(backbone, folder, tmp_path_factory.mktemp("speaker"), epochs=50)
     return backbone
 
@@ -410,7 +410,7 @@ def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, 
     from aes_r1.model import tiny
 
     def trained(every: int | None) -> tuple[list[int], dict[int, float], dict[str, torch.Tensor]]:
-        backbone, measured, logged = tiny.build(tokenizer, max_pixels=9216, seed=0), [], {}
+        backbone, measured, logged = tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0), [], {}
 
         def log(step: int, values: dict[str, float]) -> None:
             logged.update({step: values["sft/entropy"]} if "sft/entropy" in values else {})

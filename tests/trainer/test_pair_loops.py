@@ -23,7 +23,7 @@ from tests.trainer.twelve import compared, of_pairs, records, samples
 @pytest.fixture(scope="module")
 def comparer(tokenizer, tmp_path_factory):
     folder = twelve_pictures(tmp_path_factory.mktemp("compared"))
-    backbone = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    backbone = tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0)
     return train_comparer(backbone, folder, tmp_path_factory.mktemp("steps"))
 
 

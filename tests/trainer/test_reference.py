@@ -71,7 +71,7 @@ def test_the_policy_is_gathered_only_where_it_is_its_own_reference(backbone, own
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_pieces_of_a_parted_reference_are_its_weights(tokenizer, size):
     """The pieces of all processes, as all_gather concatenates them, are the weights; tied weights occur once."""
-    whole = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    whole = tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0)
     parts = [ShardedReference(copy.deepcopy(whole), torch.device("cpu"), rank=rank, size=size) for rank in range(size)]
     lengths = {len(part.own) for part in parts}
     assert len(lengths) == 1

@@ -69,7 +69,7 @@ def two_processes(tokenizer, tmp_path_factory) -> Path:
     from tests.conftest import twelve_pictures
 
     folder = tmp_path_factory.mktemp("skipped")
-    tiny.build(tokenizer, max_pixels=9216, seed=0).save(folder / "model")
+    tiny.build_tiny_model(tokenizer, max_pixels=9216, seed=0).save(folder / "model")
     (folder / "pictures").mkdir()
     twelve_pictures(folder / "pictures")
     run_job("tests.trainer.skipped_steps", str(folder), *ENGINES)

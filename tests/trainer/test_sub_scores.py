@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from aes_r1.inference.asking import Asking
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.predict import predict
 from aes_r1.model import tiny
 from aes_r1.prompts import RATING_PROMPT, answer, parse_sub_scores, question_of
@@ -30,7 +30,7 @@ def scorer(tmp_path_factory):
     """Return (folder of the twelve pictures, a model that answers them by heart with a sub-score of color)."""
     folder = twelve_pictures(tmp_path_factory.mktemp("pictures"))
     corpus = [RATING_PROMPT, QUESTION, *(answer(words, 0.25, sub_scores={"color": 0.87}) for words in WORDS)]
-    backbone = tiny.build(tiny.build_tokenizer(corpus * 20), max_pixels=9216, seed=0)
+    backbone = tiny.build_tiny_model(tiny.build_tokenizer(corpus * 20), max_pixels=9216, seed=0)
     taught = rated_records(records(folder), samples(folder), NAMES)
     out = tmp_path_factory.mktemp("scorer")
     train_cold_start(backbone, engine_of(backbone), taught, out, question=QUESTION, epochs=28, warmup_ratio=0.0)
@@ -62,7 +62,7 @@ def test_what_was_taught_is_written_paid_for_and_predicted(scorer, tmp_path):
     assert_same(weights(straight), weights(resumed))
 
     protocols = ["greedy", "mean", "direct", "read_back"]
-    asking = Asking(QUESTION, max_new_tokens=48, n_samples=2)
+    asking = AskingConfig(QUESTION, max_new_tokens=48, n_samples=2)
     start.model.eval()
     predicted = list(predict(start, samples(folder), asking, protocols=protocols, batch_size=12, seed=0))
     for row in predicted:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aes_r1.data.attributes import RESERVED
-from aes_r1.data.labels import labels_file
+from aes_r1.data.labels_file import labels_file
 from aes_r1.data.loader import load_samples, root_of
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
@@ -54,7 +54,7 @@ class Listed(NamedTuple):
 def lists_of(settings: Settings) -> dict[str, Listed]:
     """Return a run's lists of pictures by the names of their manifests, SET-SPLIT."""
     data, also = settings.data, settings.evaluation.also
-    lists = [Listed(data, "train"), Listed(data, "validation"), *(Listed(one, one.split) for one in (data, *also))]
+    lists = [Listed(data, "train"), Listed(data, "validation"), *(Listed(each, each.split) for each in (data, *also))]
     return {f"{data.name}-{split}": Listed(data, split) for data, split in lists}
 
 
@@ -76,10 +76,10 @@ def load_and_note(
     with noting_files() as files:
         samples = load_samples(data, split, seed=seed, store=store, waiting=waiting)
     if data.name not in SCENE_SETS:
-        found = {**_digests(samples, data, split), "files": _contents(files)}
+        current = {**_digests(samples, data, split), "files": _contents(files)}
         before = _noted(run, name)
-        _require_same(run, name, before, found, data, "put it back, or give another out=")
-        _write(run, {name: _merged(before, found)})
+        _require_same(run, name, before, current, data, "put it back, or give another out=")
+        _write(run, {name: _merged(before, current)})
     return samples
 
 
@@ -101,25 +101,25 @@ def require_same_lists(
     Lists without a note are left out. A list whose label files were moved away counts as unchanged. way_out: what the
     error message tells the user to do.
     """
-    known = {}
+    notes_by_list = {}
     for name, (data, split) in lists.items():
-        before = known[name] = _noted(run, name)
+        before = notes_by_list[name] = _noted(run, name)
         if not before:
-            del known[name]
+            del notes_by_list[name]
         elif not _is_as_noted(before):
-            found = _list_again(data, split, seed, store, before.get("files"))
-            _require_same(run, name, before, found, data, way_out)
-            known[name] = _merged(before, found)
-    return known
+            current = _list_again(data, split, seed, store, before.get("files"))
+            _require_same(run, name, before, current, data, way_out)
+            notes_by_list[name] = _merged(before, current)
+    return notes_by_list
 
 
 def claim_lists(run: RunFolder, lists: Mapping[str, Listed], *, seed: int, store: Path, way_out: str) -> None:
     """Note what the labels of `lists` say, except of scenes; InputError for a list that is not as it was noted."""
-    known = require_same_lists(run, lists, seed=seed, store=store, way_out=way_out)
+    notes_by_list = require_same_lists(run, lists, seed=seed, store=store, way_out=way_out)
     for name, (data, split) in lists.items():
-        if name not in known and data.name not in SCENE_SETS:
-            known[name] = _list_again(data, split, seed, store, None)
-    _write(run, {name: values for name, values in known.items() if values})
+        if name not in notes_by_list and data.name not in SCENE_SETS:
+            notes_by_list[name] = _list_again(data, split, seed, store, None)
+    _write(run, {name: values for name, values in notes_by_list.items() if values})
 
 
 def hash_of(rows: Iterable[object]) -> str:
@@ -145,17 +145,17 @@ def _write(run: RunFolder, lists: Mapping[str, Noted]) -> None:
         run.finish_stage(_NOTE, written)
 
 
-def _merged(before: Noted, found: Noted) -> Noted:
+def _merged(before: Noted, current: Noted) -> Noted:
     """Return the note `before` of an unchanged list with the known digests of `found` added."""
-    return {**before, **{key: value for key, value in found.items() if value is not None}}
+    return {**before, **{key: value for key, value in current.items() if value is not None}}
 
 
-def _require_same(run: RunFolder, name: str, before: Noted, found: Noted, data: DataSettings, way_out: str) -> None:
+def _require_same(run: RunFolder, name: str, before: Noted, current: Noted, data: DataSettings, way_out: str) -> None:
     """Raise InputError where a digest of the list `name` is known in both `before` and `found`, and differs."""
     for kind, words in _KINDS.items():
-        digests = before.get(kind), found.get(kind)
+        digests = before.get(kind), current.get(kind)
         if None not in digests and digests[0] != digests[1]:
-            files, now = before.get("files", {}), found.get("files", {})
+            files, now = before.get("files", {}), current.get("files", {})
             edited = [path for path in files if now.get(path) != files[path] and not os.path.isdir(path)]
             first = edited[0] if edited else data.root or name
             raise InputError(
@@ -199,11 +199,11 @@ def _digests(samples: Iterable[Sample], data: DataSettings, split: str) -> Noted
         are_known = are_known and one.sha256 is not None
         if are_known:
             pictures.append([one.dataset, one.id, one.sha256])
-    found: Noted = {"opinions": hash_of(opinions), "attributes": hash_of(attributes)}
-    found["pictures"] = hash_of(pictures) if are_known else None
+    digests: Noted = {"opinions": hash_of(opinions), "attributes": hash_of(attributes)}
+    digests["pictures"] = hash_of(pictures) if are_known else None
     if data.name == "aescot" and split == "train":
-        found["critiques"] = hash_of([str(row["id"]), row["critique"]] for row in read_records(root_of(data)))
-    return found
+        digests["critiques"] = hash_of([str(row["id"]), row["critique"]] for row in read_records(root_of(data)))
+    return digests
 
 
 def _contents(files: Mapping[Path, str | None]) -> dict[str, str | None]:

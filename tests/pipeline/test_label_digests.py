@@ -14,9 +14,9 @@ import pytest
 from aes_r1.data import loader
 from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.pipeline import label_files
+from aes_r1.pipeline import label_digests
 from aes_r1.pipeline.data_stage import list_pictures
-from aes_r1.pipeline.label_files import Listed, claim_lists, lists_of, load_and_note, require_same_labels
+from aes_r1.pipeline.label_digests import Listed, claim_lists, lists_of, load_and_note, require_same_labels
 from aes_r1.runs.files import sha256_of
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
@@ -212,7 +212,7 @@ def test_a_workbook_that_is_saved_anew_is_no_edit_and_other_cells_are(run, tmp_p
     claim_lists(run, lists, **how)
     file = next(tmp_path.rglob("*.xlsx"))
     file.write_bytes(file.read_bytes() + b"\0")
-    monkeypatch.setattr(label_files, "load_samples", lambda *given, **options: loaded)
+    monkeypatch.setattr(label_digests, "load_samples", lambda *given, **options: loaded)
     loaded = loader.load_samples(lists["spaq-train"].data, "train", seed=0, store=tmp_path)
     claim_lists(run, lists, **how)
     loaded = [replace(one, mos=0.123) for one in loaded]
@@ -227,7 +227,7 @@ def test_labels_that_are_as_they_were_are_not_listed_again(run, tmp_path, monkey
     settings = settings_of("folder", write_folder(tmp_path))
     begin(run, settings)
     listed = []
-    monkeypatch.setattr(label_files, "load_samples", lambda *given, **options: listed.append(given))
+    monkeypatch.setattr(label_digests, "load_samples", lambda *given, **options: listed.append(given))
     require_same_labels(run, settings)
     os.utime(tmp_path / "labels.csv", (1, 1))
     require_same_labels(run, settings)
@@ -280,7 +280,7 @@ def test_an_edit_while_labels_are_read_is_noticed(run, tmp_path, monkeypatch):
         return samples
 
     with monkeypatch.context() as patch:
-        patch.setattr(label_files, "load_samples", edited)
+        patch.setattr(label_digests, "load_samples", edited)
         load_and_note(run, "folder-train", settings.data, "train", seed=0, store=tmp_path)
     with pytest.raises(InputError, match="now lists other pictures or opinions"):
         require_same_labels(run, settings)
