@@ -124,6 +124,8 @@ def nearest_name(wanted: str, names: Iterable[str]) -> str | None:
     others: list[str] = []
     for name in names:
         own_folder, own = posixpath.split(name)
+        if _numbers(folder) and _numbers(folder) != _numbers(own_folder):
+            continue  # the picture of another session, say
         if likeness := _likeness(own, last):
             near.append((likeness, own_folder == folder, name))
         elif _is_nearly(own, last):
@@ -136,8 +138,11 @@ def _is_nearly(name: str, wanted: str) -> bool:
     suffixes = [posixpath.splitext(one)[1].casefold() for one in (name, wanted)]
     if abs(len(name) - len(wanted)) > 2 or not (suffixes[0] in SUFFIXES or suffixes[0] == suffixes[1]):
         return False
-    numbers, others = ([int(digits) for digits in re.findall("[0-9]+", one)] for one in (name, wanted))
-    return numbers == others
+    return _numbers(name) == _numbers(wanted)
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall("[0-9]+", name)]
 
 
 def _misspelled(wanted: str, names: list[str]) -> list[str]:
