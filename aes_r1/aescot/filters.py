@@ -42,6 +42,7 @@ _KEYS = {  # spellings of a key that models have used, without case and punctuat
     **dict.fromkeys(("colour", "colors", "colours"), "color"),
     **dict.fromkeys(("judgment", "overalljudgement", "overalljudgment", "finaljudgement"), "judgement"),
 }
+_PARTS = ("dimensions", "aspects", "criteria", "critique", "critiques")  # keys of the five beside a judgement
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH = frozenset(
     (  # function words, and critics' words, that other European languages do not share
@@ -57,12 +58,12 @@ def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]
     """Read an expert's raw text: (Reply, {}, how it was mended), or (None, {reason code: what was found}, ()).
 
     The last object with all six texts after the model's thinking is read. Its keys may differ in case or spelling and
-    may be wrapped in another object; a text may stand alone in a list. A text that must not be taught in training is a
-    reason for rejection.
+    may be wrapped in another object, those of the dimensions also alone; a text may stand alone in a list. A text that
+    must not be taught in training is a reason for rejection.
     """
     if not text.strip():
         return None, {"empty": ""}, ()
-    reading = read_object(text, _KEYS, lambda values: not _missing_texts(values))
+    reading = read_object(text, _KEYS, lambda values: not _missing_texts(values), parts=_PARTS)
     refused = _REFUSAL.search(after_thinking(text))
     if reading is None:
         return None, {"refusal": refused[0]} if refused else {"invalid_json": text.strip()[:120]}, ()

@@ -9,7 +9,7 @@ the report counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
@@ -61,24 +61,31 @@ class _Item(NamedTuple):
 
 
 def read_object(
-    text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool]
+    text: str,
+    names: Mapping[str, str],
+    is_complete: Callable[[Mapping[str, Any]], bool],
+    *,
+    parts: Collection[str] = (),
 ) -> Reading | None:
     """Return the last object in `text` that `is_complete`, else the last one with any of the names; None without one.
 
-    names: {spelling, as `plain` leaves it: the name that it stands for}. A model's thinking is not read. The result is
-    None if the object has two different values for a name, or stands in one list or object with a different one.
+    names: {spelling, as `plain` leaves it: the name that it stands for}. parts: keys, in that spelling, of an object
+    that holds some of the names of the one around it. A model's thinking is not read. The result is None if the object
+    has two different values for a name, or stands in one list or object with a different one.
     """
     said, thought = _without_thinking(text)
     objects = objects_of(said)
     if any(plain(key) in names for key in _KEY.findall(objects.unread)):
         return None
-    items = _named(objects.whole, names)
-    complete = _wanted(items, is_complete) or _wanted(_named(repaired_whole(said), names), is_complete)
+    items = _named(objects.whole, names, parts)
+    complete = _wanted(items, is_complete) or _wanted(_named(repaired_whole(said), names, parts), is_complete)
     if not complete:
         return Reading(items[-1].values, items[-1].mended) if items else None
     if all(item.draft for item in complete):
         complete = [item._replace(draft=False) for item in complete]
-    drafts = [item._replace(draft=True) for item in _wanted(_named(objects_of(thought).whole, names), is_complete)]
+    drafts = [
+        item._replace(draft=True) for item in _wanted(_named(objects_of(thought).whole, names, parts), is_complete)
+    ]
     return _last_of([*drafts, *complete], said, names, is_complete)
 
 
@@ -156,22 +163,36 @@ def plain(key: str) -> str:
     return re.sub(r"[\W_]+", "", key.casefold().replace("&", "and"))
 
 
-def _named(objects: Iterable[Outermost], names: Mapping[str, str]) -> list[_Item]:
+def _named(objects: Iterable[Outermost], names: Mapping[str, str], parts: Collection[str] = ()) -> list[_Item]:
     """Return every object that holds any of `names`; if none does, the last object, without values."""
     items: list[_Item] = []
     unrelated: list[_Item] = []
     for outer in objects:
         for inner in nested_objects(outer.value):
-            values, renamed, contradicted = _renamed(inner.value, names)
+            members, is_joined = _with_part(inner.value, names, parts)
+            values, renamed, contradicted = _renamed(members, names)
             mended = (
-                *(("wrapped",) if inner.depth else ()),
+                *(("wrapped",) if inner.depth or is_joined else ()),
                 *(("keys",) if renamed else ()),
                 *(("repaired",) if outer.repaired else ()),
             )
-            repeated = contradicted or _is_repeated(inner.value, names)
+            repeated = contradicted or _is_repeated(members, names)
             place = (outer.start, outer.end, inner.depth, outer.group, inner.draft)
             (items if values or repeated else unrelated).append(_Item(values, mended, repeated, *place))
     return items or unrelated[-1:]
+
+
+def _with_part(
+    members: dict[str, Any], names: Mapping[str, str], parts: Collection[str]
+) -> tuple[dict[str, Any], bool]:
+    """Return `members` with those of the objects in it that are called as one of `parts`, and whether there are any.
+
+    Without any of `names` of its own, an object only wraps another one and is left as it is.
+    """
+    inner = [value for key, value in members.items() if plain(key) in parts and isinstance(value, dict)]
+    if not inner or not any(plain(key) in names for key in members):
+        return members, False
+    return without_repeated([*members.items(), *(item for part in inner for item in part.items())]), True
 
 
 def _renamed(members: Mapping[str, Any], names: Mapping[str, str]) -> tuple[dict[str, Any], bool, bool]:

@@ -41,6 +41,11 @@ MENDED = [
     (json.dumps({"critique": WHOLE}), ("wrapped",)),
     (json.dumps({"name": "critique", "arguments": WHOLE}), ("wrapped",)),
     (json.dumps({"calls": [{"function": {"arguments": json.dumps({"critique": WHOLE})}}]}), ("wrapped",)),
+    *(
+        (json.dumps({part: {key: SAID[key] for key in DIMENSIONS}, "judgement": SAID["judgement"]}), ("wrapped",))
+        for part in ("dimensions", "Critique", "Aspects")
+    ),
+    (json.dumps({"reply": {"Dimensions": {key: SAID[key] for key in DIMENSIONS}, **SAID}}), ("wrapped",)),
     (json.dumps({key.replace("_", " ").title(): text for key, text in SAID.items()}), ("keys",)),
     (renamed(color="colour", light_and_shadow="Light & Shade", judgement="judgment"), ("keys",)),
     (json.dumps({key: [text] for key, text in SAID.items()}), ("lists",)),
@@ -60,6 +65,18 @@ MENDED = [
     (f"Draft: {DRAFT} Final: {SAID}", ("repaired", "draft")),
     (f"Draft: {DRAFT[:-1]},}} Final: {WHOLE}", ("draft",)),
 ]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"dimensions": json.loads(DRAFT), "judgement": SAID["judgement"]},  # two judgements, and either could be meant
+        {"dimensions": {**SAID, "color": "Cold blues."}, "color": SAID["color"]},
+        {"dimensions": {"color": SAID["color"]}, "aspects": SAID, "judgement": SAID["judgement"] + " Or not."},
+    ],
+)
+def test_parts_that_contradict_the_object_around_them_are_not_read(reply):
+    assert read_reply(json.dumps(reply))[0] is None
 
 
 def test_texts_that_look_like_objects_take_bounded_time():
