@@ -13,6 +13,13 @@ COLUMNS = ("image", "mos", "mos_std", "n_raters", "split")
 COUNT = re.compile(r"count_-?[0-9]+(?:[.,][0-9]+)?", re.IGNORECASE)
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
+# What other tools and people call two of our columns, without case, spaces and punctuation.
+_CALLED = {
+    **dict.fromkeys(
+        ("std", "sd", "stdev", "stddev", "mossd", "mosstdev", "scorestd", "ratingstd", "ratingsd"), "mos_std"
+    ),
+    **dict.fromkeys(("nratings", "numratings", "numraters", "raters", "nvotes", "numvotes"), "n_raters"),
+}
 _SHOWN_COLUMNS = 20  # in a message
 
 
@@ -37,8 +44,10 @@ def column(row: dict[str, Any], name: str, path: Path, location: str | None = No
 
 
 def refuse_other_spellings(names: Collection[str], path: Path) -> None:
-    """Raise InputError for a column that has one of our names but for its punctuation: it would not be read as ours."""
-    ours = {name.replace("_", ""): name for name in COLUMNS}
+    """Raise InputError for a column that has one of our names but for its punctuation, or another name for the same."""
+    ours = {name.replace("_", ""): name for name in COLUMNS} | {
+        other: name for other, name in _CALLED.items() if name not in names
+    }
     for name in sorted(names):
         if name in COLUMNS or COUNT.fullmatch(name):
             continue

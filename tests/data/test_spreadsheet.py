@@ -283,6 +283,9 @@ def test_a_folder_in_the_place_of_a_label_file_has_a_way_out(tmp_path):
         ("mosstd", "mos_std"),
         ("nRaters", "n_raters"),
         ("count5", "count_5"),
+        ("SD", "mos_std"),
+        ("score_std", "mos_std"),
+        ("Num raters", "n_raters"),
     ],
 )
 def test_a_column_of_ours_with_other_punctuation_is_not_passed_over(column, ours, name, tmp_path):
@@ -291,6 +294,12 @@ def test_a_column_of_ours_with_other_punctuation_is_not_passed_over(column, ours
         InputError, match=f"the column {column} would not be read as {ours}; give it this name, or another"
     ):
         folder_labels(tmp_path)
+
+
+def test_a_column_called_as_others_call_one_of_ours_is_an_attribute_beside_ours(tmp_path):
+    write_rows_as(tmp_path / "labels.csv", ("image", "mos", "mos_std", "sd"), ("a.jpg", 0.5, 0.1, 0.2))
+    (label,) = folder_labels(tmp_path)
+    assert label.mos_std == 0.1
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "labels.xlsx"])
@@ -334,7 +343,7 @@ def test_a_message_about_a_row_of_many_keys_is_short(tmp_path):
 
 
 def test_columns_with_names_near_ours_are_the_users_own(tmp_path):
-    columns = ("image", "mos", "count", "mos2", "image_id", "count_total", "std")
+    columns = ("image", "mos", "count", "mos2", "image_id", "count_total", "std_of_blur")
     write_rows_as(tmp_path / "labels.csv", columns, ("a.jpg", 0.5, 1, 2, 3, 4, 5))
     assert list(folder_labels(tmp_path)[0].attributes) == list(columns[2:])
 
