@@ -34,6 +34,7 @@ def planned(sweep: Sweep, *overrides: str) -> dict:
     return json.loads((sweep.folder / PLAN).read_text())
 
 
+@pytest.mark.slow
 def test_points_are_counted_and_named_by_what_differs(sweep):
     plan = planned(sweep, "+experiment=study", "reward=rank,error", "seed=0,1,2", "tracker=none")
     assert plan == {"total": 6, "keys": ["reward", "seed"], "logs": None}
@@ -41,15 +42,18 @@ def test_points_are_counted_and_named_by_what_differs(sweep):
     assert announce.point_name(sweep, given) == "reward=rank seed=0"
 
 
+@pytest.mark.slow
 def test_a_study_is_counted_and_an_override_replaces_its_axis(sweep):
     assert planned(sweep, "+sweeps=reward_ablation")["total"] == 15
     assert planned(sweep, "+sweeps=reward_ablation", "seed=0") == {"total": 5, "keys": ["reward"], "logs": None}
 
 
+@pytest.mark.slow
 def test_a_search_has_no_number_of_points_before_it_ends(sweep):
     assert planned(sweep, "+sweeps=tune")["total"] is None
 
 
+@pytest.mark.slow
 def test_workers_leave_it_to_the_process_of_the_user(sweep, capfd):
     """Each line stands once, in the form that a point here would print."""
     planned(sweep, "seed=0,1")
@@ -69,6 +73,7 @@ def test_workers_leave_it_to_the_process_of_the_user(sweep, capfd):
     ]
 
 
+@pytest.mark.slow
 def test_the_closing_table_names_points_states_and_what_comes_next(sweep, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     planned(sweep, "seed=0,1,2")
@@ -87,6 +92,7 @@ def test_the_closing_table_names_points_states_and_what_comes_next(sweep, capsys
     assert capsys.readouterr().out.splitlines()[-1] == "next: python -m experiments.splits.analyse"
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_at_once_has_nothing_to_analyse(sweep, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     planned(sweep, "seed=0,1,2")

@@ -35,6 +35,7 @@ def test_same_settings_same_folder():
     assert composed("seed=3").out != composed("seed=4").out
 
 
+@pytest.mark.slow
 def test_unseen_sets_are_evaluated_beside():
     assert [one.name for one in composed("evaluation.also=[scenes_harsh]").evaluation.also] == [
         "scenes_shifted",
@@ -293,6 +294,7 @@ def test_what_computes_nothing_leaves_nothing(module, arguments, code, tmp_path)
 
 
 @pytest.mark.parametrize("flag", [["--config-dir", "."], ["--config-dir=."], ["-cd", "."]], ids=" ".join)
+@pytest.mark.slow
 def test_a_folder_that_hides_a_key_is_named(tmp_path, flag):
     """A run leaves store/ beside it, and Hydra would take that folder for the choices of the key `store`."""
     (tmp_path / "store").mkdir()
@@ -307,6 +309,7 @@ def test_a_folder_that_hides_a_key_is_named(tmp_path, flag):
     assert "\n" not in told
 
 
+@pytest.mark.slow
 def test_a_study_needs_no_config_folder(tmp_path):
     (tmp_path / "store").mkdir()
     done = processes.run(

@@ -115,6 +115,7 @@ def test_a_key_without_a_comment_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.slow
 def test_every_setting_stands_in_a_file_of_its_group(group):
     written = {key for path in files(group) for key in own_keys(path)}
     written |= {key for path in files(group) for key in inherited_keys(path)}
@@ -123,6 +124,7 @@ def test_every_setting_stands_in_a_file_of_its_group(group):
     assert missing == set()
 
 
+@pytest.mark.slow
 def test_the_settings_have_the_values_of_the_default_recipe():
     """Each class reads its defaults from the file that conf/config.yaml chooses, so that there is no second recipe."""
     recipe, schema = dict(flat(as_dict(composed()))), dict(flat(as_dict(Settings())))

@@ -34,6 +34,7 @@ def given(name: str) -> list[str]:
     return [rest for instruction, rest in DOCKERFILE if instruction == name]
 
 
+@pytest.mark.slow
 def test_a_linter_finds_nothing():
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     hadolint = shutil.which("hadolint", path=path)

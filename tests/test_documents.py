@@ -213,6 +213,7 @@ def test_a_documented_number_of_processes_can_share_the_work(line, hydra):
         ("make sweep NAME=reward_ablation ARGS='processes=7 engine=zero3'", "must be divisible by the 7 processes"),
     ],
 )
+@pytest.mark.slow
 def test_a_number_of_processes_that_cannot_would_be_found(line, why, hydra):
     assert why in refused(line)
 

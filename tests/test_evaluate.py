@@ -305,6 +305,7 @@ def test_a_baseline_that_cannot_be_had_is_refused_before_a_model_is_asked(
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_metric_of_another_name_is_refused_before_a_model_is_asked(manifest, tmp_path, monkeypatch):
     package = types.ModuleType("pyiqa")
     package.__spec__ = ModuleSpec("pyiqa", None)
@@ -318,6 +319,7 @@ def test_a_metric_of_another_name_is_refused_before_a_model_is_asked(manifest, t
 
 
 @pytest.mark.parametrize("baseline", ["mean", "people"])
+@pytest.mark.slow
 def test_rows_that_are_left_out_are_not_said_before_the_log_begins(baseline, tmp_path, monkeypatch, caplog):
     """They are said where the lists are written."""
     root = folder_of(tmp_path / "pictures", 30, votes=True)
@@ -337,6 +339,7 @@ def test_rows_that_are_left_out_are_not_said_before_the_log_begins(baseline, tmp
 
 
 @pytest.mark.parametrize("baseline", ["mean", "people"])
+@pytest.mark.slow
 def test_no_scene_is_drawn_before_the_folder_is_claimed(baseline, tmp_path, monkeypatch):
     class Claimed(Exception):
         pass
@@ -351,6 +354,7 @@ def test_no_scene_is_drawn_before_the_folder_is_claimed(baseline, tmp_path, monk
         evaluate.run(settings(*given))
 
 
+@pytest.mark.slow
 def test_the_list_of_another_evaluation_is_not_complained_of(tmp_path):
     root, out = folder_of(tmp_path / "pictures", 20), tmp_path / "out"
     given = ["data=folder", f"data.root={root}", "data.workers=0", f"out={out}", "baselines=[mean]"]
@@ -362,6 +366,7 @@ def test_the_list_of_another_evaluation_is_not_complained_of(tmp_path):
         evaluate.run(settings(*given))
 
 
+@pytest.mark.slow
 def test_baselines_that_have_answered_are_not_checked_again(tmp_path):
     """Their pictures may have been moved away since."""
     root = folder_of(tmp_path / "pictures", 12, votes=True)
@@ -375,6 +380,7 @@ def test_baselines_that_have_answered_are_not_checked_again(tmp_path):
 
 
 @pytest.mark.parametrize("first", ["made", "other"])
+@pytest.mark.slow
 def test_baselines_of_several_sets_are_fitted_on_the_data(first, voted, tmp_path):
     """And not on the set of the picture that comes first."""
     lines = [json.loads(line) for line in voted.read_text().splitlines()]
@@ -391,6 +397,7 @@ def test_baselines_of_several_sets_are_fitted_on_the_data(first, voted, tmp_path
     assert "of manifest/train" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_baselines_need_no_model(voted, tmp_path, capsys):
     evaluate.run(settings("data=manifest", f"data.root={voted}", f"out={tmp_path}", "baselines=[mean,people]"))
     result = json.loads((tmp_path / "evaluation.json").read_text())
@@ -420,6 +427,7 @@ def test_people_stand_beside_every_evaluation_whose_opinions_allow_it(voted, tmp
     assert "People (dashed)" in (tmp_path / "unasked" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_from_before_there_were_baselines_goes_on():
     before = as_dict(settings("model.path=x"))
     del before["baselines"], before["baseline_pictures"]
@@ -435,6 +443,7 @@ def test_one_process_at_a_time_answers_into_a_folder(models, manifest, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_sets_come_from_also_and_never_unasked(tmp_path):
     assert settings("data=scenes").evaluation.also == []
     result = settings("data=scenes", "+also=[scenes_shifted,{name: folder, root: /pictures}]").evaluation.also
@@ -501,6 +510,7 @@ def test_a_model_that_cannot_be_asked_is_refused_before_a_picture_is_listed(mode
 
 
 @pytest.mark.parametrize("prompt", ["score_only", "score_first", "filler"])
+@pytest.mark.slow
 def test_no_score_is_read_back_where_no_words_come_before_it(prompt, manifest, tmp_path):
     out = tmp_path / "out"
     given = ("data=manifest", f"data.root={manifest}", f"model.path={tiny.shipped()}", f"model.prompt={prompt}")

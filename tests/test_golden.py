@@ -111,6 +111,7 @@ def test_the_version_of_the_base_model_stands_for_these_losses(tmp_path):
     assert np.array(pretraining(tmp_path)) == pytest.approx(np.array(recorded["losses"]), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_sampled_completion_is_the_recorded_one():
     drawn, recorded = drawn_tokens(), RECORDED["sampling"]
     assert drawn["tokens"] == recorded["tokens"]

@@ -94,6 +94,7 @@ def test_a_file_imports_only_from_rooms_above(path):
     assert not below, f"{path.name} imports {below} from a room below it"
 
 
+@pytest.mark.slow
 def test_no_file_imports_itself_over_others():
     """Imports within functions count; typing.TYPE_CHECKING hides none, because imports() reads every line."""
     names = {".".join(path.relative_to(HOUSE.parent).with_suffix("").parts): path for path in FILES}

@@ -23,6 +23,7 @@ def aes_r1(*arguments: str, module: str = "aes_r1") -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 def test_it_lists_every_command_and_names_the_nearest():
     shown = aes_r1("--help")
     assert shown.returncode == 0

@@ -55,6 +55,7 @@ def test_the_habit_of_hydra_is_answered_with_out(argument):
     assert given == f"out={argument.partition('=')[2]}"
 
 
+@pytest.mark.slow
 def test_the_habit_of_hydra_for_multiruns_is_answered_with_out():
     message = refusal("--multirun", "hydra.sweep.dir=studies", "seed=1,2")
     (given,) = shlex.split(message.rpartition("give ")[2])
@@ -302,6 +303,7 @@ def of_a_card(name: str, given: list[str]) -> PlanSettings:
     return composed_plan(f"plan.card={name}", *given)
 
 
+@pytest.mark.slow
 def test_the_name_of_a_card_is_refused_without_its_speed():
     """Else the numbers of the recipe's own card would stand under the name of another."""
     speed = ["plan.peak_tflops=121", "plan.bandwidth_gb_s=300"]

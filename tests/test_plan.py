@@ -70,6 +70,7 @@ def evaluating(*protocols, **changes):
 READ = 2 * (28 * 233_046_016 + 544_997_376)
 
 
+@pytest.mark.slow
 def test_a_step_by_hand(shape):
     """64 outputs on each of 8 GPUs, answers of 200 tokens, the longest of all 512 has 1.8 times as many."""
     found = plan(settings(), shape)
@@ -273,6 +274,7 @@ def test_an_evaluation_s_own_limit_caps_its_answers(shape):
     assert decoding == pytest.approx(75 * decode_seconds(settings(), shape, 64, 1, 100) / 3600)
 
 
+@pytest.mark.slow
 def test_one_sample_is_the_first_of_the_mean_s(shape):
     """So it costs nothing beside mean, and one output without."""
 
@@ -302,6 +304,7 @@ def test_a_score_after_given_words_is_a_short_answer(shape):
     assert hours("direct") == pytest.approx(short(0))
 
 
+@pytest.mark.slow
 def test_exchanged_critiques_are_counted(shape):
     """100 critiques of two protocols on one GPU: five short answers of each, and a pass beside five pictures."""
 
@@ -438,6 +441,7 @@ OF_THE_CARD = ("card", "memory_gb", "peak_tflops", "bandwidth_gb_s", "interconne
 OF_A_CARD = re.compile(r"\w+_\d+gb")
 
 
+@pytest.mark.slow
 def test_a_recipe_for_one_kind_of_card_has_its_values():
     """Every recipe that is named by a card says what the plan assumes of it, in its own file."""
     recipes = {path.stem: path for path in (CONF / "experiment").glob("*.yaml") if OF_A_CARD.fullmatch(path.stem)}
@@ -460,6 +464,7 @@ def test_the_output_names_the_card_that_is_assumed(shape):
     assert "assumed card (plan.card): L4, 22 GB, 121 TFLOP/s, 300 GB/s\n" in printed(other, shape)
 
 
+@pytest.mark.slow
 def test_a_run_is_not_changed_by_the_plans_values_and_takes_none():
     own = run_settings("+experiment=one_24gb")
     assert not hasattr(own, "plan")
@@ -548,6 +553,7 @@ def test_assumptions_that_cannot_be_are_refused(wrong):
         CostSettings(**wrong)
 
 
+@pytest.mark.slow
 def test_the_files_and_the_schema_assume_the_same():
     """conf/plan.yaml and CostSettings agree, so tables that skip the files show the command's numbers."""
     assert composed().plan == dataclasses.replace(CostSettings(), gpus=1)
@@ -563,6 +569,7 @@ def test_a_run_without_rapo_has_nothing_to_judge():
         assert ("reward.judge asks" in console.file.getvalue()) is is_asked
 
 
+@pytest.mark.slow
 def test_too_few_pictures_for_a_step_are_refused_as_training_refuses_them(tmp_path):
     """Counted from the labels, as a run counts them: 70% of the pictures are for training."""
     for count, are_enough in ((45, False), (46, True)):

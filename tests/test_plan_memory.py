@@ -50,6 +50,7 @@ def memory(settings, shape, size=8):
     return memory_per_gpu(settings, shape, trained_parameters(settings, shape), size)
 
 
+@pytest.mark.slow
 def test_parts_by_hand(shape):
     found, parameters = memory(settings(), shape), 8_292_166_656
     assert found["weights"] == found["gradients"] == parameters * 2 // 8

@@ -41,6 +41,7 @@ def settings(name, root, **changes) -> DataSettings:
     return DataSettings(name, str(root), workers=0, **changes)
 
 
+@pytest.mark.slow
 def test_without_data_the_sets_are_listed(tmp_path):
     done = prepare(f"out={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr

@@ -90,6 +90,7 @@ def test_refused(text):
 
 
 @given(st.text())
+@pytest.mark.slow
 def test_never_raises_and_never_leaves_the_range(text):
     for candidate in (text, wrap(text), wrap("0.5", critique=text)):
         score = parse_score(candidate)
@@ -97,6 +98,7 @@ def test_never_raises_and_never_leaves_the_range(text):
 
 
 @given(st.integers(0, 100), st.text(alphabet=st.characters(blacklist_characters="<>")))
+@pytest.mark.slow
 def test_answers_read_back(hundredths, critique):
     text = answer(critique, hundredths / 100)
     assert parse_score(text) == hundredths / 100
@@ -104,6 +106,7 @@ def test_answers_read_back(hundredths, critique):
 
 
 @given(st.integers(0, 100), st.text(alphabet=st.characters(blacklist_characters="<>")))
+@pytest.mark.slow
 def test_either_order_is_read_where_it_was_asked_for_and_nowhere_else(hundredths, critique):
     for order, other in (("critique_first", "score_first"), ("score_first", "critique_first")):
         text = answer(critique, hundredths / 100, order)
@@ -156,6 +159,7 @@ def test_an_expert_is_told_a_score_of_the_level_that_it_is_told(mos, said):
 
 
 @given(st.one_of(st.floats(0, 1), st.floats(0.39, 0.4), st.floats(0.69, 0.7)))
+@pytest.mark.slow
 def test_the_score_that_an_expert_is_told_is_never_of_another_level(mos):
     said = float(expert_prompt(mos).split("aesthetic score of ")[1].split()[0])
     assert level_of(said) == level_of(mos)
@@ -226,6 +230,7 @@ def test_what_is_refused_is_refused_with_sub_scores(text):
     st.text(alphabet=st.characters(blacklist_characters="<>")),
     st.sampled_from(["critique_first", "score_first"]),
 )
+@pytest.mark.slow
 def test_sub_scores_read_back(hundredths, given, critique, order):
     given = {name: value / 100 for name, value in given.items()}
     text = answer(critique, hundredths / 100, order, given)
@@ -235,6 +240,7 @@ def test_sub_scores_read_back(hundredths, given, critique, order):
 
 
 @given(st.text(), st.lists(st.text(alphabet="0123456789.; -composition", max_size=12), max_size=4))
+@pytest.mark.slow
 def test_sub_scores_never_raise_and_never_leave_the_range(text, items):
     for candidate in (text, wrap(text), wrap(f"0.5;{text}"), wrap(";".join(["0.5", *items]))):
         given = parse_sub_scores(candidate, sub_scores=ASKED)
@@ -250,6 +256,7 @@ def test_a_score_out_of_range_is_told_beside_sub_scores():
 
 
 @given(st.lists(st.sampled_from(DIMENSIONS), unique=True), st.sampled_from(PROMPTS))
+@pytest.mark.slow
 def test_a_question_says_which_sub_scores_it_asks_for(names, prompt):
     question = question_of(prompt, names)
     assert sub_scores_of(question) == tuple(names)

@@ -34,6 +34,7 @@ def refusal(*arguments: str) -> str:
         "no.such.key=[1, 2]",
     ],
 )
+@pytest.mark.slow
 def test_an_argument_that_the_shell_cut_at_its_blanks_is_put_together(meant):
     cut = meant.split(" ")
     message = refusal("seed=1", *cut, "trainer.lr=1e-6")
@@ -73,6 +74,7 @@ def test_a_number_is_not_proposed_as_a_text(argument, way_out):
         ("tracker.tags=[ä,b]", '\'tracker.tags=["ä","b"]\''),
     ],
 )
+@pytest.mark.slow
 def test_a_list_is_proposed_as_a_list(argument, way_out):
     message = refusal(argument)
     assert message.endswith(f"); give {way_out}")
@@ -82,6 +84,7 @@ def test_a_list_is_proposed_as_a_list(argument, way_out):
 
 @pytest.mark.parametrize("nothing", ["None", "none"])
 @pytest.mark.parametrize("key", ["data.root", "tracker.entity", "reward.judge.rubric", "+model.base"])
+@pytest.mark.slow
 def test_a_text_that_means_nothing_in_python_is_asked_about(key, nothing):
     as_text = f'{key}="{nothing}"'
     assert refusal(f"{key}={nothing}") == (
@@ -132,6 +135,7 @@ def test_keys_of_every_form_that_hydra_has_are_keys(key):
         ("${oc.decode:1}", "TypeError raised while resolving interpolation"),
     ],
 )
+@pytest.mark.slow
 def test_a_reference_that_cannot_be_resolved_has_a_way_out(value, says):
     with pytest.raises(OmegaConfBaseException) as caught:
         composed(f"trainer.lr={value}")
@@ -159,6 +163,7 @@ def test_a_key_in_other_case_is_known():
         ("data=FOLDER", "data=FOLDER: no such option; nearest: folder; there are "),
     ],
 )
+@pytest.mark.slow
 def test_a_group_that_hydra_cannot_choose_or_take_out_is_said_with_the_way_out(argument, says):
     with pytest.raises(HydraException) as caught:
         composed(argument)
@@ -174,6 +179,7 @@ def test_a_group_that_hydra_cannot_choose_or_take_out_is_said_with_the_way_out(a
     ],
 )
 @pytest.mark.parametrize("key", ["tracker.tags", "+tracker.tags"])
+@pytest.mark.slow
 def test_a_text_in_a_list_that_hydra_reads_as_a_number_comes_back_quoted(key, typed, read):
     message = refusal(f"{key}={typed}")
     (argument,) = shlex.split(message.rpartition("as text it is ")[2])
@@ -181,6 +187,7 @@ def test_a_text_in_a_list_that_hydra_reads_as_a_number_comes_back_quoted(key, ty
     assert composed(argument).tracker.tags == read
 
 
+@pytest.mark.slow
 def test_lists_that_are_read_as_typed_pass():
     overrides.check(["tracker.tags=[a,7,'1e3']", "data.scale=[1e0,10]", "trainer.betas=[.9,.95]", "tracker.tags=[]"])
     overrides.check(["--multirun", "tracker.tags=[a],[b]"])
@@ -194,6 +201,7 @@ def test_three_question_marks_stand_for_a_missing_value(key):
 
 
 @pytest.mark.parametrize("name", ["nan", "inf"])
+@pytest.mark.slow
 def test_a_name_may_be_spelled_as_a_number_that_is_not_finite(name):
     """Hydra reads a number, which is the text again where the key holds a text."""
     overrides.check([f"out={name}"])
@@ -206,6 +214,7 @@ def test_a_name_may_be_spelled_as_a_number_that_is_not_finite(name):
 
 
 @pytest.mark.parametrize(("key", "near"), [("data.scale", ""), ("data.scle", "; nearest: data.scale")])
+@pytest.mark.slow
 def test_a_key_that_the_recipe_lacks_cannot_be_taken_out(key, near):
     with pytest.raises(Exception, match="Could not delete") as caught:
         composed(f"~{key}")

@@ -114,6 +114,7 @@ class Bomb:
         return os.mkdir, (self.place,)
 
 
+@pytest.mark.slow
 def test_a_pickle_in_a_model_folder_runs_nothing(backbone, tmp_path):
     folder = tmp_path / "model"
     backbone.save(folder)

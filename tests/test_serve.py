@@ -169,6 +169,7 @@ def test_a_port_that_is_taken_is_refused_and_nothing_is_started(environment, tal
     assert output.out == ""
 
 
+@pytest.mark.slow
 def test_no_more_places_are_asked_for_than_the_model_has():
     """Without a run's word an answer may take 1,024 tokens, and the shipped base has 1,024 places in all."""
     folder, profile = find_model(tiny.SHIPPED)

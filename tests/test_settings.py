@@ -288,6 +288,7 @@ def test_a_split_of_a_set_of_one_name_stands_once(data, also, schema):
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.slow
 def test_a_set_of_the_evaluation_bears_no_name_of_another_list_of_the_run(split):
     """The run's own training or validation pictures may be asked about, under whatever the run reads them with."""
     for other in (B, {**A, "limit": 3}, {**A, "split_by": "paper"}):

@@ -58,6 +58,7 @@ def test_the_page_needs_nothing_else(distilled):
     assert "data:image/jpeg;base64," in text
 
 
+@pytest.mark.slow
 def test_hostile_words_end_no_script(distilled):
     hostile = "</script><script>alert(1)</script><!-- \"'&<img src=x onerror=alert(2)>\u2028"
     plain = write_audit(distilled, items=20, seed=0, judged=True).read_text()
@@ -88,6 +89,7 @@ def test_a_filter_that_was_not_run_has_no_decision(distilled, tmp_path):
     assert {item["flags"]["leak"] for item in unjudged} == {True, False}
 
 
+@pytest.mark.slow
 def test_the_page_says_why_a_filter_was_not_run(tmp_path, distilled):
     """There was no judge, an earlier filter rejected, or there was nothing to decide on."""
     (tmp_path / "unjudged").mkdir()

@@ -105,6 +105,7 @@ def test_the_bucket_holds_its_rate():
     assert 0.45 < asyncio.run(run()) < 1.5  # a burst of a hundred, then fifty at a hundred a second
 
 
+@pytest.mark.slow
 def test_more_than_the_bucket_holds_is_paid_off_afterwards():
     async def run():
         bucket = TokenBucket(6000)

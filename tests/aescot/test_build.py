@@ -103,6 +103,7 @@ def test_quotas_are_met_exactly_or_the_shortfall_is_said(tmp_path):
     assert report["shortfalls"] == {"good": {"wanted": 5000, "kept": kept.count("good")}}
 
 
+@pytest.mark.slow
 def test_near_copies_are_rejected_with_what_they_copy(tmp_path):
     attributes = {"factors": dict.fromkeys(DIMENSIONS, 0.5), "facts": {}}
     alike = [Sample(f"s{i}", "/p.png", 0.5, "scenes", "train", attributes=attributes) for i in range(80)]

@@ -28,6 +28,7 @@ def test_the_estimate_is_near_the_jaccard_similarity():
         assert result[1] == pytest.approx(jaccard(first, second), abs=0.12)
 
 
+@pytest.mark.slow
 def test_copies_are_found_among_many_and_strangers_are_not():
     rng = np.random.default_rng(1)
     copies, texts = NearCopies(0.7), [text(rng) for _ in range(300)]

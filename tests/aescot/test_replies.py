@@ -132,6 +132,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "critique", "argumen
         (completion(WHOLE.replace("color", "Colour")), {"keys": 1}),
     ],
 )
+@pytest.mark.slow
 def test_an_answer_is_found_wherever_a_server_puts_it(sent, mended, serve, tmp_path):
     report = build(pictures(tmp_path, 1), tmp_path / "out", serve(lambda prompt, times: sent).url)
     assert report["kept"] == 1
@@ -139,6 +140,7 @@ def test_an_answer_is_found_wherever_a_server_puts_it(sent, mended, serve, tmp_p
 
 
 @pytest.mark.parametrize(("finish", "kept"), [("length", 0), ("stop", 1)])
+@pytest.mark.slow
 def test_a_judge_that_ran_out_of_tokens_in_its_reasoning_decided_nothing(finish, kept, serve, tmp_path):
     def answer(prompt: str, times: int) -> Sent:
         if "private information" in prompt:
@@ -192,6 +194,7 @@ def test_no_reply_stops_a_distillation_and_a_later_start_buys_nothing(serve, tmp
     assert again["mended"] == report["mended"]
 
 
+@pytest.mark.slow
 def test_no_path_is_made_from_a_reply(serve, tmp_path):
     """Wherever a reply or its envelope holds a path, the same files are written as without it, and none elsewhere."""
     escape = f"{tmp_path}/gone/../../escaped"
@@ -214,6 +217,7 @@ def test_no_path_is_made_from_a_reply(serve, tmp_path):
     assert not Path(escape).exists()
 
 
+@pytest.mark.slow
 def test_pictures_that_were_moved_are_not_bought_again(serve, tmp_path):
     """Every answer is found again: of the expert, of both checks of the judge, and of a second try."""
 
@@ -319,6 +323,7 @@ def test_what_was_given_up_is_not_bought_by_a_later_start(who, serve, tmp_path):
         assert {**again, "wall_seconds": 0} == {**first, "wall_seconds": 0}
 
 
+@pytest.mark.slow
 def test_an_answer_that_ran_out_of_tokens_says_the_cure(serve, tmp_path):
     server = serve(lambda prompt, times: completion(WHOLE[:90], "length"))
     build(pictures(tmp_path, 1), tmp_path / "out", server.url)
@@ -340,6 +345,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("sent", "said"), ENDS)
+@pytest.mark.slow
 def test_what_every_call_would_hear_ends_the_run_at_once(sent, said, serve, tmp_path):
     """When the first of two calls in flight is answered late, the end of the run does not wait for it."""
     first = threading.Lock()
@@ -446,6 +452,7 @@ def test_what_the_journal_answers_is_decided_when_the_server_is_gone(end, judge,
     assert no_drafts(out)
 
 
+@pytest.mark.slow
 def test_the_files_are_whole_while_another_start_writes_them(serve, tmp_path):
     out, seen = tmp_path / "out", []
 
@@ -579,6 +586,7 @@ def test_a_picture_that_an_older_version_left_in_both_files_counts_once(silent_a
 
 
 @pytest.mark.parametrize("known", [["gone"], ["39"], [str(n) for n in range(40)]])
+@pytest.mark.slow
 def test_a_stopped_start_examines_only_pictures_with_answers_and_buys_none(known, serve, tmp_path, monkeypatch):
     """The answers are to questions that are asked no more, and calls that are cheaper than the last one still fit."""
     measured = []
@@ -635,6 +643,7 @@ def test_what_passes_is_tried_again(sent, serve, tmp_path):
         completion({"light": "x"}),
     ],
 )
+@pytest.mark.slow
 def test_an_answer_without_a_text_is_no_answer_and_in_one_line(sent, serve, tmp_path):
     report = build(pictures(tmp_path, 2), tmp_path / "out", serve(lambda prompt, times: sent).url, retries=0)
     assert report["rejected_by_reason"] == {"no_answer": 2}
@@ -656,6 +665,7 @@ def test_a_number_that_counts_no_tokens_is_estimated(count, tmp_path):
     assert row["usd"] > 0
 
 
+@pytest.mark.slow
 def test_nothing_kept_is_exit_code_1_with_the_reason(serve, tmp_path, capsys):
     server = serve(lambda prompt, times: completion("Lovely!"))
     pictures(tmp_path, 3)
@@ -674,6 +684,7 @@ def test_nothing_kept_is_exit_code_1_with_the_reason(serve, tmp_path, capsys):
     # The third picture is the one that was held out for validation.
 
 
+@pytest.mark.slow
 def test_a_server_of_this_machine_is_not_asked_through_a_proxy(serve, tmp_path, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # no server listens there
@@ -683,6 +694,7 @@ def test_a_server_of_this_machine_is_not_asked_through_a_proxy(serve, tmp_path, 
     assert build(pictures(tmp_path, 1), tmp_path / "out", server.url, retries=0)["kept"] == 1
 
 
+@pytest.mark.slow
 def test_certificates_that_are_not_there_are_named(serve, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     server = serve(lambda prompt, times: completion(WHOLE))
@@ -696,6 +708,7 @@ def test_an_address_without_a_scheme_is_refused_with_the_form_that_is_wanted(api
         ExpertSettings(name="openai", model="fake", api_base=api_base)
 
 
+@pytest.mark.slow
 def test_a_damaged_journal_names_its_line(serve, tmp_path):
     server, samples = serve(lambda prompt, times: completion(WHOLE)), pictures(tmp_path, 2)
     build(samples, tmp_path / "out", server.url, max_concurrency=1)

@@ -95,6 +95,7 @@ def test_a_single_reply_that_cannot_be_read_ends_nothing(images, tmp_path):
     assert math.isnan(table[0][0])
 
 
+@pytest.mark.slow
 def test_a_rubric_of_ones_own_is_what_the_judge_reads(images, tmp_path):
     mine = "Praise $5 critiques that name the light."
     with running(tmp_path / "server") as (url, _):
@@ -105,6 +106,7 @@ def test_a_rubric_of_ones_own_is_what_the_judge_reads(images, tmp_path):
     assert table[1][1] == expected(question)
 
 
+@pytest.mark.slow
 def test_what_is_never_read_is_left_out_and_stays_left_out(images, tmp_path):
     """Asked again as often as `retries` says; a later start asks for nothing and leaves the same out."""
     journal = tmp_path / "judge.jsonl"
@@ -133,6 +135,7 @@ def test_faults_that_pass_are_waited_out(images, tmp_path):
     assert table == [[expected(rating_prompt(words(count), 0.5)) for count in range(30)]] * 2
 
 
+@pytest.mark.slow
 def test_a_step_without_any_rating_ends_in_one_line(images, tmp_path):
     journal = tmp_path / "judge.jsonl"
     with (
@@ -146,6 +149,7 @@ def test_a_step_without_any_rating_ends_in_one_line(images, tmp_path):
     assert all(math.isnan(value) for row in rated(journal, images, GONE, nothing) for value in row)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_leaves_no_note_so_that_it_is_asked_later(images, tmp_path):
     journal = tmp_path / "judge.jsonl"
     with pytest.raises(ServerGone, match="none of the 4 critiques"):
@@ -165,6 +169,7 @@ def test_a_wrong_key_ends_the_run_at_once(images, tmp_path, monkeypatch):
     assert "sk-wrong-0123456789abcdef" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_the_price_ceiling_holds_over_steps_and_starts(images, tmp_path):
     """A call costs 1000 tokens at 1 USD and 200 at 2 USD per million: .0014 USD, so that three fit into .005."""
     journal = tmp_path / "judge.jsonl"

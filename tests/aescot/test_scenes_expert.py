@@ -32,6 +32,7 @@ def test_every_dimension_tells_its_step_and_the_verdict_follows_the_score():
         assert read_grade(reply.judgement) == grade_of(mos)
 
 
+@pytest.mark.slow
 def test_critiques_are_short_named_and_the_same_for_the_same_seed():
     rng = np.random.default_rng(1)
     for seed in range(100):
@@ -62,6 +63,7 @@ def test_plants_come_at_their_rates():
 
 
 @pytest.mark.parametrize("kind", PLANTS)
+@pytest.mark.slow
 def test_a_planted_error_is_of_its_kind_alone(kind):
     rng = np.random.default_rng(0)
     for _ in range(200):

@@ -171,6 +171,7 @@ def test_a_critique_behind_more_braces_than_are_tried_is_not_replaced_by_a_draft
         "<|" + "think" * 19_000,
     ],
 )
+@pytest.mark.slow
 def test_spaces_and_marks_without_end_take_bounded_time(text):
     started = time.process_time()
     assert read_rating(text)[0] is None

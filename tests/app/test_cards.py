@@ -92,6 +92,7 @@ def test_what_has_no_score_is_said():
     assert "not a picture" in cards([Judged("t.jpg", problem="not a picture")], None)
 
 
+@pytest.mark.slow
 def test_a_thumbnail_is_small():
     assert len(thumbnail(Image.effect_noise((3000, 2000), 80).convert("RGB"))) < 400_000
 

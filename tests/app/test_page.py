@@ -335,6 +335,7 @@ def served(monkeypatch):
     blocks.close()
 
 
+@pytest.mark.slow
 def test_no_page_of_another_site_has_anything_scored(served, monkeypatch):
     """Not even one of another server of this machine, to which Gradio would answer."""
     blocks, scored, picture = served[0], [], io.BytesIO()
@@ -363,6 +364,7 @@ def test_no_page_of_another_site_has_anything_scored(served, monkeypatch):
     assert len(scored) == 1, "the page's own alone"
 
 
+@pytest.mark.slow
 def test_what_is_over_is_forgotten(served):
     blocks, visits, dropped = served
     dropped("old.jpg", "a" * 36, "old")
@@ -379,6 +381,7 @@ def test_what_is_over_is_forgotten(served):
     assert "old.jpg" not in repr(kept.session_data["new"].config_values)
 
 
+@pytest.mark.slow
 def test_a_page_forgets_without_a_visitor(served):
     _, visits, dropped = served
     dropped("a.jpg", "a" * 36, "one")
@@ -391,6 +394,7 @@ def test_a_page_forgets_without_a_visitor(served):
 
 
 @pytest.mark.parametrize("name", ["\ud800.jpg", "a/b\udcff.jpg"])
+@pytest.mark.slow
 def test_a_name_of_half_a_character_is_judged(served, name):
     events = served[2](name, "a" * 36, "one")
     assert "?.jpg: no answer that can be read" in events

@@ -88,6 +88,7 @@ def test_cards():
     assert card_of("NVIDIA H200", tflops=900) == Card(900, 4800)
 
 
+@pytest.mark.slow
 def test_the_floor_counts_the_weights_that_a_step_reads(backbone):
     """All matrices of the language model once, the tied embedding as the head; no adapter, which can be added in."""
     backbone.model.to(torch.bfloat16)
@@ -98,6 +99,7 @@ def test_the_floor_counts_the_weights_that_a_step_reads(backbone):
     assert efficiency.decode_weight_bytes(shape, ADAPTED) == sum(p.numel() * p.element_size() for p in own)
 
 
+@pytest.mark.slow
 def test_the_published_sizes_have_sixty_four_sequences():
     assert any(run.workload.rows == 64 and run.workload.model == "qwen2_5_vl_7b" for run in PLAN)
     read = efficiency.decode_weight_bytes(arithmetic.shape("qwen2_5_vl_7b"), {**ADAPTED, "lora": 0})

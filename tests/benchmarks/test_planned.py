@@ -14,10 +14,12 @@ def rows():
     return [(workload, what, float(ratio)) for workload, what, _, _, ratio in cells]
 
 
+@pytest.mark.slow
 def test_the_documents_show_this_table():
     assert planned.table() in (CONF.parent / "docs" / "performance.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_plan_is_not_far_from_what_was_measured_and_published(rows):
     """A step within a fifth of those published that compute a prompt once per output, and not below those measured."""
     near = [ratio for workload, what, ratio in rows if what == "step, s" and "prompts shared" not in workload]

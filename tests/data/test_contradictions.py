@@ -20,6 +20,7 @@ SCALES = [(0.0, 1.0), (1.0, 5.0), (1.0, 10.0), (0.0, 100.0)]
 
 @pytest.mark.parametrize("scale", SCALES, ids=str)
 @pytest.mark.parametrize("decimals", [1, 2, 3, None])
+@pytest.mark.slow
 def test_all_opinions_that_can_be_given_are_read(scale, decimals):
     """With the spread of the sample or the population, and rounded: to 1 decimal where the scale is 4 or longer."""
     low, high = scale
@@ -42,6 +43,7 @@ def test_all_opinions_that_can_be_given_are_read(scale, decimals):
 
 
 @pytest.mark.parametrize("name", ["avt_ai", "sophoappeal"])
+@pytest.mark.slow
 def test_what_was_published_does_not_contradict_itself(name):
     if not (SHARED / name).is_dir():
         pytest.skip(f"AES_R1_SHARED_DATA holds no {name}")

@@ -26,6 +26,7 @@ def test_without_a_root_the_plan_s_own_numbers_stand():
     assert planned({"name": "scenes"}) == (7, 8, 9)
 
 
+@pytest.mark.slow
 def test_counts_come_from_the_data(tmp_path):
     """Of 560 training rows the mix takes 75; the expert is asked about at most 3,000; 70 test pictures."""
     assert planned(mixed(sets(tmp_path))) == (75, 75, 70)

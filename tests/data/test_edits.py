@@ -57,6 +57,7 @@ def test_a_stronger_edit_changes_more(scene, edit):
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(NAMES), st.floats(0.01, 1), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_any_size_and_strength_stays_inside_the_frame(width, height, edit, strength, seed):
     """A gray picture has no black or white to show unless the edit reaches beyond it."""
     picture = Image.new("RGB", (width, height), (128, 128, 128))

@@ -314,6 +314,7 @@ def test_a_tiff_of_hundreds_of_jpeg_scans_is_refused(compression, capfd):
     capfd.readouterr()
 
 
+@pytest.mark.slow
 def test_damaged_pictures_give_a_picture_or_one_line(capfd):
     """`python -m tests.stress pictures --mutations 20000` does the same with many more files and a memory limit."""
     result = try_mutations(380, seed=1)

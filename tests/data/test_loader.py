@@ -77,6 +77,7 @@ def test_no_labels_file(tmp_path):
         folder_labels(tmp_path)
 
 
+@pytest.mark.slow
 def test_shares_are_seeded_and_disjoint(tmp_path):
     many(tmp_path)
     splits = {split: {sample.id for sample in load(tmp_path, split)} for split in ("train", "validation", "test")}
@@ -210,6 +211,7 @@ def test_prefetch_passes_errors_on():
 
 
 @pytest.mark.skipif("AES_R1_SHARED_DATA" not in os.environ, reason="AES_R1_SHARED_DATA is not set")
+@pytest.mark.slow
 def test_avt_ai_for_real():
     root = Path(os.environ["AES_R1_SHARED_DATA"]) / "avt_ai"
     labels = avt_ai_labels(root)
@@ -223,6 +225,7 @@ def test_avt_ai_for_real():
 
 
 @pytest.mark.skipif("AES_R1_SHARED_DATA" not in os.environ, reason="AES_R1_SHARED_DATA is not set")
+@pytest.mark.slow
 def test_sophoappeal_for_real():
     root = Path(os.environ["AES_R1_SHARED_DATA"]) / "sophoappeal"
     sizes = {split: load(root, split, name="sophoappeal") for split in ("train", "validation", "test")}
@@ -251,6 +254,7 @@ def test_a_column_by_a_name_of_the_programs_own_is_refused(name, tmp_path):
             folder_labels(folder(tmp_path, "\n".join(map(json.dumps, rows)), "labels.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_split_seed_deals_the_same_pictures_anew(tmp_path):
     from PIL import Image
 

@@ -52,6 +52,7 @@ def test_a_set_without_published_ends_joins_a_mix_as_rows_of_a_manifest(tmp_path
     assert mixed_sets(mixed(manifest, mix={"ava": 1, "pipal": 1}))["pipal"].root == manifest
 
 
+@pytest.mark.slow
 def test_training_pictures_come_in_the_ratio_and_in_no_order(tmp_path):
     samples = load(mixed(sets(tmp_path)), "train", tmp_path)
     assert Counter(sample.dataset for sample in samples) == {"ava": 30, "tad66k": 30, "flickr_aes": 15}
@@ -60,11 +61,13 @@ def test_training_pictures_come_in_the_ratio_and_in_no_order(tmp_path):
     assert samples != load(mixed(tmp_path), "train", tmp_path, seed=1)
 
 
+@pytest.mark.slow
 def test_a_small_mix_is_a_part_of_a_large_one(tmp_path):
     small, large = (load(mixed(sets(tmp_path), size=size), "train", tmp_path) for size in (20, 150))
     assert {sample.image for sample in small} < {sample.image for sample in large}
 
 
+@pytest.mark.slow
 def test_splits_share_no_picture(tmp_path):
     result = [
         {sample.image for sample in load(mixed(sets(tmp_path)), split, tmp_path)}
@@ -74,6 +77,7 @@ def test_splits_share_no_picture(tmp_path):
     assert len(set.union(*result)) == sum(map(len, result))
 
 
+@pytest.mark.slow
 def test_a_mix_of_a_manifest(tmp_path):
     whole = DataSettings("x")
     rows = [
@@ -102,6 +106,7 @@ def test_a_manifest_comes_before_roots_of_the_environment():
     assert {sample.root for sample in result.values()} == {"/out/manifest.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_limit_keeps_the_ratio(tmp_path):
     samples = load(mixed(sets(tmp_path), limit=25), "train", tmp_path)
     assert Counter(sample.dataset for sample in samples) == {"ava": 10, "tad66k": 10, "flickr_aes": 5}
@@ -111,6 +116,7 @@ def test_a_limit_keeps_the_ratio(tmp_path):
     assert sorted(Counter(sample.dataset for sample in part).values()) == [4, 5, 5]
 
 
+@pytest.mark.slow
 def test_a_split_seed_deals_alike_wherever_the_sets_lie(tmp_path):
     """The order of the sets' folders must not decide which pictures are tested."""
 

@@ -29,6 +29,7 @@ def test_the_names_are_settings_of_known_sets():
 
 @pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize(("split_by", "name"), EVERY)
+@pytest.mark.slow
 def test_a_list_is_found_in_the_root_and_where_its_repository_has_it(split_by, name, beside, tmp_path):
     LAYOUTS[name](tmp_path)
     labels, _ = read_set(name, tmp_path, scale=SCALES.get(name))

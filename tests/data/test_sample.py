@@ -106,6 +106,7 @@ def test_a_bombs_header_alone_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(30_000, 200), (200, 30_000), (1, 1), (1, 150)])
+@pytest.mark.slow
 def test_extreme_sides_stay_within_the_bound(size, tmp_path, backbone):
     Image.new("RGB", size, "gray").save(tmp_path / "a.png")
     opened = open_picture(tmp_path / "a.png")

@@ -161,6 +161,7 @@ def test_validation_is_carved_out_of_train():
 
 @settings(deadline=None)  # no time limit, because the machine may be busy
 @given(st.integers(1, 100_000), st.lists(st.floats(0.1, 100), min_size=1, max_size=5))
+@pytest.mark.slow
 def test_shares_add_up_and_are_near(size, ratio):
     named = {str(i): part for i, part in enumerate(ratio)}
     counts = shares(size, named)
@@ -179,6 +180,7 @@ def blocks(**sizes):
 
 @settings(deadline=None)  # no time limit, because the machine may be busy
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(1, 250), st.integers(0, 3))
+@pytest.mark.slow
 def test_a_draw_keeps_the_sets_shares_and_the_lists_order(sizes, count, seed):
     names = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
     places = stratified_indices(names, count, seed)
@@ -190,6 +192,7 @@ def test_a_draw_keeps_the_sets_shares_and_the_lists_order(sizes, count, seed):
     assert places.tolist() == stratified_indices(names, count, seed).tolist()
 
 
+@pytest.mark.slow
 def test_a_draw_of_a_list_that_stands_set_after_set(tmp_path):
     samples = blocks(ava=500, tad66k=300, flickr_aes=200)
     drawn = stratified_draw(samples, 100, 0)
@@ -200,6 +203,7 @@ def test_a_draw_of_a_list_that_stands_set_after_set(tmp_path):
     assert list(stratified_draw(read_manifest(tmp_path / "manifest.jsonl"), 100, 0)) == drawn
 
 
+@pytest.mark.slow
 def test_a_draw_of_a_list_sorted_by_score_reaches_its_end():
     """Within one set, too, the lowest and the highest scores have the same chance."""
     drawn = Counter(label.id for seed in range(400) for label in stratified_draw(blocks(ava=20), 5, seed))

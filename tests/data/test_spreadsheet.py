@@ -232,6 +232,7 @@ def test_labels_in_a_further_sheet_of_a_workbook_are_not_left_out_in_silence(fir
 
 
 @pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.slow
 def test_a_damaged_workbook_is_read_or_refused_in_one_line(compressed, tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
@@ -744,6 +745,7 @@ PIECES = [*'",;\n\r{[\0/\\', "null", "true", "1e999", "\\ud83d", "..", "\ufeff"]
 
 
 @pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.slow
 def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
     path, drawn = tmp_path / name, random.Random(name)
     read = {"records.jsonl": read_records, "manifest.jsonl": lambda path: list(_rows(path))}.get(

@@ -88,6 +88,7 @@ def test_a_copy_in_another_color_space_is_the_same_picture(space, kind, scene):
 
 
 @pytest.mark.parametrize("space", ["Display P3", "Adobe RGB"])
+@pytest.mark.slow
 def test_a_phone_s_picture_in_another_color_space_is_the_same_picture(space, scene):
     """HEIC holds the profile itself, or names the space by numbers, as another test has it."""
     heif = pytest.importorskip("pillow_heif")
@@ -215,6 +216,7 @@ def restated(picture: Image.Image, kind: str, primaries: int, transfer: int) -> 
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@pytest.mark.slow
 def test_an_avif_or_heic_that_states_its_space_without_a_profile_is_the_same_picture(kind, scene):
     if kind == "HEIF":
         pytest.importorskip("pillow_heif").register_heif_opener()

@@ -86,6 +86,7 @@ WHOLE_JPEGS = jpegs()
 
 
 @pytest.mark.parametrize("name", WHOLE_JPEGS)
+@pytest.mark.slow
 def test_a_jpeg_that_ends_early_is_refused_wherever_it_ends(name):  # before its last block
     content = WHOLE_JPEGS[name]
     start, end = content.rindex(b"\xff\xda" if "prog" not in name else b"\xff\xc2") + 30, len(content) - 120
@@ -260,6 +261,7 @@ def processor_seconds(content: bytes) -> float:
     return time.process_time() - start
 
 
+@pytest.mark.slow
 def test_a_png_in_one_chunk_takes_a_time_that_grows_with_its_size():
     """Noise under a black last row, stored as it is, so that all of the chunk is left when the first part is read."""
     samples = np.random.default_rng(0).integers(0, 256, (5000, 5000, 3), dtype=np.uint8)
@@ -273,6 +275,7 @@ def test_a_png_in_one_chunk_takes_a_time_that_grows_with_its_size():
     assert time.process_time() - start < 0.6
 
 
+@pytest.mark.slow
 def test_what_follows_the_end_of_a_png_s_data_is_not_gathered():
     content = png(photo(), left=0.3)
     end = content.rindex(b"IEND") - 4
@@ -283,6 +286,7 @@ def test_what_follows_the_end_of_a_png_s_data_is_not_gathered():
 
 
 @pytest.mark.parametrize("name", ["half gray", "progressive"])
+@pytest.mark.slow
 def test_a_whole_jpeg_is_decoded_once_more_and_no_picture_is_copied(name, monkeypatch):
     picture = photo((1600, 1200))
     picture.paste((128, 128, 128), (0, 600, 1600, 1200))
@@ -300,6 +304,7 @@ def test_a_whole_jpeg_is_decoded_once_more_and_no_picture_is_copied(name, monkey
     assert (1600, 1200) not in copied
 
 
+@pytest.mark.slow
 def test_a_jpeg_of_millions_of_restarts_takes_little_time_and_memory():
     content = saved(photo((64, 64)), "JPEG", progressive=True)
     with_restarts = content[:-2] + b"\xff\xd0" * 10_000_000 + content[-2:]
@@ -311,6 +316,7 @@ def test_a_jpeg_of_millions_of_restarts_takes_little_time_and_memory():
     assert len(few) < len(filled) < len(few) + 200 * 16 + 40_000
 
 
+@pytest.mark.slow
 def test_a_gray_pixel_is_no_reason_to_read_a_jpeg_again_and_a_gray_block_is():
     for size in (SIZE, (150, 121), (153, 127), (7, 3), (161, 8)):
         samples = np.asarray(photo(size)).copy() // 2
@@ -326,6 +332,7 @@ def test_a_gray_pixel_is_no_reason_to_read_a_jpeg_again_and_a_gray_block_is():
                 assert _has_gray_block(Image.fromarray(blocked[..., 0])), (size, top, left)
 
 
+@pytest.mark.slow
 def test_no_photograph_is_refused():
     pictures = sorted(Path(os.environ.get("AES_R1_SHARED_DATA", "-")).rglob("*.jpg"))
     if not pictures:

@@ -46,6 +46,7 @@ def test_a_formula_without_its_result_is_refused_by_its_cell(name, tmp_path):
         folder_labels(tmp_path)
 
 
+@pytest.mark.slow
 def test_formulas_alone_in_a_row_and_in_the_header_are_refused(tmp_path):
     book(tmp_path, ROW, [f"={letter}2" for letter in "ABCD"])
     with pytest.raises(InputError, match="cell A3"):

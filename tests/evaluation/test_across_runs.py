@@ -67,6 +67,7 @@ def test_a_run_without_a_value_is_not_counted():
     ("mae", (0.05, 0.2), False),
     ("rmse", (0.2, 0.21), True),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_two_runs_have_no_interval_beyond_what_is_possible(tmp_path, capsys, metric, values, has_interval):
     """A correlation lies in -1..1, an error is not negative; the mean and the spread of the runs stay."""
     folders = []
@@ -91,6 +92,7 @@ def test_two_runs_have_no_interval_beyond_what_is_possible(tmp_path, capsys, met
     assert ".." not in shown
 
 
+@pytest.mark.slow
 def test_the_interval_over_dealt_splits_holds_what_is_true_of_new_pictures():
     """The measured error of a model that answers its training pictures' mean; the true mean error is known."""
     generator, tested, trained, splits = np.random.default_rng(0), 20, 60, 10

@@ -51,6 +51,7 @@ def test_the_logistic_fit_straightens_what_a_logistic_bent():
     assert result["parameters"] == pytest.approx([0.9, 0.1, 0.5, 0.06], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_fit_is_never_much_below_plain_correlation():
     rng = np.random.default_rng(1)
     mos = rng.random(200)
@@ -83,6 +84,7 @@ def free_fit(scores, mos):
     return optimize.least_squares(lambda shape: logistic(scores, *shape) - mos, start, method="lm", max_nfev=2000).x
 
 
+@pytest.mark.slow
 def test_the_fitted_logistic_never_falls():
     """Of many small samples whose order is right by a little, some are fitted best by a falling logistic."""
     falling = 0
@@ -101,6 +103,7 @@ def test_the_fitted_logistic_never_falls():
     assert falling
 
 
+@pytest.mark.slow
 def test_a_fit_that_rises_is_the_one_without_bounds():
     """The samples follow a logistic closely: the fit of a step differs between processors."""
     for seed in range(20):

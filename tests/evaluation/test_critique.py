@@ -41,6 +41,7 @@ def truthful(count, seed=0, *, shuffle=False):
     return rows, factors
 
 
+@pytest.mark.slow
 def test_a_truthful_expert():
     rows, factors = truthful(120)
     result = critique_measures(rows, factors=factors, n_bootstrap=100)
@@ -68,6 +69,7 @@ def test_a_critic_of_other_pictures_is_at_chance():
         assert result["faithfulness"][name]["srcc"]["low"] < 0 < result["faithfulness"][name]["srcc"]["high"]
 
 
+@pytest.mark.slow
 def test_a_dimension_that_nobody_rated_is_left_out():
     """PARA and AADB rate four dimensions, while critiques speak of five; a single picture may lack one more."""
     rows, factors = truthful(40)
@@ -95,6 +97,7 @@ def test_a_parrot_has_no_diversity_and_words_that_follow_nothing():
     assert varied["diversity"]["distinct_2"]["value"] == diversity([row["critique"] for row in rows])["distinct_2"]
 
 
+@pytest.mark.slow
 def test_the_variety_is_not_that_of_the_head_of_the_list(monkeypatch):
     """Forty parrots, then forty that differ, as in a list sorted by theme."""
     monkeypatch.setattr(critique, "DIVERSITY_SAMPLE", 40)
@@ -104,6 +107,7 @@ def test_the_variety_is_not_that_of_the_head_of_the_list(monkeypatch):
     assert drawn["distinct_2"]["value"] > 3 * head["distinct_2"]["value"]
 
 
+@pytest.mark.slow
 def test_leaks_are_counted():
     rows, _ = truthful(40)
     for row in rows[:10]:

@@ -19,6 +19,7 @@ def measured(rows, factors=None, **others):
     return result
 
 
+@pytest.mark.slow
 def test_truthful_critiques():
     rows, factors = truthful(60)
     result = measured(rows, factors)
@@ -40,6 +41,7 @@ def test_one_critique_for_every_picture():
     assert result["faithfulness"]["value"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_dimension_that_is_said_alike_counts_as_nothing():
     rows, factors = truthful(60)
     first = rows[0]["critique"].split(". ")  # sentences in the order of the dimensions
@@ -86,6 +88,7 @@ def test_means_and_follow_by_hand():
     assert result["follow_critique"] == result["follow_picture"] == follow
 
 
+@pytest.mark.slow
 def test_only_what_is_known_of_a_picture_is_compared():
     """People rated the colors of every picture and the light of two: faithfulness is that of the colors."""
     rows, factors = truthful(60)

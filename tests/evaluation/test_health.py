@@ -55,6 +55,7 @@ def shown(rows: list[dict], texts: list[dict]) -> dict[str, int]:
     return {row["sign"]: row["step"] for row in health_rows(rows, texts) if row["step"] is not None}
 
 
+@pytest.mark.slow
 def test_a_healthy_run_shows_nothing():
     texts = completions(1, varied) + completions(30, lambda place: varied(place + 100))
     assert shown(metrics(), texts) == {}
@@ -92,6 +93,7 @@ def test_rank_dominates_only_where_something_is_ranked():
     assert shown(rows, []) == {}
 
 
+@pytest.mark.slow
 def test_one_critique_for_every_picture_is_generic():
     texts = completions(1, varied) + completions(30, lambda place: varied(7))
     assert shown(metrics(), texts) == {"generic critiques": 30}
@@ -133,6 +135,7 @@ def test_words_that_are_lost_with_the_format_are_not_judged(name, unread, is_che
 
 
 @pytest.mark.parametrize("order", ["critique_first", "score_first"])
+@pytest.mark.slow
 def test_a_critique_that_names_its_score_leaks(order):
     texts = completions(1, varied, order) + completions(20, lambda n: f"{varied(n)} so I give it 0.62.", order)
     assert shown(metrics(), texts) == {"leaking critiques": 20}
@@ -160,6 +163,7 @@ def test_the_watch_raises_once_and_not_again_after_a_resume(caplog):
     assert len(alerts) == 1
 
 
+@pytest.mark.slow
 def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
     alerts: list[str] = []
     watch = HealthMonitor(lambda title, text: alerts.append(f"{title} {text.split('.')[0]}"))
@@ -251,6 +255,7 @@ def test_every_sign_has_threshold_meaning_and_remedy():
     assert all(sign.threshold >= 0 and len(sign.meaning) > 30 and len(sign.remedy) > 10 for sign in SIGNS)
 
 
+@pytest.mark.slow
 def test_a_long_run_is_judged_in_a_time_that_grows_with_its_steps():
     """The signs are judged anew at every step, so no measure may go through all metrics of all steps before it."""
     asked = []

@@ -161,6 +161,7 @@ def test_intervals_cover_the_truth():
     assert 0.89 <= covered / 200 <= 0.99
 
 
+@pytest.mark.slow
 def test_a_thousand_resamples_take_less_than_half_a_second():
     x, y = noisy(600)
     correlations(x, y, n_bootstrap=10)
@@ -184,6 +185,7 @@ def test_paired_difference():
     assert result["mae"]["high"] < 0 < result["srcc"]["low"]
 
 
+@pytest.mark.slow
 def test_p_of_many_pictures_says_how_few_resamples_it_rests_on(monkeypatch):
     monkeypatch.setattr("aes_r1.evaluation.bootstrap._MAX_PAIRED", 100)
     worse, mos = noisy(300, noise=0.4, seed=1)
@@ -267,6 +269,7 @@ def test_holm_by_hand():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@pytest.mark.slow
 def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(p_values):
     adjusted = holm(p_values)
     for p, result in zip(p_values, adjusted, strict=True):
@@ -280,6 +283,7 @@ def test_holm_keeps_the_family_wise_error():
     assert np.mean(wrong) < 0.065
 
 
+@pytest.mark.slow
 def test_models_are_compared_pair_by_pair_and_with_their_baselines():
     mos = np.linspace(0, 1, 40)
     rng = np.random.default_rng(1)
@@ -344,6 +348,7 @@ def test_numbers_outside_the_scale_are_counted_apart():
     assert cell["out_of_range_rate"] == pytest.approx(3 / 32)
 
 
+@pytest.mark.slow
 def test_a_side_without_answers_compares_to_nothing_at_any_size():
     mos = np.linspace(0, 1, 2500)  # Kendall's tau of so many has fewer resamples than the other metrics
     result = paired_bootstrap([None] * 2500, mos, mos, n_bootstrap=300)

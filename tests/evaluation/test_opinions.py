@@ -33,6 +33,7 @@ def test_against_scipy():
         assert distances(scores, shares)["emd"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_no_distribution_has_a_lower_crps_than_the_raters_own():
     """Scores drawn from the raters themselves get crps_of_raters on average; sharper and wider ones get more."""
     rng = np.random.default_rng(0)

@@ -97,6 +97,7 @@ def test_drawn_pictures_are_asked_about_under_every_edit_and_protocol(asked):
     assert "sensitivity" not in result["stages"]["base"]["other/test"]["greedy"]
 
 
+@pytest.mark.slow
 def test_the_model_sees_the_edited_picture(backbone, picture_folder, tmp_path):
     """Its answer about a twin is the one about a file that holds the edited picture."""
     one = labelled(picture_folder)[0]

@@ -44,6 +44,7 @@ class OneAfterTheOther(Processes):
         pass
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_does(tmp_path):
     sets = {"scenes-test": list(scenes("scenes", 21)), "other-test": list(scenes("other", 8, known=False))}
     one, two = tmp_path / "one", tmp_path / "two"
@@ -112,6 +113,7 @@ def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
 
 
 @pytest.mark.parametrize("known_first", [True, False])
+@pytest.mark.slow
 def test_a_list_of_several_sets_keeps_the_factors_of_each(tmp_path, known_first):
     known, unknown = list(scenes("scenes", 8)), list(scenes("other", 8, known=False))
     sets = {"manifest-test": known + unknown if known_first else unknown + known}
@@ -139,6 +141,7 @@ def critiques_of_four(picture_folder, run):
     (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone, picture_folder, tmp_path):
     critiques_of_four(picture_folder, tmp_path)
     how = {"question": RATING_PROMPT, "answer_from": "image", "pictures": 10, "batch_size": 8, "seed": 0}
@@ -157,6 +160,7 @@ def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone,
 
 @pytest.mark.parametrize("answer_from", ["image", "words"])
 @pytest.mark.parametrize("question", [RATING_PROMPT, SCORE_FIRST_PROMPT])
+@pytest.mark.slow
 def test_what_holds_by_construction_is_not_measured(question, answer_from, backbone, picture_folder, tmp_path):
     """A score that is drawn without the picture follows the critique; one that comes before it does not."""
     run = RunFolder(tmp_path)

@@ -41,6 +41,7 @@ def again(answers: Path, result: dict, stage: str) -> int:
     return compared
 
 
+@pytest.mark.slow
 def test_the_numbers_of_a_study_come_out_of_its_answers_again(runs, tmp_path):
     main(STUDY, [str(runs), str(tmp_path / "out")])
     result = json.loads((tmp_path / "out" / "result.json").read_text())
@@ -52,6 +53,7 @@ def test_the_numbers_of_a_study_come_out_of_its_answers_again(runs, tmp_path):
         again(tmp_path / "out" / "answers.csv.gz", result, "rapo")
 
 
+@pytest.mark.slow
 def test_answers_are_written_whole_and_the_same_each_time(runs, tmp_path):
     found = by_condition(read_runs(runs)[0], STUDY.label, STUDY.axes)
     for name in ("a", "b"):
@@ -71,5 +73,6 @@ COMMITTED = sorted(HERE.glob("*/results/answers.csv.gz"))
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parts[-3])
+@pytest.mark.slow
 def test_the_committed_results_come_out_of_the_committed_answers(path):
     assert again(path, json.loads(path.with_name("result.json").read_text()), "rapo") > 0

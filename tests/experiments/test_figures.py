@@ -39,6 +39,7 @@ def ends(axis) -> list[list[float]]:
     return [sorted(float(x) for x, _ in bar) for bar in bars]
 
 
+@pytest.mark.slow
 def test_replicates_means_and_intervals_are_those_of_the_rows():
     rows = [row_of("a", 0.7, 0.72, 0.74), row_of("b", 0.75, 0.8, None)]
     left, right = drawn(rows).axes
@@ -52,6 +53,7 @@ def test_replicates_means_and_intervals_are_those_of_the_rows():
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_differences_have_the_pooled_intervals_of_the_claims():
     rows = [row_of("a", 0.7, 0.72, 0.74), row_of("b", 0.75, 0.8, 0.78), row_of("c", 0.6, 0.61, 0.66)]
     found = contrasts({row["condition"]: {s: c["value"] for s, c in row["srcc"]["seeds"].items()} for row in rows}, "a")
@@ -69,6 +71,7 @@ def test_without_a_baseline_replicates_are_not_joined_and_nothing_is_subtracted(
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_cold_starts_and_people_are_dashed_where_they_are_known(tmp_path):
     rows = [row_of("a", 0.7, 0.72), row_of("b", 0.75, 0.8)]
     figure = drawn(rows, starts={("b", "scenes/test"): 0.6}, people={"scenes/test": 0.97})

@@ -59,6 +59,7 @@ def test_the_better_condition_is_found(tmp_path):
     assert set(row["srcc"]["seeds"]) == set(range(5))
 
 
+@pytest.mark.slow
 def test_table_figure_and_result_are_written(tmp_path, capsys):
     ablation(tmp_path / "runs", {"rapo": 0.05, "error": 0.2}, seeds=(0,))
     from experiments.study import main
@@ -259,6 +260,7 @@ def test_a_seed_that_answers_a_constant_is_counted_not_dropped(tmp_path):
     assert lost in text
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_voids_a_claim_as_one_without_answers_does(tmp_path):
     """A run that ends before its evaluation leaves a selection of seeds, as one that answers nothing does."""
     ablation(tmp_path, {"rapo": 0.05}, seeds=range(4))
@@ -503,6 +505,7 @@ def test_spread_over_splits_and_seeds_by_hand():
 
 
 @pytest.mark.parametrize("of_splits", [0.0, 0.01, 0.05])
+@pytest.mark.slow
 def test_the_intervals_of_both_spreads_hold_on_simulated_studies(of_splits):
     """Five splits and three seeds, as in the study; standard deviation over seeds .02."""
     spread, rng = study_of("splits").spread, np.random.default_rng(0)

@@ -166,6 +166,7 @@ def test_a_second_command_is_refused_while_the_first_one_searches(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["why?", "a#b", "100%", "{x}", "a b@c:d"])
+@pytest.mark.slow
 def test_the_study_lies_in_the_file_that_was_named(tmp_path, name):
     storage = tmp_path / name / "study.db"
     sweeper = OptunaSweeper(str(storage), 1, 1, 1, 0, None)

@@ -58,6 +58,7 @@ def of_evaluate(path: object, *overrides: str) -> AskingConfig:
 
 
 @pytest.mark.parametrize("values", [{}, OTHER], ids=["defaults", "other values"])
+@pytest.mark.slow
 def test_the_training_run_evaluate_and_score_ask_alike(values, tmp_path):
     settings = build_settings(Settings, values)
     run = run_of(settings, tmp_path)
@@ -74,6 +75,7 @@ def test_the_training_run_evaluate_and_score_ask_alike(values, tmp_path):
         }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_model_of_which_nothing_is_known_is_asked_alike_too(tmp_path, hub):
     hub.fill("org/hub-name", {"config.json": "{}"})
     (tmp_path / "config.json").write_text("{}")
@@ -219,6 +221,7 @@ def test_a_gated_repository_says_that_access_must_be_asked_for(hub, monkeypatch)
 
 
 @pytest.mark.parametrize("asked", ["--model", "model.path", "models.a"])
+@pytest.mark.slow
 def test_a_repository_that_cannot_be_reached_names_the_option(asked, hub, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     named = {
@@ -351,6 +354,7 @@ def test_the_edge_of_a_square_is_no_area(family, tmp_path):
     assert find_model(tmp_path)[1] == ModelProfile()
 
 
+@pytest.mark.slow
 def test_the_command_line_of_evaluate_goes_before_what_is_known(tmp_path):
     run = run_of(build_settings(Settings, OTHER), tmp_path)
     given = ("model.prompt=critique", "model.dtype=float32", "data.max_pixels=3136", "evaluation.max_new_tokens=9",

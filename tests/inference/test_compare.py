@@ -53,6 +53,7 @@ def test_an_answer_is_read_in_the_order_and_with_the_sub_scores_that_its_questio
     assert parse_answer("<answer>0.5; color 0.7</answer><think>calm</think>", question_of("score_first")) is None
 
 
+@pytest.mark.slow
 def test_every_pair_is_shown_in_both_orders_whatever_the_batch(backbone, picture_folder):
     pairs = match_pairs(samples(picture_folder), 3, seed=0)
     rows = list(compare(backbone, pairs, ASKING, batch_size=64))

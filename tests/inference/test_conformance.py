@@ -160,6 +160,7 @@ def test_the_command_prints_no_table_of_a_model_that_is_not_there(given, tmp_pat
     assert said.startswith(f"aes_r1: {given}: "), "nobody typed a key"
 
 
+@pytest.mark.slow
 def test_the_command_takes_what_the_other_commands_take(tmp_path, monkeypatch, capsys):
     """A run, a model in it, and with the same refusal what holds none."""
     monkeypatch.setattr(conformance, "CHECKS", {})

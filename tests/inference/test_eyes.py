@@ -1,6 +1,7 @@
 """What the eyes see: mean and spread of the tower's output over the tokens of each picture alone."""
 
 import numpy as np
+import pytest
 import torch
 
 from aes_r1.inference.eyes import eyes_features
@@ -9,6 +10,7 @@ from aes_r1.prompts import RATING_PROMPT
 from tests.conftest import picture
 
 
+@pytest.mark.slow
 def test_features_are_pooled_over_the_tokens_of_each_picture(backbone):
     pictures = [picture(*size, seed=i) for i, size in enumerate(((192, 192), (224, 160), (96, 200)))]
     found = eyes_features(backbone, pictures)

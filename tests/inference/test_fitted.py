@@ -15,6 +15,7 @@ def made(count: int, seed: int, relation) -> tuple[np.ndarray, np.ndarray]:
     return features, relation(features)
 
 
+@pytest.mark.slow
 def test_ridge_finds_a_line_and_trees_find_a_bend():
     def line(x):
         return np.clip(0.5 + 0.1 * x[:, 0] + 0.001 * x[:, 1], 0, 1)
@@ -37,6 +38,7 @@ def test_the_mean_is_one_number_and_needs_no_features():
     assert scores(np.zeros((2, 1))) == pytest.approx([0.4, 0.4])
 
 
+@pytest.mark.slow
 def test_few_pictures_are_fitted_without_a_fault():
     for fit in (fit_ridge, fit_trees):
         assert np.isfinite(fit(*made(FEWEST, 0, lambda x: 0.5 + 0.01 * x[:, 0]))(np.zeros((2, 6)))).all()

@@ -19,6 +19,7 @@ def test_every_picture_has_every_measure(size, color):
     assert len(NAMES) == len(set(NAMES)) == 34
 
 
+@pytest.mark.slow
 def test_a_measure_follows_what_it_is_named_after():
     sharp = picture(200, 160)
     plain, blurred = measured(sharp), measured(sharp.filter(ImageFilter.GaussianBlur(3)))

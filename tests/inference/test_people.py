@@ -76,6 +76,7 @@ def test_the_whole_groups_of_halves_that_contradict_each_other_agree_in_nothing(
         assert 0 <= whole_group({"value": r})["value"] <= 1
 
 
+@pytest.mark.slow
 def test_halves_are_drawn_where_only_the_spread_is_known():
     """Of 10 raters each half is 5: m + e and m - e. Of 11 they are 5 and 6: m + e and m - e 5 / 6."""
     samples = [spread(f"{index} of {raters}", 0.5, 0.2, raters) for raters in (10, 11) for index in range(4000)]
@@ -101,6 +102,7 @@ def asked_of(raters: int, pictures: int = 6000) -> tuple[list[Sample], list[Samp
     return by_votes, by_spread
 
 
+@pytest.mark.slow
 def test_the_spread_ranks_as_the_votes_do():
     """Of the fewest raters whose halves are drawn, in a set whose pictures lie near one end of the scale."""
     ranked = {}
@@ -121,6 +123,7 @@ def test_the_halves_of_few_raters_are_not_drawn(raters):
     assert [pair[0] for pair in mixed.pairs] == ["more"]
 
 
+@pytest.mark.slow
 def test_the_spread_gives_the_agreement_of_the_votes():
     """Of the same raters, seen as counts or as mean, standard deviation and number."""
     rng = np.random.default_rng(0)

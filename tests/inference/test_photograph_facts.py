@@ -27,6 +27,7 @@ def test_a_rank_is_the_share_of_the_others_that_have_less():
     assert ranks(np.array([[7.0]])) == pytest.approx(0)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_ranks_of_the_measures_and_of_the_ratings():
     looks = [measured(one) for one in darker_and_darker(11)]
     ratings = [{"composition": place / 10} for place in range(11)]
@@ -42,6 +43,7 @@ def test_the_numbers_are_ranks_of_the_measures_and_of_the_ratings():
     assert facts[0].bright > facts[-1].bright == 0
 
 
+@pytest.mark.slow
 def test_lessons_about_a_photograph_hold_facts_and_no_opinion():
     rng = np.random.default_rng(0)
     looks = [measured(one) for one in (*darker_and_darker(5), Image.new("RGB", (1, 1)))]

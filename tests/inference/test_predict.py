@@ -63,6 +63,7 @@ def test_one_at_a_time_gives_the_same_bits_in_any_company(planted, mixed):
         assert row["score"] == pytest.approx(whole[key]["score"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_mean_starts_with_sample_and_rows_hold_what_is_known(backbone, mixed):
     known = [Sample(**{**vars(one), "mos_std": 0.1, "attributes": {"origin": "ai"}}) for one in mixed[:3]]
     found = asked(backbone, known)
@@ -114,6 +115,7 @@ def test_without_a_critique_no_score_is_read_back(backbone, mixed, monkeypatch):
     assert found["0", "greedy"]["score"] == 0.4
 
 
+@pytest.mark.slow
 def test_level_expectation_equals_softmax_of_logits():
     """Where every level word is one token: against a plain forward pass of transformers."""
     words = " ".join(LEVEL_WORDS)

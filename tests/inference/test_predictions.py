@@ -38,6 +38,7 @@ def ids(path):
 WHOLE = [(f"{i}", protocol) for i in range(7) for protocol in PROTOCOLS]
 
 
+@pytest.mark.slow
 def test_every_place_of_a_kill(tmp_path):
     path = tmp_path / "part.jsonl"
     append_predictions(path, samples(7), rows_of, rows_per_picture=2)

@@ -14,6 +14,7 @@ installed = pytest.mark.skipif(
 
 
 @installed
+@pytest.mark.slow
 def test_each_picture_has_features_of_its_own():
     network = pretrained.pretrained_network()
     one, two = picture(64, 48), Image.new("RGB", (300, 200), (20, 90, 200))
@@ -26,6 +27,7 @@ def test_each_picture_has_features_of_its_own():
 
 
 @installed
+@pytest.mark.slow
 def test_the_weights_know_imagenet():
     """A random network gives one class to every picture; the published weights tell plain drawings apart."""
     import torch

@@ -16,6 +16,7 @@ def logps_of(backbone, prompts):
     ]
 
 
+@pytest.mark.slow
 def test_a_loaded_model_has_the_logps_of_the_saved_one(backbone, prompts, tmp_path):
     backbone.save(tmp_path)
     loaded = backbones.load(tmp_path, dtype="float32", max_pixels=9216)
@@ -28,6 +29,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         backbones.load(tmp_path / "nothing", dtype="float32", max_pixels=9216)
 
 
+@pytest.mark.slow
 def test_freeze_stops_the_gradient_at_the_projector(backbone, prompts):
     backbones.freeze(backbone.model, vision=True)
     logps_of(backbone, prompts).sum().backward()
@@ -37,6 +39,7 @@ def test_freeze_stops_the_gradient_at_the_projector(backbone, prompts):
     assert all(parameter.requires_grad for parameter in backbone.model.parameters())
 
 
+@pytest.mark.slow
 def test_adapter_trains_and_merges(backbone, prompts):
     before = logps_of(backbone, prompts).detach()
     adapted = backbones.add_adapter(backbone, LoraSettings(rank=2))
@@ -55,6 +58,7 @@ def test_adapter_trains_and_merges(backbone, prompts):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.slow
 def test_an_adapter_has_the_type_of_the_weights(backbone, dtype):
     backbone.model.to(dtype)
     adapted = backbones.add_adapter(backbone, LoraSettings(rank=2))
@@ -63,6 +67,7 @@ def test_an_adapter_has_the_type_of_the_weights(backbone, dtype):
     assert {parameter.dtype for parameter in adapter} == {dtype}
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_before_saving(backbone, tmp_path):
     with pytest.raises(InputError, match="merge"):
         backbones.add_adapter(backbone, LoraSettings(rank=2)).save(tmp_path)
@@ -73,6 +78,7 @@ def weights_of(model) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.slow
 def test_the_half_that_is_saved_on_the_way_is_the_final_model_rounded(backbone, adapted, tmp_path):
     """This also holds with an adapter, which can be trained further: neither it nor the weights below it change."""
     if adapted:

@@ -25,6 +25,7 @@ SMALL = cost.Shape(
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.slow
 def test_published_shapes_have_their_published_size(name):
     assert cost.shape_of(cost.load_config(None, name, CONF)).parameters == PUBLISHED[name]
 
@@ -53,6 +54,7 @@ def test_unknown_names_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.slow
 def test_a_published_path_counts_as_that_model_whatever_the_recipe_is_called(name):
     path = values_of(CONF / "model" / f"{name}.yaml")["path"]
     assert cost.shape_of(cost.load_config(path, "qwen2_5_vl_7b", CONF)).parameters == PUBLISHED[name]
@@ -100,6 +102,7 @@ def pass_of(backbone, prompts):
     return backbone.core, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool), image_of
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_a_real_pass(backbone, prompts):
     """Matrix products of a forward through language layers, head and vision tower, as PyTorch counts them."""
     shape = cost.shape_of(backbone.model.config)

@@ -48,6 +48,7 @@ def draw(backbone, prompts, temperature=0.8, samples=3):
     )
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_those_of_the_models_own_forward(family):
     """Picture, positions and padding as transformers itself takes them, one unpadded prompt at a time."""
     name, backbone, prompts = family
@@ -77,6 +78,7 @@ def test_log_probabilities_are_those_of_the_models_own_forward(family):
         torch.testing.assert_close(logps[row].detach(), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_shared_prefix_equals_plain(family):
     _, backbone, prompts = family
     rollout = draw(backbone, prompts)
@@ -90,6 +92,7 @@ def test_shared_prefix_equals_plain(family):
         torch.testing.assert_close(shared[1][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 def test_sampled_log_probability_is_the_trainers(family):
     _, backbone, prompts = family
     with torch.no_grad():  # some outputs end early, so that rows are dropped during decoding
@@ -104,6 +107,7 @@ def test_sampled_log_probability_is_the_trainers(family):
     torch.testing.assert_close(rollout.logps, logps, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_seen_once_change_nothing(family):
     _, backbone, prompts = family
     backbones.freeze(backbone.model, vision=True)
@@ -119,6 +123,7 @@ def test_features_seen_once_change_nothing(family):
         torch.testing.assert_close(with_features, without, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_cannot_share_says_so_once(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="aes_r1"):
         backbone = backbones.load(save_sibling("internvl_windows", tmp_path), dtype="float32", max_pixels=9216)
@@ -134,6 +139,7 @@ def test_an_unknown_family_is_named(tmp_path):
         backbones.load(tmp_path, dtype="float32", max_pixels=9216)
 
 
+@pytest.mark.slow
 def test_a_picture_stands_in_the_prompt_as_transformers_own_processors_write_it(tmp_path):
     from transformers import AutoTokenizer
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
@@ -160,6 +166,7 @@ def test_a_picture_stands_in_the_prompt_as_transformers_own_processors_write_it(
 
 
 @pytest.mark.parametrize("name", ["gemma3", "qwen3_5"])
+@pytest.mark.slow
 def test_fused_norms_of_another_form_are_refused(name, tmp_path):
     folder = save_sibling(name, tmp_path)
     with pytest.raises(InputError, match=r"model\.kernels=liger: .*RMSNorm by 1 \+ weight; give model\.kernels=plain"):

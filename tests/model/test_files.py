@@ -28,6 +28,7 @@ def plain(backbone, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.slow
 def test_a_broken_folder_is_one_line_before_and_at_loading(fault, plain, capfd):
     spoil, says = BROKEN[fault]
     spoil(plain)
@@ -102,6 +103,7 @@ def test_whole_models_of_every_family_pass(family, tmp_path):
     backbones.check_model(save_sibling(family, tmp_path), question=RATING_PROMPT, max_pixels=9216)
 
 
+@pytest.mark.slow
 def test_the_older_layout_of_the_hub_is_the_same_model(plain, tmp_path):
     old = old_layout(plain, tmp_path / "old")
     backbones.check_model(old, question=RATING_PROMPT, max_pixels=9216)

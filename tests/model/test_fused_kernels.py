@@ -13,6 +13,7 @@ from tests.model.test_shared_prefix import IMAGE_OF, run
 
 
 @pytest.mark.skipif(util.find_spec("liger_kernel") is not None, reason="liger-kernel is installed")
+@pytest.mark.slow
 def test_a_missing_package_is_named(backbone):
     with pytest.raises(InputError, match=r"model.kernels=liger: liger-kernel is not installed; pip install .*kernels"):
         kernels.fuse(backbone.model)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from aes_r1.model.likelihood import completion_table, token_likelihood
@@ -54,6 +55,7 @@ def test_float32_whatever_the_weights():
     assert not entropy.requires_grad
 
 
+@pytest.mark.slow
 def test_the_gradients_are_those_of_the_definition():
     """Of log-probabilities and entropy, alone and together, in chunks and with banned tokens."""
     hidden, targets, head = setup()

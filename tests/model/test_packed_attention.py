@@ -74,6 +74,7 @@ def test_equals_attention_written_out(layout, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.slow
 def test_where_no_kernel_is(layout):
     given = tensors(sum(layout[0]))
     with PretendDevice() as device:

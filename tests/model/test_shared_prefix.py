@@ -36,6 +36,7 @@ def run(backbone, prompts, shared: bool, image_of: list[int], asked=None):
 
 
 @pytest.mark.parametrize("image_of", IMAGE_OF.values(), ids=IMAGE_OF.keys())
+@pytest.mark.slow
 def test_shared_prefix_equals_plain(backbone, prompts, image_of):
     shared, plain = run(backbone, prompts, True, image_of), run(backbone, prompts, False, image_of)
     torch.testing.assert_close(shared[0], plain[0], atol=1e-5, rtol=1e-5)
@@ -46,6 +47,7 @@ def test_shared_prefix_equals_plain(backbone, prompts, image_of):
         torch.testing.assert_close(shared[2][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 def test_any_subset_of_tokens_can_be_scored(backbone, prompts):
     """First tokens alone, later ones alone, gaps, rows and images of which nothing is asked."""
     asked = torch.zeros(5, 9, dtype=torch.bool)
@@ -57,6 +59,7 @@ def test_any_subset_of_tokens_can_be_scored(backbone, prompts):
         torch.testing.assert_close(shared[2][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 def test_with_an_empty_mask_every_layer_still_runs_backward(backbone, prompts):
     """Processes that train together must all meet every weight, whatever their own completions are."""
     for shared in (True, False):
@@ -66,6 +69,7 @@ def test_with_an_empty_mask_every_layer_still_runs_backward(backbone, prompts):
         assert not any(gradient.any() for gradient in gradients.values())
 
 
+@pytest.mark.slow
 def test_recomputation_changes_no_bit(backbone, prompts):
     kept = run(backbone, prompts, True, IMAGE_OF["mixed"])
     backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -109,6 +113,7 @@ def test_shared_prefix_equals_plain_on_cuda(backbone, prompts, image_of):
             torch.testing.assert_close(one[2][name].cpu(), gradient.cpu(), atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_completions_do_not_see_each_other(backbone, prompts):
     tokens, mask = completions(backbone, 4, 9)
     image_of = torch.tensor([0, 0, 1, 2])
@@ -129,6 +134,7 @@ def test_causal_mask():
     assert mask[0, 0].tolist() == expected
 
 
+@pytest.mark.slow
 def test_select_equals_collating_the_subset(backbone, prompts):
     chosen = prompts.select(torch.tensor([2, 1]))
     tokens, mask = completions(backbone, 3, 6)

@@ -52,6 +52,7 @@ def test_what_the_prompt_opened_is_part_of_the_answer(tokenizer, ending):
     assert parse_critique(backbone.decode(target[:-1])) == "a dull picture"
 
 
+@pytest.mark.slow
 def test_where_the_prompt_opens_the_critique_the_score_cannot_come_first(tokenizer, tmp_path):
     asked_by(tokenizer, generation_prompt("<think>\n")).save(tmp_path)
     backbones.check_model(tmp_path, question=RATING_PROMPT, max_pixels=9216)
@@ -66,6 +67,7 @@ def test_a_template_that_opens_nothing_leaves_the_answer_whole(backbone):
 
 
 @pytest.mark.parametrize("pair", ["<think>\n\n</think>\n\n", "<think></think>"])
+@pytest.mark.slow
 def test_an_empty_think_block_does_not_stand_before_the_critique(tokenizer, pair, tmp_path):
     """It is taken out of the template, so that a saved copy is asked alike, by transformers alone too."""
     asked_by(tokenizer, generation_prompt(pair)).save(tmp_path)

@@ -49,6 +49,7 @@ def seen(core, features):
     return {str(place): layer.detach() for place, layer in enumerate(features)} | found
 
 
+@pytest.mark.slow
 def test_equals_the_models_own_tower(tower):
     core, prompts = tower
     assert len({tuple(grid) for grid in prompts.image_grid_thw.tolist()}) == len(SIZES)
@@ -59,6 +60,7 @@ def test_equals_the_models_own_tower(tower):
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 def test_a_kernel_for_each_distinct_length(tower):
     """Not for each window: 31 windows of a dozen sizes and 5 pictures here."""
     core, prompts = tower
@@ -75,6 +77,7 @@ def test_a_kernel_for_each_distinct_length(tower):
     assert calls == sum(len(pictures if layer == "full" else windows) for layer in layers)
 
 
+@pytest.mark.slow
 def test_forces_no_synchronisation(tower):
     core, prompts = tower
     with torch.no_grad():

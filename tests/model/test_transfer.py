@@ -72,6 +72,7 @@ def test_a_micro_batch_forces_no_synchronisation(family, seen):
         torch.testing.assert_close(grads[name], gradient, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 def test_the_plain_path_synchronises_for_its_masks_alone(family):
     """transformers checks for padding at most twice a pass; this project's own code does not synchronise."""
     backbone, prompts = family
@@ -103,6 +104,7 @@ def test_features_stand_where_a_mask_puts_them():
     assert torch.equal(deep, expected)
 
 
+@pytest.mark.slow
 def test_rotary_frequencies_that_could_grow_are_the_plain_ones(tmp_path):
     from transformers import AutoConfig
 

@@ -65,6 +65,7 @@ def test_a_stage_that_fails_closes_its_engine(base, root, tmp_path, monkeypatch,
     assert not any(hasattr(one, "optimizer") for one in held)
 
 
+@pytest.mark.slow
 def test_parts_for_one_process_are_refused_before_anything_is_made(base, root, tmp_path):
     from aes_r1.settings import InputError
 

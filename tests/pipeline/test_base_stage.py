@@ -39,6 +39,7 @@ def test_held_out_pictures_are_never_seen_even_under_another_name(picture_folder
         training_photographs(pictures, [pictures], PHOTOGRAPHS)
 
 
+@pytest.mark.slow
 def test_the_first_photographs_are_of_every_set_in_its_share(picture_folder):
     """The tokenizer learns the facts of the first ones alone, and a mix lists one data set after another."""
     pictures = samples(picture_folder)[:6] * 100
@@ -74,6 +75,7 @@ def test_the_name_of_a_base_of_scenes_is_the_one_that_it_had_before_there_were_p
     assert pretrained_digest(PretrainSettings(pictures=32, epochs=1), 9216) == before
 
 
+@pytest.mark.slow
 def test_a_photograph_is_measured_whole_and_kept_small(picture_folder):
     seen = _seen(samples(picture_folder)[:3], 256, 0, lambda *_: None)
     assert [picture.size for picture, _ in seen] == [(32, 32)] * 3

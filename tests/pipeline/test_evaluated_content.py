@@ -75,6 +75,7 @@ def with_weights(folder: Path) -> None:
         (with_list(SAMPLES[1:]), "now lists other pictures or opinions"),
     ],
 )
+@pytest.mark.slow
 def test_a_start_and_a_point_thatis_done_are_refused_for_other_content(change, says, place):
     run, settings = asked_in(place)
     claim_content(run, settings)
@@ -98,6 +99,7 @@ def test_a_start_and_a_point_thatis_done_are_refused_for_other_content(change, s
         lambda folder: (folder / "manifest.jsonl").unlink(),
     ],
 )
+@pytest.mark.slow
 def test_what_bears_on_no_answer_is_not_compared(change, place):
     run, settings = asked_in(place)
     claim_content(run, settings)
@@ -106,6 +108,7 @@ def test_what_bears_on_no_answer_is_not_compared(change, place):
     assert is_done(run.path, settings)
 
 
+@pytest.mark.slow
 def test_the_bytes_of_pictures_are_compared_where_both_lists_have_their_digests(place):
     """They are noted by the first start that knows them."""
     run, settings = asked_in(place)
@@ -117,6 +120,7 @@ def test_the_bytes_of_pictures_are_compared_where_both_lists_have_their_digests(
         is_done(run.path, settings)
 
 
+@pytest.mark.slow
 def test_a_folder_of_an_older_version_is_compared_with_what_it_noted(place):
     """Its content.json holds the digests of lists, of which the next start notes more."""
     run, settings = asked_in(place)

@@ -86,6 +86,7 @@ def test_a_manifest_whose_pictures_are_gone_is_named(picture_folder, tmp_path):
         list_pictures(tmp_path / "list.jsonl", data, "test", seed=0, store=tmp_path / "store")
 
 
+@pytest.mark.slow
 def test_many_records_without_a_picture_have_few_lines_and_a_file(picture_folder, tmp_path, caplog):
     folder = tmp_path / "given"
     folder.mkdir()
@@ -113,6 +114,7 @@ def test_many_records_without_a_picture_have_few_lines_and_a_file(picture_folder
 
 @pytest.mark.parametrize(("scale", "warns"), [([1, 100], True), ([1, 10], False)])
 @pytest.mark.parametrize("by_manifest", [False, True])
+@pytest.mark.slow
 def test_training_warns_of_a_scale_that_is_far_too_wide(scale, warns, by_manifest, tmp_path, caplog):
     root = tmp_path / "set"
     names = [f"{index:02d}.png" for index in range(40)]
@@ -142,6 +144,7 @@ def test_training_warns_of_a_scale_that_is_far_too_wide(scale, warns, by_manifes
         assert ("(x - low) / (high - low)" in said[0]) is by_manifest
 
 
+@pytest.mark.slow
 def test_the_opinions_of_an_aescot_file_are_not_said_to_take_a_scale(tmp_path, caplog):
     names = [f"{index:02d}.png" for index in range(40)]
     draw(tmp_path, *names)

@@ -140,6 +140,7 @@ def test_wherever_it_is_opened_one_line_names_it(broken, backbone, tmp_path, mon
         data_url(str(path), 9216)
 
 
+@pytest.mark.slow
 def test_listed_pictures_are_opened_in_no_other_way():
     """Whatever opens a picture in training or evaluation takes the function that ends in one line."""
     rooms = ("trainer", "inference", "pipeline", "evaluation", "rollout", "reward")

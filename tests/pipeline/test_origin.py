@@ -98,6 +98,7 @@ def downloaded(tmp_path, monkeypatch):
     return download
 
 
+@pytest.mark.slow
 def test_a_hub_model_has_one_name_whatever_of_it_was_downloaded(downloaded, tmp_path):
     """A check fetches no weights, a run does, and other programs fetch files that it does not read."""
     store, run = tmp_path / "store", RunFolder(tmp_path / "run")
@@ -114,6 +115,7 @@ def test_a_hub_model_has_one_name_whatever_of_it_was_downloaded(downloaded, tmp_
     assert content_name("owner/name", store) == "owner/name@def"
 
 
+@pytest.mark.slow
 def test_a_cold_start_from_a_hub_model_is_found_again_after_its_weights_were_downloaded(
     downloaded, tmp_path, monkeypatch
 ):
@@ -172,6 +174,7 @@ def test_a_run_that_goes_on_names_every_commit_and_keeps_its_base(tmp_path, monk
     assert json.loads(origin.read_text()) == {"commits": [*first["commits"], "newer"], "base": digest}
 
 
+@pytest.mark.slow
 def test_another_model_in_the_same_folder_is_noticed(tmp_path):
     base, run = tmp_path / "base", RunFolder(tmp_path / "run")
     base.mkdir()

@@ -64,6 +64,7 @@ def test_choices_of_a_model_that_answers_are_measured(tokenizer, root, tmp_path)
     assert measures["first_share"]["value"] is not None
 
 
+@pytest.mark.slow
 def test_opinions_that_are_all_too_near_are_refused_before_any_work(base, root, tmp_path):
     reward = {**REWARD, "pair": {"weight": 1, "margin": 0.9}}
     with pytest.raises(InputError) as refused:

@@ -80,6 +80,7 @@ def test_a_picture_that_was_replaced_under_its_name_is_another(root, tmp_path, c
         assert read_rows(again) != text, "the expert measured the picture that is there now"
 
 
+@pytest.mark.slow
 def test_a_label_that_was_edited_asks_the_expert_again(root, tmp_path):
     described, learned = learned_anew(root, tmp_path / "before", None)
     with (root / "labels.csv").open() as file:
@@ -93,6 +94,7 @@ def test_a_label_that_was_edited_asks_the_expert_again(root, tmp_path):
     assert learned_again != learned
 
 
+@pytest.mark.slow
 def test_a_cold_start_is_named_by_what_its_entropy_was_measured_on(root, tmp_path):
     training = [Path(one.image) for one in job_on(root, tmp_path / "lists", None).train]
     given = critiques_of(training, tmp_path / "aescot.jsonl")

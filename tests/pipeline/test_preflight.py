@@ -96,6 +96,7 @@ def test_a_reward_of_one_s_own_that_was_changed_after_the_run_began(tmp_path, re
         preflight.check_run(composed(mine, f"out={tmp_path}/begun"))
 
 
+@pytest.mark.slow
 def test_more_minibatches_than_completions(tmp_path):
     sizes = ("trainer.images_per_step=4", "trainer.num_samples=2")
     with pytest.raises(InputError, match=r"trainer\.minibatches=9: a process has 8 completions in a step"):
@@ -204,6 +205,7 @@ def test_launches_that_the_engine_cannot_serve(environment, arguments, says, ref
     assert says in refusal(*arguments, **environment)
 
 
+@pytest.mark.slow
 def test_an_engine_without_deepspeed(monkeypatch, refusal):
     monkeypatch.setitem(sys.modules, "deepspeed", None)  # as if it were not installed
     assert "engine=zero3: DeepSpeed cannot be loaded" in refusal("engine=zero3")
@@ -221,6 +223,7 @@ def test_models_that_are_not_whole(key, fault, base, tmp_path, refusal):
     assert line.startswith(f"aes_r1: {key}={folder}: ")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_finds_no_place(base, refusal):
     line = refusal(f"model.path={base}", "model.lora.rank=2", "+model.lora.target_modules=[query]")
     assert "model.lora.target_modules=['query']: the language model has none of them" in line
@@ -246,6 +249,7 @@ def test_critiques_that_cannot_be_learned(row, says, tmp_path, refusal):
     preflight.check_run(composed(f"cold_start.data={path}", "trainer.init_from=base"))  # which needs no cold start
 
 
+@pytest.mark.slow
 def test_labels_that_cannot_be_read(root, refusal):
     (root / "labels.csv").write_text("picture,opinion\n01.png,0.5\n")
     assert "labels.csv" in refusal("data=folder", f"data.root={root}")
@@ -311,6 +315,7 @@ def test_what_only_finished_stages_needed_is_not_asked_for(needs, stages, base, 
         preflight.check_run(composed(*of_set, *needs, f"out={out}", f"store={tmp_path}/store", "trainer.resume=never"))
 
 
+@pytest.mark.slow
 def test_a_cold_start_that_the_store_no_longer_holds_is_to_come(tmp_path):
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "cold_start.json").write_text(json.dumps({"model": str(tmp_path / "gone")}))

@@ -52,6 +52,7 @@ def test_passes_are_the_fewest_that_take_the_steps(least, batch):
         (("data=folder", "model=qwen2_5_vl_3b", "cold_start.min_steps=20"), 34, 18),
     ],
 )
+@pytest.mark.slow
 def test_a_small_set_of_photographs_is_passed_over_until_the_format_is_learned(given, count, epochs):
     assert recipe_for(composed(*given), count).epochs == epochs
     assert TINY_STEPS == 80

@@ -237,6 +237,7 @@ def blocks(root: Path, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_critiques_and_probes_are_of_every_set(base, root, tmp_path, monkeypatch):
     given = settings(
         *(base, root, tmp_path / "run"),
@@ -327,11 +328,13 @@ def test_an_adapter_is_all_that_the_cold_start_trains(base, root, tmp_path):
     assert all("language_model" in name and "_proj.weight" in name for name in moved), moved
 
 
+@pytest.mark.slow
 def test_more_pictures_a_step_than_there_are(base, root, tmp_path):
     with pytest.raises(InputError, match=r"trainer.images_per_step=40: there are \d+ training pictures"):
         run(settings(base, root, tmp_path / "run", trainer={"images_per_step": 40}))
 
 
+@pytest.mark.slow
 def test_records_whose_picture_cannot_be_read_are_named(base, root, tmp_path):
     (tmp_path / "gone.png").write_bytes(b"no picture")
     (tmp_path / "aescot.jsonl").write_text(
@@ -352,6 +355,7 @@ def learned(job: Job) -> tuple[set[str], str]:
     return names, cold_start_stage._digest(job, str(tiny.SHIPPED), path, records, recipe)
 
 
+@pytest.mark.slow
 def test_the_cold_start_never_sees_a_picture_that_the_run_holds_out(root, tmp_path, caplog):
     """By whatever split: named by their files, by links to them, or as copies that keep set and id."""
     pictures = sorted(root.glob("*.png"))
@@ -382,6 +386,7 @@ def test_the_cold_start_never_sees_a_picture_that_the_run_holds_out(root, tmp_pa
         learned(job)
 
 
+@pytest.mark.slow
 def test_a_cold_start_is_stored_by_the_records_that_it_trained_on(root, tmp_path):
     """By the file and what its pictures hold, but not by their names, where it trained on all of it."""
     training = [Path(one.image) for one in job_on(root, tmp_path / "lists", None).train]
@@ -407,6 +412,7 @@ def test_strict_names_the_first_broken_picture(base, root, tmp_path):
         run(settings(base, root, tmp_path / "run", data={"strict": True}))
 
 
+@pytest.mark.slow
 def test_a_cold_start_teaches_the_ratings_of_its_training_pictures(root, tmp_path):
     lines = (root / "labels.csv").read_text().splitlines()
     cells = ["hue", *(str(place) if place % 4 else "" for place in range(len(lines) - 1))]

@@ -53,6 +53,7 @@ def critiques(run: Path, *datasets: str | None) -> None:
     write_rows(RunFolder(run).manifest("critiques-0123456789ab"), rows)
 
 
+@pytest.mark.slow
 def test_the_sets_of_every_run_of_a_chain_count(made):
     first = made("first", "ava")
     second = made("second", "tad66k", **started_from(first / "model"))

@@ -1,6 +1,7 @@
 """Fixtures of several files of this folder: a finished run in small."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,14 +9,28 @@ from PIL import Image
 
 from aes_r1.evaluation.summary import summarise
 from aes_r1.settings import Settings, as_dict
+from tests.conftest import made_once
 from tests.report.outline import CRITIQUE
 
 
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory):
+    return made_once(tmp_path_factory, "run_of_reports", make_run)
+
+
 @pytest.fixture
-def run(tmp_path):
+def run(made_run, tmp_path):
     """A finished run in small: three stages, two sets, two protocols, pictures, an injected tag, a planted secret."""
+    for file in made_run.iterdir():
+        shutil.copy(file, tmp_path)
+    predictions = tmp_path / "predictions.jsonl"
+    predictions.write_text(predictions.read_text().replace(str(made_run), str(tmp_path)))
+    return tmp_path
+
+
+def make_run(folder):
     generator = np.random.default_rng(0)
-    Image.new("RGB", (84, 84), (200, 120, 40)).save(tmp_path / "picture.png")
+    Image.new("RGB", (84, 84), (200, 120, 40)).save(folder / "picture.png")
     rows = []
     for dataset, n in (("scenes", 60), ("scenes_shifted", 30)):
         mos = generator.random(n)
@@ -31,7 +46,7 @@ def run(tmp_path):
                             "mos": float(mos[i]),
                             "score": score,
                             "scores": [score],
-                            "image": str(tmp_path / "picture.png"),
+                            "image": str(folder / "picture.png"),
                         }
                         | {"critique": f"{CRITIQUE} <script>alert({i})</script>", "text": "no <answer> here"}
                     )
@@ -48,8 +63,7 @@ def run(tmp_path):
         values |= {"eval/scenes/srcc": 0.7, "eval/scenes/plcc": 0.6} if i % 20 == 0 else {}
         metrics.append({"stage": "rapo", "step": i, "policy/kl_k3": 0.01, **values})
     evaluation = summarise(rows, n_bootstrap=50, manifests={"scenes/test": "ab" * 32})
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
     for name, lines in (("metrics.jsonl", metrics), ("predictions.jsonl", rows)):
-        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return tmp_path
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -57,6 +57,7 @@ def test_ticks_are_round(low, high, expected):
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+@pytest.mark.slow
 def test_ticks_stay_inside(low, span):
     result = ticks(low, low + span)
     assert len(result) <= 6
@@ -67,6 +68,7 @@ number_or_gap = st.one_of(st.floats(-1e4, 1e4), st.just(NAN), st.none())
 
 
 @given(st.lists(st.lists(number_or_gap, max_size=90), min_size=1, max_size=4))
+@pytest.mark.slow
 def test_any_curves_can_be_drawn(curves):
     svg = line_chart("curves", [Line(f"c{i}", list(range(len(ys))), ys, "rapo") for i, ys in enumerate(curves)])
     known = [ys for ys in curves if any(y is not None and math.isfinite(y) for y in ys)]
@@ -151,6 +153,7 @@ def test_a_tick_is_short(value, text):
 
 
 @given(st.floats(-1, 1), st.integers(-12, 12), st.floats(0.001, 1))
+@pytest.mark.slow
 def test_no_tick_is_cut_at_the_left(start, power, span):
     low, high = start * 10.0**power, (start + span) * 10.0**power
     for svg in (

@@ -35,6 +35,7 @@ def runs(run, tmp_path_factory):
     return root / "a" / "seed0", other
 
 
+@pytest.mark.slow
 def test_the_whole_page(runs, tmp_path):
     path = write_comparison(runs, tmp_path / "pages" / "comparison.html", n_bootstrap=50)
     html = path.read_text()
@@ -78,6 +79,7 @@ def change_settings(folder, **changes):
     (folder / "settings.json").write_text(json.dumps(settings))
 
 
+@pytest.mark.slow
 def test_long_names_stand_once_and_their_numbers_in_charts_legends_and_heads(runs, tmp_path):
     words = {"lr": 0.5, "temperature": 0.123, "credit": "answer", "max_steps": 1234}
     change_settings(runs[1], trainer=words, data={"root": 40 * "pictures/"})
@@ -102,6 +104,7 @@ def without_sets(folder, kept):
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
 
 
+@pytest.mark.slow
 def test_runs_without_a_shared_set_are_told_above_the_numbers(runs, tmp_path):
     def above_numbers(*folders):
         html = write_comparison(folders, tmp_path / "c.html", n_bootstrap=5).read_text()
@@ -117,12 +120,14 @@ def test_runs_without_a_shared_set_are_told_above_the_numbers(runs, tmp_path):
     assert "These runs share no test set: none of the numbers below compares them." in above_numbers(*runs, third)
 
 
+@pytest.mark.slow
 def test_other_lists_of_one_set_are_told_above_its_numbers(runs, tmp_path):
     html = write_comparison(runs, tmp_path / "c.html", n_bootstrap=5).read_text()
     assert html.index("different lists") < html.index("<svg")
 
 
 @pytest.mark.parametrize("protocol", ["sample", "mean", "greedy"])
+@pytest.mark.slow
 def test_a_protocol_is_named_as_all_runs_asked(protocol, runs, tmp_path):
     """With temperature and number of samples where they agree, and plainly where they differ."""
     told = {"sample": "one sample at temperature 0.6", "mean": "mean of 4 samples", "greedy": "greedy"}[protocol]
@@ -149,6 +154,7 @@ def test_wrong_folders_are_refused(runs, tmp_path):
         write_comparison([runs[0], tmp_path / "empty"], tmp_path / "c.html")
 
 
+@pytest.mark.slow
 def test_a_run_whose_last_model_was_not_evaluated_is_not_taken_for_it(runs, tmp_path):
     """The page says which model stands for each run; headlines of the run have no numbers of an earlier model."""
     html = write_comparison(runs, tmp_path / "c.html", n_bootstrap=5).read_text()

@@ -90,11 +90,13 @@ def replaced(values: dict, path: tuple, other: Any) -> dict:
 
 
 @pytest.mark.parametrize("content", ["{}", '{"editor.fontSize": 12}', '{"data": 3}', '{"trainer": {}}'])
+@pytest.mark.slow
 def test_settings_that_are_no_run_s_are_named(content, runs):
     assert "dashboard" in ended_by(runs, runs / "reward_ablation" / "rank0" / "settings.json", [content])
 
 
 @pytest.mark.parametrize("name", ["settings.json", "evaluation.json"])
+@pytest.mark.slow
 def test_a_file_that_lacks_any_of_its_keys_is_named_or_does_without(name, runs):
     file = runs / "reward_ablation" / "rank0" / name
     whole = json.loads(file.read_text())
@@ -111,6 +113,7 @@ def test_an_evaluation_without_an_object_where_one_belongs_is_named(stages, runs
 
 
 @pytest.mark.parametrize("other", [None, 3, [], {}])
+@pytest.mark.slow
 def test_a_measurement_of_another_kind_is_named(other, runs):
     """Sets, protocols and cells: a value of another kind in the place of each."""
     file = runs / "reward_ablation" / "rank0" / "evaluation.json"
@@ -124,6 +127,7 @@ def test_a_measurement_of_another_kind_is_named(other, runs):
 
 
 @pytest.mark.parametrize("name", ["predictions.jsonl", "metrics.jsonl", "completions.jsonl"])
+@pytest.mark.slow
 def test_a_row_that_lacks_any_of_its_keys_is_named_with_its_line(name, runs):
     file = runs / "reward_ablation" / "rank0" / name
     lines = file.read_text().splitlines(keepends=True)

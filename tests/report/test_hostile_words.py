@@ -142,6 +142,7 @@ def made(tmp_path_factory) -> Callable[[str], dict[str, str]]:
 @pytest.mark.parametrize(
     ("page", "texts"), [("run", 30), ("comparison", 2), ("studies", 10), ("starts", 6), ("cards", 10)]
 )
+@pytest.mark.slow
 def test_hostile_words_change_no_tag_and_are_read_as_they_are(made, page, texts):
     harmless, hostile = Shape(made("harmless")[page]), Shape(made("hostile")[page])
     assert hostile.tags == harmless.tags

@@ -52,6 +52,7 @@ def ended_with(view: Callable[[], Any], what: str = "") -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_a_value_of_another_kind_is_named_or_does_no_harm(run_of_all, tmp_path, capsys):
     """A seeded sample of keys, values and commands; InputError is the one exception."""
     refused = 0
@@ -83,6 +84,7 @@ def value_at(values: Any, path: tuple) -> Any:
 
 
 @pytest.mark.parametrize("name", READERS)
+@pytest.mark.slow
 def test_every_number_and_text_is_refused_as_anything_else(name, run_of_all):
     file = run_of_all.path / name
     lines = file.read_text().splitlines(keepends=True) if file.suffix == ".jsonl" else [file.read_text()]
@@ -108,6 +110,7 @@ def test_every_number_and_text_is_refused_as_anything_else(name, run_of_all):
 @pytest.mark.parametrize(
     ("key", "other"), [("n", -3), ("n", 2.5), ("n", None), ("resamples", -1), ("srcc", 0.5), ("srcc", None)]
 )
+@pytest.mark.slow
 def test_a_count_is_whole_and_not_negative_and_a_measure_is_an_object(key, other, run_of_all):
     whole = json.loads(run_of_all.evaluation_file.read_text())
     paths = [path for path in places_in(whole) if path[-1] == key and path[0] != "manifests"]
@@ -118,6 +121,7 @@ def test_a_count_is_whole_and_not_negative_and_a_measure_is_an_object(key, other
             _ = run_of_all.evaluation
 
 
+@pytest.mark.slow
 def test_names_of_stages_and_sets_are_no_keys(run_of_all):
     """A model of an evaluation may be called as a measure is."""
     whole = json.loads(run_of_all.evaluation_file.read_text())
@@ -138,6 +142,7 @@ def test_names_of_stages_and_sets_are_no_keys(run_of_all):
         ("run_name", 3, "run_name=3 is not a text"),
     ],
 )
+@pytest.mark.slow
 def test_settings_that_a_model_is_asked_by_are_of_their_kind(key, other, says, run_of_all, tmp_path):
     whole = json.loads(run_of_all.settings_file.read_text())
     run_of_all.settings_file.write_text(json.dumps(replaced(whole, tuple(key.split(".")), other)))

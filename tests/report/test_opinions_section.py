@@ -70,6 +70,7 @@ def test_every_measure_has_a_title_and_a_line_of_the_glossary():
         assert definition(f"rapo/a/test/mean/opinions/{name}") == GLOSSARY[f"opinions/{name}"]
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_sets_with_votes(evaluation):
     rows = opinions_section(evaluation)
     assert [(stage, name, protocol, outputs) for stage, name, protocol, _, outputs in rows] == [
@@ -79,6 +80,7 @@ def test_rows_are_those_of_sets_with_votes(evaluation):
     ]
 
 
+@pytest.mark.slow
 def test_the_page_shows_and_explains_every_value(evaluation):
     text = page(evaluation)
     section = text[text.index("Distance from the raters’ opinions") :]
@@ -94,6 +96,7 @@ def test_the_page_shows_and_explains_every_value(evaluation):
     assert COMPARABLE in section
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_the_protocol_of_most_outputs_within_eighty_columns(evaluation):
     text = printed(headline_tables(evaluation))
     table = text[text.index(f"{KNOWN}: distance from the raters’ opinions as distributions, mean") :]
@@ -106,6 +109,7 @@ def test_the_terminal_shows_the_protocol_of_most_outputs_within_eighty_columns(e
     assert "…" not in table
 
 
+@pytest.mark.slow
 def test_the_evaluations_tables_show_every_protocol(evaluation):
     text = printed(evaluation_tables(evaluation), width=150)
     for protocol in ("sample", "mean"):
@@ -114,6 +118,7 @@ def test_the_evaluations_tables_show_every_protocol(evaluation):
     assert COMPARABLE in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_the_card_has_a_table_and_its_explanation(evaluation):
     text = card(evaluation)
     measures = evaluation["stages"]["rapo"][KNOWN]["mean"]["opinions"]
@@ -124,6 +129,7 @@ def test_the_card_has_a_table_and_its_explanation(evaluation):
         assert f"- {MEASURES[name]}: {GLOSSARY[f'opinions/{name}']}." in text
 
 
+@pytest.mark.slow
 def test_the_trackers_summary_has_every_value(evaluation):
     columns = headline_metrics(evaluation)
     for name in DISTANCES:
@@ -132,6 +138,7 @@ def test_the_trackers_summary_has_every_value(evaluation):
     assert not [name for name in columns if UNKNOWN in name and "opinions" in name]
 
 
+@pytest.mark.slow
 def test_a_metric_on_its_own_scale_has_no_distance_from_opinions(evaluation):
     cell = evaluation["stages"]["rapo"][KNOWN]["sample"]
     stages = {"sharpness": {KNOWN: {"metric": cell}}}
@@ -139,6 +146,7 @@ def test_a_metric_on_its_own_scale_has_no_distance_from_opinions(evaluation):
     assert not [name for name in headline_metrics({"stages": stages}) if "opinions" in name]
 
 
+@pytest.mark.slow
 def test_a_baseline_has_the_distances_of_its_one_score(evaluation):
     """Of 2 and 2 raters on 0 and 1: a score of .5 is .5 from each, a score of .25 is .25 and .75 from them."""
     row = {"stage": "mean", "protocol": "fitted", "dataset": "voted", "split": "test", "mos": 0.5, "votes": [2, 2]}
@@ -172,6 +180,7 @@ def test_rows_of_a_baseline_from_before_they_held_opinions_have_no_distances():
     assert opinions_section(measured) == []
 
 
+@pytest.mark.slow
 def test_a_set_without_votes_has_no_table_anywhere(evaluation):
     silent = without_votes(evaluation)
     told = page(silent), printed(headline_tables(silent)), printed(evaluation_tables(silent), width=150), card(silent)

@@ -62,6 +62,7 @@ def shown(evaluation: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("how", WAYS)
+@pytest.mark.slow
 def test_people_stand_beside_the_model(how, tmp_path):
     attributes, known, said = WAYS[how]
     evaluation = evaluated(tmp_path, attributes, **known)
@@ -89,6 +90,7 @@ def test_people_stand_beside_the_model(how, tmp_path):
         assert f"other half: SRCC {format_cell(people['srcc'])}" in text
 
 
+@pytest.mark.slow
 def test_nothing_is_shown_where_the_opinions_do_not_tell(tmp_path):
     evaluation = evaluated(tmp_path)
     assert evaluation["baseline_cells"] == {}
@@ -96,6 +98,7 @@ def test_nothing_is_shown_where_the_opinions_do_not_tell(tmp_path):
         assert "eople" not in text
 
 
+@pytest.mark.slow
 def test_nor_in_an_evaluation_from_before_people_stood_in_it(tmp_path):
     evaluation = evaluated(tmp_path, {"votes": [1, 2, 3, 4]})
     del evaluation["baseline_cells"]

@@ -31,6 +31,7 @@ def test_an_old_evaluation_has_none_of_them(evaluation):
     assert results_section({}, {}) is None
 
 
+@pytest.mark.slow
 def test_each_has_its_table(evaluation):
     three = {"srcc": cell(0.71, 0.6, 0.8), "plcc": cell(0.72), "mae": cell(0.11)}
     evaluation["means"] = {"rapo": {"sample": {"unseen": {"sets": ["para/test", "aadb/test"], **three}}}}
@@ -62,6 +63,7 @@ def test_each_has_its_table(evaluation):
         assert expected in html, expected
 
 
+@pytest.mark.slow
 def test_changes_show_what_both_sides_have(evaluation):
     evaluation["comparisons"][0]["srcc"]["p_holm"] = 0.04
     for one in evaluation["comparisons"]:
@@ -72,6 +74,7 @@ def test_changes_show_what_both_sides_have(evaluation):
     assert "RMSE" not in html
 
 
+@pytest.mark.slow
 def test_a_signed_value_has_its_sign():
     valued = templates().get_template("parts.html").module.valued
     assert valued(cell(-0.05, -0.1, 0.02), sign=True) == "−0.050<small>−0.100 to +0.020</small>"

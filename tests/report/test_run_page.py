@@ -17,6 +17,7 @@ from tests.report.browser import CHROMIUM, FLAGS
 from tests.report.outline import CRITIQUE, Outline
 
 
+@pytest.mark.slow
 def test_the_whole_page(run):
     path = write_report(run)
     assert path == run / "report.html"
@@ -49,6 +50,7 @@ def test_the_whole_page(run):
     assert "0 of 60 pictures answered" in text
 
 
+@pytest.mark.slow
 def test_it_needs_nothing_but_itself(run):
     html = write_report(run).read_text()
     outline = Outline(html)
@@ -86,12 +88,14 @@ def test_every_colour_is_defined_in_both_themes(run):
         ("evaluation.json", {"Results", "What each stage changed", "Calibration and intervals"}),
     ],
 )
+@pytest.mark.slow
 def test_a_missing_file_takes_its_part_along(run, missing, gone):
     whole = set(Outline(write_report(run).read_text()).headings)
     (run / missing).unlink()
     assert set(Outline(write_report(run).read_text()).headings) == whole - gone
 
 
+@pytest.mark.slow
 def test_pictures_that_have_gone_are_said_so(run):
     (run / "picture.png").unlink()
     outline = Outline(write_report(run).read_text())
@@ -99,6 +103,7 @@ def test_pictures_that_have_gone_are_said_so(run):
     assert "not at hand" in " ".join(outline.text)
 
 
+@pytest.mark.slow
 def test_a_run_without_settings_or_stages_before(run):
     (run / "settings.json").unlink()
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
@@ -115,10 +120,12 @@ def test_an_empty_folder_is_refused_by_name(tmp_path):
         write_report(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page(run):
     assert write_report(run).read_bytes() == write_report(run).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_the_least_sure(run):
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     several = [
@@ -133,6 +140,7 @@ def test_the_gallery_shows_the_least_sure(run):
 
 
 @pytest.mark.parametrize(("low", "says"), [(-0.1, True), (0.01, False)])
+@pytest.mark.slow
 def test_a_change_whose_interval_holds_zero_is_not_called_one(run, low, says):
     evaluation = json.loads((run / "evaluation.json").read_text())
     for comparison in evaluation["comparisons"]:
@@ -143,6 +151,7 @@ def test_a_change_whose_interval_holds_zero_is_not_called_one(run, low, says):
     assert ("The interval holds 0, so no change is shown." in text) == says
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_answer_says_so_first(run):
     for name in ("evaluation.json", "predictions.jsonl"):
         (run / name).write_text((run / name).read_text().replace('"rapo"', '"later"').replace('"base"', '"rapo"'))
@@ -230,6 +239,7 @@ def beside_a_metric(tmp_path):
 
 
 @pytest.mark.parametrize("with_settings", [True, False])
+@pytest.mark.slow
 def test_a_metric_that_was_asked_last_does_not_stand_for_the_model(beside_a_metric, with_settings, tmp_path_factory):
     if not with_settings:
         (beside_a_metric / "settings.json").write_text("{}")

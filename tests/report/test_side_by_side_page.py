@@ -33,6 +33,7 @@ def run_folder(tmp_path, epochs, critique, *, pictures=range(20)):
     return folder
 
 
+@pytest.mark.slow
 def test_three_starts(tmp_path):
     folders = [run_folder(tmp_path, epochs, words) for epochs, words in ((0, "none"), (1, "one"), (3, "three"))]
     out = tmp_path / "out"
@@ -49,6 +50,7 @@ def test_three_starts(tmp_path):
     assert "base" not in {row["starts"]["0 epochs"]["critique"].split()[1] for row in rows}
 
 
+@pytest.mark.slow
 def test_runs_with_equal_epochs_and_folder_names_all_stand_on_the_page(tmp_path):
     folders = []
     for study, words in (("a", "first"), ("b", "second"), ("c", "third")):
@@ -90,6 +92,7 @@ def test_a_start_is_named_by_the_passes_that_it_took(settings, notes, name, tmp_
     assert list(read_rows(tmp_path / "out" / "side_by_side.jsonl")[0]["starts"]) == [name]
 
 
+@pytest.mark.slow
 def test_only_shared_pictures(tmp_path):
     folders = [run_folder(tmp_path, 0, "a"), run_folder(tmp_path, 1, "b", pictures=range(18, 20))]
     side_by_side(folders, tmp_path / "out", pictures=50, n_bootstrap=5, seed=0)

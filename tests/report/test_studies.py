@@ -73,6 +73,7 @@ def test_conditions_have_the_names_of_runs_without_seeds():
     assert condition_names(settings[1:]) == ["", ""]
 
 
+@pytest.mark.slow
 def test_every_run_says_how_far_it_is(tmp_path):
     for name in ("done", "failed", "going"):
         write_run(tmp_path / "study" / name, BASE, noise={"rapo": 0.1})

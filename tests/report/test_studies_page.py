@@ -23,6 +23,7 @@ def runs(tmp_path) -> Path:
     return write_study(tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_the_best_condition_comes_first_with_its_seeds_in_order(runs):
     (runs / "reward_ablation" / "rank1" / "stages" / "report.json").unlink()
     html = static_page(read_studies(runs), ANALYSES)
@@ -36,6 +37,7 @@ def test_the_best_condition_comes_first_with_its_seeds_in_order(runs):
     assert re.findall(r'(?:src|href)="(?!data:|#)', html) == []
 
 
+@pytest.mark.slow
 def test_the_summary_leads_to_every_study_and_says_why_one_has_no_results(runs):
     dead = write_run(runs / "tune <1>" / "one", BASE, noise={"rapo": 0.1})
     for gone in ("evaluation.json", "stages/report.json"):
@@ -54,6 +56,7 @@ def test_the_summary_leads_to_every_study_and_says_why_one_has_no_results(runs):
     assert "failed: no such folder" in summary
 
 
+@pytest.mark.slow
 def test_unlike_runs_are_named_as_the_list_of_runs_names_them(tmp_path):
     """A setting that is a list of sets is named by them; runs that are only measured otherwise are told apart."""
     also = [{"attributes": None, "name": "scenes_shifted", "limit": None}]
@@ -106,6 +109,7 @@ def test_conditions_that_differ_in_how_they_were_measured_say_how(group, key, va
     assert sorted(shown) == sorted(name.replace(", seed 0", "") for name in listed)
 
 
+@pytest.mark.slow
 def test_the_highest_and_the_lowest_are_of_one_set(tmp_path):
     """Two conditions on each of two sets: the best of one set does not stand beside the worst of the other."""
     for number, (dataset, width) in enumerate([("easy", 0.01), ("hard", 0.5), ("easy", 0.05), ("hard", 0.9)]):
@@ -125,12 +129,14 @@ def test_the_highest_and_the_lowest_are_of_one_set(tmp_path):
     assert "on the set that the table names" in html
 
 
+@pytest.mark.slow
 def test_one_set_is_not_named(runs):
     html = static_page(read_studies(runs), ANALYSES)
     assert "<small>scenes/test, sample</small>" not in html
     assert "one set and protocol" not in html
 
 
+@pytest.mark.slow
 def test_the_axes_of_shares_stay_within_0_and_1(runs):
     html = static_page(read_studies(runs), ANALYSES)
     charts = re.findall(r'<svg[^>]*aria-label="([^"]*_rate)">(.*?)</svg>', html)
@@ -140,6 +146,7 @@ def test_the_axes_of_shares_stay_within_0_and_1(runs):
         assert 0 <= min(marks) <= max(marks) <= 1
 
 
+@pytest.mark.slow
 def test_a_run_without_results_is_no_error(runs):
     (runs / "reward_ablation" / "rank0" / "evaluation.json").unlink()
     (runs / "reward_ablation" / "rank0" / "metrics.jsonl").unlink()
@@ -185,6 +192,7 @@ def test_seeds_of_a_condition_stand_together_whatever_their_numbers():
     assert varied(runs) == ["reward.name"]
 
 
+@pytest.mark.slow
 def test_the_analysis_stands_beside_the_runs(runs, tmp_path):
     html = static_page(read_studies(runs), ANALYSES)
     assert "<th>paper SRCC / PLCC*</th>" in html
@@ -197,6 +205,7 @@ def test_the_analysis_stands_beside_the_runs(runs, tmp_path):
     assert f"No analysis at {absent}: run" in static_page(read_studies(runs), tmp_path / "elsewhere")
 
 
+@pytest.mark.slow
 def test_signs_and_the_worst_answers_are_shown(runs, picture_folder):
     pictures = sorted(picture_folder.glob("*.png"))
     row = {"stage": "rapo", "image": str(pictures[0]), "text": "<think>Dull.</think><answer>0.9</answer>", "k": 0}

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from aes_r1.evaluation.summary import summarise
@@ -30,6 +31,7 @@ def rows(stage, protocol, scores, mos):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_part_has_its_table():
     mos = np.linspace(0, 1, 30).tolist()
     noisy = np.clip(mos + np.random.default_rng(0).normal(0, 0.2, 30), 0, 1).tolist()
@@ -78,6 +80,7 @@ def test_a_cell_is_written_with_its_interval():
     assert format_cell({**one, "value": None}, missing="-") == "-"
 
 
+@pytest.mark.slow
 def test_a_model_that_ranks_backwards_has_no_plcc_after_a_logistic_and_the_reason_is_said():
     mos = np.linspace(0, 1, 30).tolist()
     for scores, backwards in ((mos, False), (mos[::-1], True)):
@@ -115,6 +118,7 @@ def test_every_column_of_the_critiques_has_a_name_of_its_own_and_is_explained():
     assert len(list(_critiques({"cold_start": {"a/test": critiques_of()}}))) == 1
 
 
+@pytest.mark.slow
 def test_intervals_are_written_as_a_training_writes_them():
     """In every table of an evaluation, and on one line where the terminal of a training has one."""
     mos = np.linspace(0, 1, 30).tolist()
@@ -125,6 +129,7 @@ def test_intervals_are_written_as_a_training_writes_them():
     assert text.count("[") > 30
 
 
+@pytest.mark.slow
 def test_sub_scores_have_a_table_where_they_were_asked_for():
     mos = np.linspace(0, 1, 30).tolist()
     given = rows("one", "greedy", mos, mos)

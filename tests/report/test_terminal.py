@@ -1,12 +1,14 @@
 import io
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.terminal import critiques_line, print_headline
 
 
+@pytest.mark.slow
 def test_every_number_fits_eighty_columns():
     generator = np.random.default_rng(0)
     rows = []

@@ -159,6 +159,7 @@ def test_bounds_and_order_of_pictures(batch, reward, rng):
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 10_000))
+@pytest.mark.slow
 def test_the_best_picture_earns_more_for_a_higher_score(n, k, seed):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.rand(n, k, generator=generator, dtype=torch.float64)

@@ -37,6 +37,7 @@ SCORES = st.lists(st.floats(0, 1), min_size=3, max_size=3)
 
 @given(SCORES, SCORES)
 @settings(max_examples=100, deadline=None)
+@pytest.mark.slow
 def test_turning_the_scale_and_the_roles_changes_nothing(original, edited):
     """Where high scores are bad, the edited picture is the one that should score higher."""
     scores = torch.tensor([original, edited], dtype=torch.float64)
@@ -46,6 +47,7 @@ def test_turning_the_scale_and_the_roles_changes_nothing(original, edited):
 
 @given(SCORES, st.integers(0, 2), st.floats(0.01, 0.5), st.booleans())
 @settings(max_examples=100, deadline=None)
+@pytest.mark.slow
 def test_it_grows_with_the_difference_in_the_right_direction(other, place, further, of_twin):
     """A higher score of the original pays, and a lower one of the twin, where the spreads stay as they are."""
     own = torch.tensor([0.4, 0.5, 0.6], dtype=torch.float64)

@@ -16,6 +16,7 @@ from tests.model.siblings import save_sibling
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
 @pytest.mark.parametrize("adapted", [False, True])
 @torch.no_grad()
+@pytest.mark.slow
 def test_steps_equal_those_of_transformers(family, adapted, tmp_path):
     backbone = backbones.load(save_sibling(family, tmp_path), dtype="float32", max_pixels=9216)
     for name, parameter in backbone.model.named_parameters():  # norms and biases begin as ones and zeros
@@ -42,6 +43,7 @@ def test_steps_equal_those_of_transformers(family, adapted, tmp_path):
             theirs.keep(kept)
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_switched_off_is_left_out(backbone):
     plain = layer_weights(backbone.core)
     backbone = backbones.add_adapter(backbone, LoraSettings(rank=2))
@@ -69,6 +71,7 @@ def test_without_an_adapter_only_query_key_and_value_are_copied(backbone):
         assert copied == {"query_key_value", "query_key_value_bias"}
 
 
+@pytest.mark.slow
 def test_the_copies_do_not_change_the_model(backbone):
     before = {name: weight.clone() for name, weight in backbone.model.state_dict().items()}
     weights = layer_weights(backbone.core)

@@ -34,6 +34,7 @@ def draw(backbone, encoded, images, samples=2, temperature=0.8):
     )
 
 
+@pytest.mark.slow
 def test_greedy_equals_generate(backbone, prompts):
     ours = sample_completions(backbone, prompts, num_samples=1, max_new_tokens=LENGTH, temperature=1.0, noise=None)
     theirs = backbone.model.generate(
@@ -52,6 +53,7 @@ def test_greedy_equals_generate(backbone, prompts):
     assert (ours.tokens[:, :width][mask] == theirs[:, :width][mask]).all()
 
 
+@pytest.mark.slow
 def test_sampled_log_probability_is_the_trainers(backbone, encoded):
     rollout = draw(backbone, encoded, [0, 1, 2])
     prompts = backbone.collate(encoded)
@@ -60,6 +62,7 @@ def test_sampled_log_probability_is_the_trainers(backbone, encoded):
     torch.testing.assert_close(rollout.logps, logps.detach(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_completion_depends_on_its_key_alone(backbone, encoded):
     together, alone = draw(backbone, encoded, [2, 0, 1]), draw(backbone, encoded, [0])
     width = alone.tokens.shape[1]
@@ -68,6 +71,7 @@ def test_a_completion_depends_on_its_key_alone(backbone, encoded):
     assert not torch.equal(alone.tokens[0], alone.tokens[1])
 
 
+@pytest.mark.slow
 def test_ends_and_truncation(backbone, encoded):
     with torch.no_grad():  # make the end of the turn likely, so that both kinds occur
         backbone.core.lm_head.weight[backbone.end_token] *= 6
@@ -83,6 +87,7 @@ def test_ends_and_truncation(backbone, encoded):
     assert (rollout.logps[~rollout.mask] == 0).all()
 
 
+@pytest.mark.slow
 def test_finished_rows_dropped_on_the_way_change_nothing(backbone, encoded):
     with torch.no_grad():
         backbone.core.lm_head.weight[backbone.end_token] *= 6
@@ -94,11 +99,13 @@ def test_finished_rows_dropped_on_the_way_change_nothing(backbone, encoded):
         assert torch.equal(many.tokens[rows, :width] * few.mask, few.tokens * few.mask)
 
 
+@pytest.mark.slow
 def test_special_tokens_are_never_drawn(backbone, encoded):
     rollout = draw(backbone, encoded, [0, 1, 2], samples=8, temperature=5.0)
     assert not backbone.banned[rollout.tokens[rollout.mask]].any()
 
 
+@pytest.mark.slow
 def test_first_tokens_follow_the_distribution(backbone, encoded):
     samples = 3000
     prompts = backbone.collate(encoded[:1])

@@ -91,6 +91,7 @@ def test_a_picture_is_told_from_its_patches(backbone, size):
     assert (again.pixel_values == encoded.pixel_values).all()
 
 
+@pytest.mark.slow
 def test_the_most_likely_tokens_are_the_local_ones(policy, backbone, prompts):
     policy.push(moved(backbone))
     how = {"num_samples": 1, "max_new_tokens": LONGEST, "temperature": 1.0, "noise": None}
@@ -124,6 +125,7 @@ def test_a_completion_depends_on_its_noise_alone(policy, backbone, prompts):
     assert torch.equal(alone.tokens, whole.tokens[2 * K :, :width])
 
 
+@pytest.mark.slow
 def test_seeds_of_neighbours_lie_far_apart(policy, server, backbone, prompts):
     """Completion k draws with seed + k, so that neighbouring seeds would draw the same completion twice."""
     drawn(policy, backbone, prompts)
@@ -155,6 +157,7 @@ def test_a_request_is_repeated_after_a_faulty_answer(server, backbone, prompts, 
         ("own limit", "start it with `aes-r1 serve --max"),
     ],
 )
+@pytest.mark.slow
 def test_an_answer_to_something_else_ends_the_run(policy, server, backbone, prompts, fault, said):
     policy.push(backbone)
     server.misbehave(fault)
@@ -202,6 +205,7 @@ def test_one_of_two_servers_dies_and_returns(server, second, backbone, prompts, 
     policy.close()
 
 
+@pytest.mark.slow
 def test_without_a_server_the_end_is_one_line(server, backbone, prompts, tmp_path):
     policy = policy_at(tmp_path, server.url, patience=0.5)
     server.kill()
@@ -212,6 +216,7 @@ def test_without_a_server_the_end_is_one_line(server, backbone, prompts, tmp_pat
     policy.close()
 
 
+@pytest.mark.slow
 def test_weights_of_another_model_are_refused(policy, server, backbone, prompts):
     del server._first["lm_head.weight" if "lm_head.weight" in server._first else next(iter(server._first))]
     with pytest.raises(InputError, match="does not take the run's weights"):
@@ -267,6 +272,7 @@ def test_weights_are_not_written_over_what_somebody_else_has_put_there(planted, 
             policy.push(backbone)
 
 
+@pytest.mark.slow
 def test_weights_are_for_their_owner_alone(policy, backbone):
     policy.push(backbone)
     assert policy.folder.stat().st_mode & 0o077 == 0

@@ -91,6 +91,7 @@ def test_many_requests_try_a_server_once_that_hangs_at_its_weights(serve, tmp_pa
     servers.close()
 
 
+@pytest.mark.slow
 def test_closing_ends_a_request_that_waits_for_its_answer(serve):
     server = serve()
     servers = Servers([server.url], patience=120.0)
@@ -107,6 +108,7 @@ def test_closing_ends_a_request_that_waits_for_its_answer(serve):
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe{}", b"{", b"", b"<html>", b"[]", b"7", b"null", b'{"version": "1"}'])
+@pytest.mark.slow
 def test_any_body_is_no_usable_answer(body, serve, tmp_path):
     server = serve(weight_info=body, inference_v1_generate=body)
     servers = Servers([server.url], patience=0.3)

@@ -64,6 +64,7 @@ def false_starts(study: Path) -> dict[str, Path]:
     return made
 
 
+@pytest.mark.slow
 def test_runs_are_listed_with_settings_state_srcc_and_folder(study, runs):
     unfinished = study / "error0"
     unfinished.mkdir()
@@ -86,6 +87,7 @@ def test_runs_are_listed_with_settings_state_srcc_and_folder(study, runs):
     assert any("not finished" in line and line.rstrip().endswith("error0") for line in rows)
 
 
+@pytest.mark.slow
 def test_a_failure_is_named_in_one_short_column(study, runs):
     failed = study / "failed0"
     failed.mkdir()
@@ -99,6 +101,7 @@ def test_a_failure_is_named_in_one_short_column(study, runs):
 
 
 @pytest.mark.parametrize("reason", ["cannot open [/data/x.jpg]", "cannot open [red.jpg] x", "no :boom: there"])
+@pytest.mark.slow
 def test_a_reason_is_shown_as_it_was_written(study, runs, reason):
     failed = study / "failed[0]"
     failed.mkdir()
@@ -112,6 +115,7 @@ def test_a_reason_is_shown_as_it_was_written(study, runs, reason):
 
 
 @pytest.mark.parametrize("cut", [b"rank 0: OSError: /data/caf\xc3", b"\xff\xfer\x00a\x00"])
+@pytest.mark.slow
 def test_a_reason_and_a_log_that_are_no_whole_utf_8_are_read_all_the_same(cut, study, runs):
     """A full disk or a kill cuts a file within a character; the commands that name a run still do."""
     (study / "rapo0" / "run.log").write_bytes(cut)
@@ -126,6 +130,7 @@ def test_a_reason_and_a_log_that_are_no_whole_utf_8_are_read_all_the_same(cut, s
     assert not failed.exists()
 
 
+@pytest.mark.slow
 def test_clean_removes_false_starts_alone(study, runs):
     made, kept = false_starts(study), set(study.iterdir())
     kept -= set(made.values())
@@ -146,6 +151,7 @@ def test_clean_removes_false_starts_alone(study, runs):
     assert said.splitlines()[-1] == "removed 4 folders"
 
 
+@pytest.mark.slow
 def test_a_run_that_has_just_begun_is_running_and_no_false_start(study, runs):
     begun = false_starts(study)["claimed"]
     with run_lock(begun, 0):
@@ -202,6 +208,7 @@ def test_a_lock_is_seen_by_who_looks_and_left_as_it_was(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:flock not supported")
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EACCES])
+@pytest.mark.slow
 def test_where_a_lock_cannot_be_asked_the_state_is_unknown(study, runs, monkeypatch, number):
     """On a disk without locks, or of another user's run; a run that is done stays so. None of them is cleaned."""
     begun = false_starts(study)["claimed"]
@@ -231,6 +238,7 @@ def test_where_a_lock_cannot_be_asked_the_state_is_unknown(study, runs, monkeypa
     assert begun.is_dir()
 
 
+@pytest.mark.slow
 def test_clean_keeps_a_run_that_starts_meanwhile(study, runs):
     """It starts after the folder was found to be left, before it is deleted."""
     begun = false_starts(study)["claimed"]
@@ -244,6 +252,7 @@ def test_clean_keeps_a_run_that_starts_meanwhile(study, runs):
     assert (begun / "settings.json").exists()
 
 
+@pytest.mark.slow
 def test_the_lock_is_held_until_the_folder_is_deleted(study, runs, monkeypatch):
     begun = false_starts(study)["listed"]
     deleted, states = claim.shutil.rmtree, []
@@ -328,6 +337,7 @@ def test_a_folder_that_is_cleaned_while_mkdir_tests_it_is_made_again(times, tmp_
         pass
 
 
+@pytest.mark.slow
 def test_clean_of_one_study_removes_the_same(study, runs):
     made, kept = false_starts(study), set(study.iterdir())
     inner = study / "rapo0" / "checkpoints"
@@ -357,6 +367,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.slow
 def test_folders_of_other_programs_stay(study, tmp_path, runs):
     """They have the names of a run's folders, and may lie beside runs; empty ones stay as well."""
     for name in OTHERS:
@@ -387,6 +398,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path, runs):
     assert said.startswith("aes_r1: nowhere: no such folder; ")
 
 
+@pytest.mark.slow
 def test_a_folder_without_runs_is_said_to_have_none(study, tmp_path, runs):
     (tmp_path / "empty").mkdir()
     assert runs("empty", folder=tmp_path) == (0, "empty: no run in it; give the folder that holds runs\n")
@@ -405,6 +417,7 @@ def test_where_nothing_was_trained_yet_the_list_says_so(arguments, tmp_path, run
     assert runs(*arguments, folder=tmp_path)[1].startswith("aes_r1: runs: no such folder; give the one that holds runs")
 
 
+@pytest.mark.slow
 def test_one_removed_folder_is_singular(study, runs):
     (study / "empty").mkdir()
     _, said = runs("--clean", folder=study.parents[1])

@@ -116,6 +116,7 @@ def test_what_ray_itself_refuses_is_no_reason_to_wait(name):
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_signal_that_ray_takes_is_handed_on():
     """While it starts, Ray replaces the handler of SIGTERM by one that exits.
 

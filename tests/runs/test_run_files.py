@@ -137,6 +137,7 @@ def write_and_wait(path: Path, begun: multiprocessing.Event) -> None:
     write_rows(path, rows())
 
 
+@pytest.mark.slow
 def test_the_draft_of_a_killed_writer_is_deleted_and_that_of_a_living_one_stays(tmp_path):
     path = tmp_path / "rows.jsonl"
     context = multiprocessing.get_context("spawn")

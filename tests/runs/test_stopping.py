@@ -58,6 +58,7 @@ LIBRARIES = ("numpy", "torch", "transformers", "omegaconf", "hydra", "scipy", "r
 
 @pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT])
 @pytest.mark.parametrize("command", ["train", "evaluate", "distill", "prepare", "score --shards OUT", "score a.jpg"])
+@pytest.mark.slow
 def test_a_command_listens_before_it_imports_a_library(command, number, tmp_path):
     """The first library that it imports is replaced with one that sends the signal and then takes ten minutes."""
     for library in LIBRARIES:

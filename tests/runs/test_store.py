@@ -25,6 +25,7 @@ def _ask(store: Path, barrier) -> None:
     assert len(list(made_once(store, "things", "abc", _slow).iterdir())) == 20
 
 
+@pytest.mark.slow
 def test_many_processes_make_one_thing_once(tmp_path):
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(4)

@@ -20,6 +20,7 @@ def test_few_items_stay_in_this_process(count, workers):
     assert {process for _, process in found} <= {os.getpid()}
 
 
+@pytest.mark.slow
 def test_many_items_are_shared_out_and_keep_their_order():
     found = list(in_workers(double_and_process, range(2 * CHUNK + 50), workers=2))
     assert [value for value, _ in found] == [2 * item for item in range(2 * CHUNK + 50)]

@@ -185,6 +185,7 @@ def test_no_model_is_one_line(tmp_path):
         Critic(None, None, samples=0)
 
 
+@pytest.mark.slow
 def test_the_identity_is_of_the_model_s_files(backbone, tmp_path):
     """The same bytes in another folder are the same critic; two numbers that change places make it another."""
     one, copied, changed = (tmp_path / name for name in ("one", "copied", "changed"))

@@ -62,6 +62,7 @@ def test_the_difference_is_that_of_two_correlations():
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.slow
 def test_the_tower_alone_sees_what_the_model_sees(family, tmp_path):
     whole = backbones.load(save_sibling(family, tmp_path / "model"), dtype="float32", max_pixels=9216)
     towers.save_tower(whole, tmp_path / "tower")
@@ -71,6 +72,7 @@ def test_the_tower_alone_sees_what_the_model_sees(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["internvl", "qwen2_vl", "qwen3_5"])
+@pytest.mark.slow
 def test_a_family_without_a_tower_of_its_own_is_refused(family, tmp_path):
     whole = backbones.load(save_sibling(family, tmp_path / "model"), dtype="float32", max_pixels=9216)
     with pytest.raises(InputError, match=f"{family} model has no tower"):

@@ -25,6 +25,7 @@ FAULTY = {
 
 
 @pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.slow
 def test_a_faulty_file_is_named_in_one_line(name, tmp_path):
     content, said = FAULTY[name]
     file = tmp_path / "mine.yaml"
@@ -60,6 +61,7 @@ def test_two_files_that_extend_each_other_are_named(tmp_path):
         values_of(tmp_path / "one.yaml")
 
 
+@pytest.mark.slow
 def test_every_file_of_conf_is_read():
     for file in CONF.rglob("*.yaml"):
         if "hydra" not in file.parts:

@@ -62,6 +62,7 @@ def second_places(text: str) -> set[str]:
     return {field for field, call in found if call is None or field.split(".")[1] in group_keys(call)}
 
 
+@pytest.mark.slow
 def test_a_default_that_stands_in_yaml_stands_in_no_class():
     assert {field for path in HERE.glob("*.py") for field in second_places(path.read_text())} == WITH_THEIR_OWN
 
@@ -95,6 +96,7 @@ def printed(folder: Path, edits: dict[str, dict[str, Any]], code: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_an_edit_of_yaml_alone_changes_the_default(tmp_path):
     edits = {
         "reward/rapo.yaml": {"error.sigma": 7e-2},
@@ -109,10 +111,12 @@ def test_an_edit_of_yaml_alone_changes_the_default(tmp_path):
     assert printed(tmp_path, edits, code) == [0.07, 0.07, 0.07, 11, 11, 77, [0.7, 0.5]]
 
 
+@pytest.mark.slow
 def test_settings_load_nothing_that_takes_long(tmp_path):
     assert printed(tmp_path, {}, "sorted({'hydra', 'torch', 'numpy', 'transformers'} & set(sys.modules))") == []
 
 
+@pytest.mark.slow
 def test_a_judge_that_pays_by_default_is_part_of_a_run(tmp_path):
     """A key that the first runs did not have is left out of the hash where it changes nothing, not at its default."""
     edits = {"reward/rapo.yaml": {"judge.weight": 1.0, "judge.model": "m"}}

@@ -44,6 +44,7 @@ def test_a_user_that_nobody_knows_is_one_line(named):
     )
 
 
+@pytest.mark.slow
 def test_a_run_asks_in_seconds(tmp_path):
     quoted = shlex.quote(NOBODY)
     with pytest.raises(InputError, match=r"data\.root=~nobody_of_that_name/x: no user "):

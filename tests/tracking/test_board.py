@@ -28,6 +28,7 @@ def read(folder):
     return curves, texts
 
 
+@pytest.mark.slow
 def test_curves_have_the_glossarys_names_and_survive_a_resume_without_repetition(tmp_path):
     pytest.importorskip("tensorboard")
     with Tracker(tmp_path, SETTINGS, {}) as tracker:
@@ -69,6 +70,7 @@ EVIL = [
 
 
 @pytest.mark.parametrize("text", EVIL)
+@pytest.mark.slow
 def test_no_words_of_a_model_become_markup(text, tmp_path):
     """TensorBoard shows the table as HTML that it makes of Markdown: with the model's text in one cell, as it is."""
     pytest.importorskip("tensorboard")

@@ -45,6 +45,7 @@ def assert_as_given(found: dict[str, torch.Tensor]) -> None:
         assert furthest(found, by_hand(**{**GIVEN, name: default})) > 1e-5, name
 
 
+@pytest.mark.slow
 def test_one_process_steps_as_adamw_with_the_settings_of_the_trainer():
     assert_as_given(adamw_steps.steps_of_stage(EngineSettings(), torch.device("cpu")))
 

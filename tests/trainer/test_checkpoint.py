@@ -200,6 +200,7 @@ def test_the_best_step_is_the_first_with_the_highest_score():
 
 @pytest.mark.parametrize("name", ["state.pt", "random_0.pt", "progress.json"])
 @pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, name, harm):
     checkpoint.save_checkpoint(tmp_path, 1, engine(), {}, keep=2)
     wanted = engine().model.weight
@@ -223,6 +224,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, nam
     assert checkpoint.steps(tmp_path) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
     """The n-th file operation of a save is the last, for every n: what is found afterwards is whole, old or new."""
     operations = [(os, "replace"), (os, "rename"), (os, "rmdir"), (os, "unlink"), (os, "mkdir"), (torch, "save"),
@@ -248,6 +250,7 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path, monkey
     assert steps == sorted(steps)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_file_operation_leaves_a_whole_best_model(tmp_path, monkeypatch):
     """For every n: after a kill at the n-th file operation the best model is whole, the old or the new one."""
     operations = [(os, "replace"), (os, "rename"), (os, "rmdir"), (os, "unlink"), (os, "mkdir"), (Path, "rename"),
@@ -310,6 +313,7 @@ def test_the_id_of_the_tracked_run_is_read_from_the_newest_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.slow
 def test_half_precision_keeps_float32_for_the_optimizer(dtype, tmp_path):
     """Updates far below bf16's precision add up; without float32 weights they would all be lost."""
     model = torch.nn.Linear(3, 2, bias=False).to(dtype)
@@ -333,6 +337,7 @@ def test_half_precision_keeps_float32_for_the_optimizer(dtype, tmp_path):
     assert torch.equal(other.master_weights[0][1], trained.master_weights[0][1])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_refused_and_named(tmp_path):
     for name, seed in (("rC", 0), ("rD", 5)):
         checkpoint.save_checkpoint(tmp_path / name, 2, engine(seed), {"identity": name}, keep=2)

@@ -186,6 +186,7 @@ def test_two_processes_equal_one(step):
         torch.testing.assert_close(found[0][name], wanted[[0, 2, 1, 3]], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_reader_sees_the_words_and_a_gray_square(backbone):
     critiques = [spoken(LEVELS[0]), None, spoken(LEVELS[2])]
     found = judged.read_scores(backbone, critiques, question=RATING_PROMPT, batch_size=2)

@@ -136,6 +136,7 @@ FORMS = {
 @pytest.mark.parametrize("kl_coef", [0.0, 0.05])
 @pytest.mark.parametrize("ratio_level", ["token", "sequence"])
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_every_objective_is_trls(form, ratio_level, kl_coef):
     """Off policy, with ratios on both sides of every bound; a sequence's ratio is the geometric mean in both."""
     aggregation, ours, theirs = FORMS[form]
@@ -223,6 +224,7 @@ WEIGHTS = {"rank": 1.0, "error": 0.5, "format": 2.0}
 
 
 @pytest.mark.parametrize("number", [torch.float64, torch.float32])
+@pytest.mark.slow
 def test_the_advantage_of_each_reward_is_trls(number):
     """A reward may be the same for a whole group, where both divide by their epsilon alone."""
     trl = pytest.importorskip("trl")
@@ -248,6 +250,7 @@ def test_the_advantage_of_each_reward_is_trls(number):
     assert largest < {torch.float64: 3e-7, torch.float32: 2e-6}[number]  # here a float32 is rounded once, at the end
 
 
+@pytest.mark.slow
 def test_the_divergence_in_the_reward_is_trls():
     trl = pytest.importorskip("trl")
     for seed in range(10):
@@ -285,6 +288,7 @@ def test_the_overlong_punishment_is_trls(limit, soft):
 
 
 @pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing_but_memory(backbone, prompts, shared):
     tokens = torch.tensor([backbone.encode_answer("a strong picture with deep shadow")] * 6)
     mask, image_of = torch.ones_like(tokens, dtype=torch.bool), torch.arange(6) // 2

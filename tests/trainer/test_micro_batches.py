@@ -38,6 +38,7 @@ def test_a_budget_by_hand():
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
+@pytest.mark.slow
 def test_every_row_once_and_within_the_budget(data):
     images, samples = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
     lengths = data.draw(st.lists(st.integers(1, 50), min_size=images * samples, max_size=images * samples))

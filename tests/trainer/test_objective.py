@@ -48,6 +48,7 @@ def test_group_advantage_by_hand():
 
 @given(st.lists(st.lists(st.floats(-10, 10), min_size=4, max_size=4), min_size=1, max_size=5))
 @settings(max_examples=50, deadline=None)
+@pytest.mark.slow
 def test_advantages_of_an_image_sum_to_zero(rewards):
     advantages = group_advantage(torch.tensor(rewards, dtype=torch.float64))
     assert advantages.sum(dim=1).abs().max() < 1e-6

@@ -29,6 +29,7 @@ def logps(backbone, prompts) -> torch.Tensor:
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.slow
 def test_a_reference_in_host_memory_has_the_same_logps_and_leaves_the_device(backbone, prompts, device, dtype):
     backbone.model.to(dtype)
     prompts = prompts.to(device)

@@ -192,6 +192,7 @@ def test_a_skipped_step_keeps_its_place_in_schedule_and_data(backbone, picture_f
         assert torch.equal(value, backbone.model.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_minibatches_are_skipped_singly(backbone, picture_folder, tmp_path, monkeypatch):
     """Three of the four optimizer steps of a rollout are taken when one of them is not finite."""
     monkeypatch.setattr(update, "policy_loss", skipped_steps.nan_at(update.policy_loss, 2))

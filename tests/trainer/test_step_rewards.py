@@ -95,6 +95,7 @@ def in_loss(rewards: StepRewards, reward: RewardSettings, **trainer) -> list[boo
     return credit.in_loss.view(2, -1).all(dim=1).tolist()
 
 
+@pytest.mark.slow
 def test_a_divergence_in_the_reward_gives_no_image_spread(engine):
     """With it no two completions earn the same; without spread in the scores they still teach nothing."""
     rewards = rewards_of({"error": [[0.0, 1.0], [1.0, 1.0]]}, {"error": 1.0})

@@ -23,6 +23,7 @@ def shipped():
     return backbones.load(tiny.shipped(), dtype="float32", max_pixels=9216)
 
 
+@pytest.mark.slow
 def test_filler_is_as_long_as_every_critique_and_says_nothing(shipped):
     for critique in [*expert_corpus()[:50], "A", "Light.", "schön · grün, 日の光"]:
         filler = filler_writer(shipped)(critique)

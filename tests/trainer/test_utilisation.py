@@ -25,6 +25,7 @@ def prompts(backbone):
     return backbone.collate([backbone.encode(picture(*size, seed=1), "Rate.") for size in ((96, 96), (48, 96))])
 
 
+@pytest.mark.slow
 def test_operations_by_real_lengths_over_peak_and_seconds(backbone, prompts):
     """Written out: prompts once per image, answers after them, 2 operations a weight and token, the gradient twice."""
     found = Utilisation(backbone, engine_of(backbone), shared_prefix=True, card=CARD)
@@ -38,12 +39,14 @@ def test_operations_by_real_lengths_over_peak_and_seconds(backbone, prompts):
     assert found.metrics(prompts, LENGTHS, 2, 2.0)["perf/mfu"] == pytest.approx(3 * total / 1e9, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_prompt_per_output_counts_as_often(backbone, prompts):
     engine = engine_of(backbone)
     shared, plain = (Utilisation(backbone, engine, shared_prefix=one, card=CARD) for one in (True, False))
     assert plain.metrics(prompts, LENGTHS, 1, 1.0)["perf/mfu"] > shared.metrics(prompts, LENGTHS, 1, 1.0)["perf/mfu"]
 
 
+@pytest.mark.slow
 def test_an_adapter_needs_no_gradient_of_the_weights(backbone, prompts):
     whole = Utilisation(backbone, engine_of(backbone), shared_prefix=True, card=CARD)
     adapted = backbones.add_adapter(backbone, LoraSettings(rank=2))
@@ -54,10 +57,12 @@ def test_an_adapter_needs_no_gradient_of_the_weights(backbone, prompts):
     assert after == pytest.approx(2 / 3 * (before - 3 * vision / 1e9), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_there_is_no_utilisation_without_a_peak(backbone, prompts):
     assert Utilisation(backbone, engine_of(backbone), shared_prefix=True).metrics(prompts, LENGTHS, 1, 1.0) == {}
 
 
+@pytest.mark.slow
 def test_several_processes_add_up(backbone, prompts):
     """Two processes that do the same in the same time use their two cards as well as one does."""
 
@@ -73,6 +78,7 @@ def test_several_processes_add_up(backbone, prompts):
     assert both.metrics(prompts, LENGTHS, 1, 1.0) == pytest.approx(one.metrics(prompts, LENGTHS, 1, 1.0))
 
 
+@pytest.mark.slow
 def test_one_card_without_a_known_peak_keeps_nobody_waiting(backbone, prompts):
     """Every process takes part in the sum, and all say the same: nothing."""
     called = []
@@ -90,6 +96,7 @@ def test_one_card_without_a_known_peak_keeps_nobody_waiting(backbone, prompts):
     assert len(called) == 2
 
 
+@pytest.mark.slow
 def test_unlike_cards_count_with_their_own_peaks(backbone, prompts):
     class Other(SingleEngine):
         size = 2
