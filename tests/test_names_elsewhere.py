@@ -44,7 +44,8 @@ def test_the_names_of_trl_are_its_own():
     ("name", "says"),
     [
         ("num_generations", "; its name here: trainer.num_samples"),
-        ("trainer.clip", "; its names here: trainer.clip_low, trainer.clip_high"),
+        ("trainer.cliprange", "; its names here: trainer.clip_low, trainer.clip_high"),
+        ("trainer.refill_rounds", "; its name here: trainer.dynamic_sampling"),
         ("cold_start.learning_rate", "; its name here: cold_start.lr"),
         ("learning_rate", "; its names here: trainer.lr, cold_start.lr"),
         ("trainer.epsilon", "; its names here: trainer.clip_low, trainer.clip_high"),

@@ -240,7 +240,7 @@ def test_the_plan_is_of_the_stages_that_train_runs(shape, monkeypatch, given, mo
     run, found = [], composed("+experiment=paper", *given)
     for stage in ("base_model", "cold_start", "rapo"):
         monkeypatch.setattr(pipeline_run, stage, lambda *_, stage=stage: run.append(stage.removesuffix("_model")))
-    for other in ("load_data", "keep_final", "starting_point", "evaluate", "report"):
+    for other in ("load_data", "keep_final", "starting_point", "evaluate", "report_run"):
         monkeypatch.setattr(pipeline_run, other, lambda *_: None)
     monkeypatch.setattr(pipeline_run.preflight, "check_counts", lambda _: None)
     pipeline_run.run_stages(SimpleNamespace(settings=found, rank=1, wait=lambda: None))
