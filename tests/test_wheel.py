@@ -27,8 +27,8 @@ def test_the_wheel_has_every_file_of_the_package(tmp_path):
     (scripts,) = (tmp_path / "installed").glob("*.dist-info/entry_points.txt")
     assert "aes-r1 = aes_r1.__main__:main" in scripts.read_text()
     code = (
-        "from aes_r1.report.html import HERE, fill; print(HERE); "
-        "print(fill('side_by_side_page.html', title='<t>', measures={}, pictures=[])); "
+        "from aes_r1.report.html import HERE, render; print(HERE); "
+        "print(render('side_by_side_page.html', title='<t>', measures={}, pictures=[])); "
         "from hydra import compose, initialize_config_dir; from aes_r1.settings import CONF; "
         "initialize_config_dir(str(CONF), version_base='1.3').__enter__(); "
         "print(compose('config', overrides=['+sweeps=splits']).run_name); "
