@@ -51,6 +51,10 @@ from tests.recipes import composed
         ("evaluation.also=[[scenes_harsh]]", "must be the name of a data set, or its settings"),
         ("evaluation.also=[null]", "evaluation.also=None: must be the name of a data set"),
         ("trainer.lr=null", "trainer.lr=null: must be a number"),
+        *(
+            (f"trainer.dynamic_sampling={value}", f"trainer.dynamic_sampling={value}: must be a whole number, or false")
+            for value in ("1.5", "null", "abc", "[2]")
+        ),
         ("seed=null", "seed=null: must be a whole number"),
         ("data.strict=null", "data.strict=null: must be true or false"),
         ("run_name=null", "run_name=null: must be a text"),

@@ -25,6 +25,8 @@ _KINDS = {"Float": "a number", "Integer": "a whole number", "a valid bool": "tru
 _WRONG_KIND = re.compile(rf"Value '(.*?)' .*(?:to|not) ({'|'.join(_KINDS)})\b")
 _NO_VALUE = re.compile(r"Incompatible value 'None' for field of type '(\w+)'")
 _NO_TEXT = re.compile(r"Cannot convert '(?:List|Dict)Config' to string: '(.*)'")
+# Its messages on a value of neither kind where a key takes a whole number or false.
+_NEITHER_KIND = re.compile(r"(?:Value|Cannot assign container) '(.*?)' .*Union\[bool, int\]")
 # Its messages on a plain value, or null, in the place of a mapping.
 _NO_KEYS = re.compile(r"Merge error: \w+ is not a subclass of \w+\. value: (.*)|Cannot assign (\w+) to \w+Settings")
 _KEYS_OF_ITS_OWN = "it has keys of its own; give {key}.KEY=VALUE, and --cfg job prints them"
@@ -126,6 +128,10 @@ def build_settings(schema: type, config: Any) -> Any:
         wrong = _WRONG_KIND.match(reason)
         if wrong:
             raise InputError(f"{key}={wrong[1]}: must be {_KINDS[wrong[2]]}") from error
+        neither = _NEITHER_KIND.match(reason)
+        if neither:
+            value = "null" if neither[1] == "None" else neither[1]
+            raise InputError(f"{key}={value}: must be a whole number, or false") from error
         empty, many = _NO_VALUE.match(reason), _NO_TEXT.match(reason)
         if empty:
             raise InputError(f"{key}=null: must be {_KIND_OF_TYPE.get(empty[1], 'given')}") from error

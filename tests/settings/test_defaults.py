@@ -120,7 +120,9 @@ def test_settings_load_nothing_that_takes_long(tmp_path):
 def test_a_judge_that_pays_by_default_is_part_of_a_run(tmp_path):
     """A key that the first runs did not have is left out of the hash where it changes nothing, not at its default."""
     edits = {"reward/rapo.yaml": {"judge.weight": 1.0, "judge.model": "m"}}
-    code = "[run_fingerprint(build_settings(Settings, {'reward': {'judge': judge}})) for judge in ({}, {'weight': 0.0})]"
+    code = (
+        "[run_fingerprint(build_settings(Settings, {'reward': {'judge': judge}})) for judge in ({}, {'weight': 0.0})]"
+    )
     pays, pays_nothing = printed(tmp_path, edits, code)
     assert pays_nothing == run_fingerprint(Settings()) != pays
 
