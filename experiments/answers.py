@@ -19,19 +19,28 @@ Cell = tuple[str, str, str, str, str]  # condition, replicate, stage, set, proto
 
 
 def write_answers(path: Path, found: Mapping[str, Mapping[int, Run]]) -> None:
-    """Write the answers of {condition: {seed: run}} in every stage, set and protocol that the runs evaluated.
+    """Write the answers of {condition: {seed: run}} in every stage, set and protocol that the runs evaluated."""
+    cells = {
+        (condition, str(seed), stage, place, protocol): run.answers(stage, place, protocol)
+        for condition, by_seed in found.items()
+        for seed, run in by_seed.items()
+        for stage, places in run.evaluation["stages"].items()
+        for place, protocols in places.items()
+        for protocol in protocols
+    }
+    write_cells(path, cells)
+
+
+def write_cells(path: Path, cells: Mapping[Cell, Mapping[str, tuple[float | None, float]]]) -> None:
+    """Write {cell: {picture: (score or None, MOS)}}, as `read_answers` returns it.
 
     Rows are sorted by picture, which makes the file small, because a picture's id and opinion are repeated in each of
     its rows. The same answers give the same bytes.
     """
     rows = [
-        (condition, str(seed), stage, place, protocol, picture, repr(mos), "" if score is None else repr(score))
-        for condition, by_seed in found.items()
-        for seed, run in by_seed.items()
-        for stage, places in run.evaluation["stages"].items()
-        for place, cells in places.items()
-        for protocol in cells
-        for picture, (score, mos) in run.answers(stage, place, protocol).items()
+        (*cell, picture, repr(mos), "" if score is None else repr(score))
+        for cell, answers in cells.items()
+        for picture, (score, mos) in answers.items()
     ]
     rows.sort(key=lambda row: (row[3], row[5], row[4], row[2], row[0], row[1]))
     text = io.StringIO()

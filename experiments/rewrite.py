@@ -35,14 +35,19 @@ def figure(module: Any, result: Mapping[str, Any], folder: Path) -> Any:
     return module.draw(result) if hasattr(module, "draw") else drawn(module.STUDY, result, folder)
 
 
+def rewrite(module: Any, result: Mapping[str, Any], folder: Path) -> None:
+    """Judge the claims of `result` again; write it, its table and its figure to `folder`."""
+    result = rewritten(module.STUDY, result)
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "table.md").write_text(page(module, result))
+    save(figure(module, result, folder), folder)
+
+
 def main(arguments: list[str]) -> None:
     name, *rest = arguments
     module = importlib.import_module(f"experiments.{name}.analyse")
     folder = Path(rest[0]) if rest else HERE / name / "results"
-    result = rewritten(module.STUDY, json.loads((folder / "result.json").read_text()))
-    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / "table.md").write_text(page(module, result))
-    save(figure(module, result, folder), folder)
+    rewrite(module, json.loads((folder / "result.json").read_text()), folder)
 
 
 if __name__ == "__main__":

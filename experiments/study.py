@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,12 +94,7 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         "one_list": all(_one_list(list(by_seed.values()), places) for by_seed in found.values()),
         "people": _people(runs[0]) if study.same_pictures else {},
         "protocol": study.protocol,
-        "missing": [
-            f"{condition}, seed {seed}"
-            for condition in study.order
-            for seed in seeds
-            if seed not in found.get(condition, {})
-        ],
+        "missing": missing_points(study, seeds, found),
         "unfinished": why_unfinished(unfinished),
         "failed": failed,
         "rows": rows,
@@ -108,6 +103,16 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         "paper": study.paper,
     }
     return result, found
+
+
+def missing_points(study: Study, seeds: Sequence[int], found: Mapping[str, Container[int]]) -> list[str]:
+    """Return a line for each condition and seed of the study that is not among {condition: seeds} `found`."""
+    return [
+        f"{condition}, seed {seed}"
+        for condition in study.order
+        for seed in seeds
+        if seed not in found.get(condition, ())
+    ]
 
 
 def claimed(

@@ -6,7 +6,7 @@ python -m experiments.grounding.analyse [RUNS [OUT]]
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,8 +14,8 @@ import numpy as np
 from scipy import stats
 
 from aes_r1.runs.cells import format_cell
-from experiments.blocks import contrasts
-from experiments.reading import Run, over_seeds
+from experiments.endpoints import Measure, endpoint_rows, join_endpoints, join_seeds
+from experiments.reading import Run
 from experiments.study import Claim, Study, analyse, folders, run_analysis, write
 from experiments.tables import interval, table
 
@@ -62,8 +62,6 @@ STUDY = Study(
     protocol="mean",
 )
 
-Measure = Callable[[Run, str, str], float | None]  # of a run, a stage and a set
-
 
 def _score(protocol: str, metric: str = "srcc") -> Measure:
     def value(run: Run, stage: str, place: str) -> float | None:
@@ -101,33 +99,23 @@ ENDPOINTS: dict[str, Measure] = {
 }
 
 
-def endpoints(found: Mapping[str, Mapping[int, Run]], places: list[str]) -> list[dict[str, Any]]:
-    """Rows by set and endpoint: each condition's mean over replicates, and its difference to the baseline in blocks.
+def with_signs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of endpoints with the sign test of each condition that is compared with the baseline."""
+    baselines = {(row["set"], row["endpoint"]): row["seeds"] for row in rows if row["condition"] == STUDY.baseline}
+    return [
+        {**row, "signs": row["difference"] and _signs(row["seeds"], baselines[row["set"], row["endpoint"]])}
+        for row in rows
+    ]
 
-    The cold start is a condition, too: that of the runs of the baseline, which most arms start from.
-    """
-    rows = []
-    for place in places:
-        for name, measure in ENDPOINTS.items():
-            values = {
-                condition: {seed: measure(run, "rapo", place) for seed, run in by_seed.items()}
-                for condition, by_seed in found.items()
-            }
-            begun = {seed: measure(run, "cold_start", place) for seed, run in found.get(STUDY.baseline, {}).items()}
-            compared = contrasts(values, STUDY.baseline)
-            rows += [
-                {
-                    "set": place,
-                    "endpoint": name,
-                    "condition": condition,
-                    **over_seeds(by_seed.values()),
-                    "seeds": by_seed,
-                    "difference": compared.get(condition),
-                    "signs": _signs(by_seed, values.get(STUDY.baseline, {})) if condition in compared else None,
-                }
-                for condition, by_seed in {"cold start": begun, **values}.items()
-            ]
-    return rows
+
+def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the endpoints and curves of two results of this study as those of one (`experiments.join`)."""
+    curves = {
+        condition: join_seeds(*(one["curves"].get(condition, {}) for one in (first, second)), f"curves of {condition}")
+        for condition in ARMS
+    }
+    rows = join_endpoints(first["endpoints"], second["endpoints"], ARMS, STUDY.baseline)
+    return {"endpoints": with_signs(rows), "curves": {name: rows for name, rows in curves.items() if rows}}
 
 
 def _signs(values: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> dict[str, Any]:
@@ -253,7 +241,8 @@ def _above(row: Mapping[str, Any]) -> str:
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
     result, found = run_analysis(lambda: analyse(STUDY, runs))
-    result["endpoints"] = endpoints(found, list(dict.fromkeys(row["set"] for row in result["rows"])))
+    places = list(dict.fromkeys(row["set"] for row in result["rows"]))
+    result["endpoints"] = with_signs(endpoint_rows(ENDPOINTS, found, places, STUDY.baseline))
     result["curves"] = curves(found)
     write(out, result, lambda: draw(result), table(result) + section(result), found)
 

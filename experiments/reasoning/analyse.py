@@ -18,7 +18,7 @@ from experiments.blocks import contrast, equivalent
 from experiments.figures import TITLES
 from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs, why_unfinished
 from experiments.reasoning.pictures import TASTES
-from experiments.study import Study, folders, run_analysis, write
+from experiments.study import Study, folders, missing_points, run_analysis, write
 from experiments.tables import commits, error_bars, interval, missing
 
 MARGIN = 0.02  # of SRCC: a difference within it is none that matters
@@ -122,7 +122,7 @@ def analyse(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, Run]]]:
         "differences": differences,
         # A block is a taste of a replicate, so no block holds all of this contrast; a replicate with both tastes does.
         "between_tastes": {**_judged(contrast(both, more)), "n": _replicates(both, more)},
-        "missing": [f"{one}, seed {seed}" for one in STUDY.order for seed in seeds if seed not in found.get(one, {})],
+        "missing": missing_points(STUDY, seeds, found),
         "unfinished": why_unfinished(unfinished),
     }
     return result, found

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from aes_r1.evaluation.summary import summarise
 from aes_r1.runs.files import write_rows
@@ -16,6 +17,15 @@ from aes_r1.tracking.tracker import Tracker
 
 MOS = np.linspace(0.05, 0.95, 80)
 BASE = Settings(tracker=TrackerSettings(name="none"))  # the settings that the runs of a study share
+
+
+def near(value):
+    """`value` with its numbers compared to nine digits."""
+    if isinstance(value, dict):
+        return {key: near(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [near(one) for one in value]
+    return pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
 
 
 def write_run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,15 +14,18 @@ from aes_r1.runs.files import read_rows, write_rows
 from aes_r1.settings import (
     FaithfulnessSettings,
     InformationSettings,
+    InputError,
     ReadBackSettings,
     Settings,
     TrackerSettings,
     as_dict,
 )
+from experiments.answers import read_answers
 from experiments.blocks import contrast, contrasts
 from experiments.grounding import analyse as grounding
 from experiments.grounding.pictures import replicate
-from tests.experiments.runs import write_run
+from experiments.join import join
+from tests.experiments.runs import near, write_run
 
 BASE = Settings(tracker=TrackerSettings(name="none"))
 
@@ -159,3 +163,35 @@ def test_the_whole_study(tmp_path, capsys):
     assert "### scenes/test: SRCC, mean of 4" in text
     assert "answer, critique KL .1, seed" in text  # missing, by name
     assert (tmp_path / "out" / "figure.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_two_halves_joined_are_the_whole_study(tmp_path):
+    """Replicate 1 of one arm and replicate 0 of another come later; a replicate that both halves hold is equal."""
+    runs = {
+        (arm, seed): run_of(tmp_path / "all", seed, arm, width=0.1 + seed / 50, words=0.3 + seed / 10, distinct=40)
+        for arm in ("all", "answer")
+        for seed in (0, 1, 2)
+    }
+    late = {("all", 1), ("answer", 0), ("all", 0)}  # ("all", 0) is in both
+    for name, half in (("first", set(runs) - late | {("all", 0)}), ("second", late)):
+        for point in half:
+            shutil.copytree(runs[point], tmp_path / name / runs[point].name)
+    for name in ("all", "first", "second"):
+        grounding.main([str(tmp_path / name), str(tmp_path / f"{name}_out")])
+    join("grounding", tmp_path / "first_out", tmp_path / "second_out")
+
+    whole, joined = (json.loads((tmp_path / out / "result.json").read_text()) for out in ("all_out", "first_out"))
+    assert whole.keys() == joined.keys()
+    for key in whole.keys() - {"differences", "origins"}:
+        assert joined[key] == near(whole[key]), key
+    # Picture by picture a replicate is compared where one half holds both arms: answer, replicate 0 and 2, not 1.
+    assert [set(row["srcc"]["seeds"]) for row in joined["differences"]] == [{"0", "2"}]
+    assert sum(joined["origins"]["commits"].values()) == 7  # a run that both hold counts twice
+    assert len(read_answers(tmp_path / "first_out" / "answers.csv.gz")) == 6 * 2 * 3  # runs, stages, protocols
+
+    other = json.loads((tmp_path / "second_out" / "result.json").read_text())
+    other["rows"][0]["srcc"]["seeds"]["0"]["value"] += 1e-6
+    (tmp_path / "second_out" / "result.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match=r"both .* srcc of all \(scenes/test, .*\), replicate 0, with differ"):
+        join("grounding", tmp_path / "first_out", tmp_path / "second_out")

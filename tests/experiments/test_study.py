@@ -24,7 +24,7 @@ from experiments.study import analyse
 from experiments.tables import error_bars, interval
 from experiments.tables import table as table_of
 from tests import processes
-from tests.experiments.runs import MOS, write_run
+from tests.experiments.runs import MOS, near, write_run
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml") if path.stem != "tune")  # a search, no study
@@ -807,15 +807,6 @@ def test_claims_and_tables_follow_from_the_committed_values(folder):
     result = json.loads((folder / "result.json").read_text())
     assert json.loads(json.dumps(rewritten(module.STUDY, result)["claims"])) == near(result["claims"])
     assert page(module, result) == (folder / "table.md").read_text()
-
-
-def near(value):
-    """`value` with its numbers compared to nine digits."""
-    if isinstance(value, dict):
-        return {key: near(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [near(one) for one in value]
-    return pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
 
 
 def test_the_table_of_certainty_follows_from_its_values_and_its_seeds_are_those_of_the_runs_it_reads():
