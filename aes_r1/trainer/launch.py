@@ -35,10 +35,10 @@ def launched(name: str, otherwise: int) -> int:
     return int(value)
 
 
-def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.device:
+def start(engine: EngineSettings) -> torch.device:
     """Join the process group when there are several processes; return this process's device.
 
-    A collective that lasts longer than `patience` fails. Raises InputError where a launcher's variables are missing or
+    A collective that lasts longer than PATIENCE fails. Raises InputError where a launcher's variables are missing or
     impossible, and where DeepSpeed would wait for a lock whose owner may be dead (compiled_ops.before_compiling).
     Whether the engine can serve so many processes is checked by preflight.check_launch.
     """
@@ -60,7 +60,7 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
         import deepspeed
 
         backend = "nccl" if cuda else "gloo"
-        deepspeed.init_distributed(dist_backend=backend, timeout=patience, verbose=False)
+        deepspeed.init_distributed(dist_backend=backend, timeout=PATIENCE, verbose=False)
     return device
 
 

@@ -25,7 +25,12 @@ def main() -> None:
     folder, how = Path(sys.argv[1]), sys.argv[2]
     rank, size = launch.world()
     configure_logging(folder, rank)
-    launch.start(EngineSettings(name="zero2"), patience=timedelta(seconds=10) if how == "stuck" else launch.PATIENCE)
+    launch.start(EngineSettings(name="zero2"))
+    if how == "stuck":  # shortened once both have joined: on a busy machine one may come much later than the other
+        group = torch.distributed.distributed_c10d._get_default_group()
+        assert group._get_backend(torch.device("cpu")).options._timeout == launch.PATIENCE
+        torch.distributed.barrier()
+        torch.distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=10), group)
     watch = start_heartbeat(folder, rank, size)
     with stop_requests(), failure_file(folder, rank, watch):
         watch.wait()
