@@ -118,9 +118,9 @@ CATALOG = {
         scale=(0, 1),
         shares=(0.9, 0.0, 0.1),
         layout="imgListFiles_label/imgList{Train,Validation,TestNew}Regression_score.txt, datasetImages_originalSize/, "
-        "AADB_newtest_originalSize/",
+        "AADB_newtest_originalSize/; optional AllinAll.csv",
         pictures=("datasetImages_originalSize", "AADB_newtest_originalSize"),
-        spread="none",
+        spread="from the single ratings in AllinAll.csv",
         splits="the three lists; validation pictures that are test pictures too are left out",
         licence="research",
         source="github.com/aimerykong/deepImageAestheticsAnalysis",

@@ -9,8 +9,10 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from aes_r1.data.aadb_ratings import aadb_votes
 from aes_r1.data.label_columns import column
 from aes_r1.data.labels import Label, image_name, read_number
 from aes_r1.data.labels_file import first_existing
@@ -127,23 +129,30 @@ def para_labels(root: Path) -> list[Label]:
 def aadb_labels(root: Path) -> list[Label]:
     """Read AADB (Kong et al. 2016): imgListFiles_label/imgList*Regression_score.txt, name and score 0..1, no header.
 
-    Test pictures lie in their own folder, including the 127 that the validation list names too.
+    Test pictures lie in their own folder, including the 127 that the validation list names too. Single ratings are kept
+    where their mean is the score of the list.
     """
     sources = (
         ("train", "Train", "datasetImages_originalSize"),
         ("validation", "Validation", "datasetImages_originalSize"),
         ("test", "TestNew", "AADB_newtest_originalSize"),
     )
+    votes_of = aadb_votes(root)
     folder_of: dict[str, str] = {}
     labels = []
     for split, name, folder in reversed(sources):
         path = root / "imgListFiles_label" / f"imgList{name}Regression_score.txt"
         for location, line in lines(path):
             image, _, score = line.rpartition(" ")
-            picture_folder = folder_of.setdefault(image.strip(), folder)
-            labels.append(
-                Label(f"{picture_folder}/{image.strip()}", read_number(score, path, location, "score"), split=split)
-            )
+            image, mos = image.strip(), read_number(score, path, location, "score")
+            label = Label(f"{folder_of.setdefault(image, folder)}/{image}", mos, split=split)
+            votes = votes_of.get(image, [0] * 5)
+            mean, std, raters = _rating_statistics([0, 0.25, 0.5, 0.75, 1], votes)
+            if mean is not None and abs(mean - mos) < 0.001:  # the lists have three decimals
+                label = replace(label, mos_std=std, n_raters=raters, attributes={"votes": votes})
+            labels.append(label)
+    if votes_of and not any(label.n_raters for label in labels):
+        raise InputError(f"{root}: AllinAll.csv yields the score of no picture in the lists; take it out")
     return labels
 
 
