@@ -9,8 +9,10 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from aes_r1.data.aadb_ratings import aadb_votes
 from aes_r1.data.label_columns import column
 from aes_r1.data.labels import Label, image_name, read_number
 from aes_r1.data.labels_file import first_existing
@@ -127,23 +129,30 @@ def para_labels(root: Path) -> list[Label]:
 def aadb_labels(root: Path) -> list[Label]:
     """Read AADB (Kong et al. 2016): imgListFiles_label/imgList*Regression_score.txt, name and score 0..1, no header.
 
-    Test pictures lie in their own folder, including the 127 that the validation list names too.
+    Test pictures lie in their own folder, including the 127 that the validation list names too. Single ratings are kept
+    where their mean is the score of the list.
     """
     sources = (
         ("train", "Train", "datasetImages_originalSize"),
         ("validation", "Validation", "datasetImages_originalSize"),
         ("test", "TestNew", "AADB_newtest_originalSize"),
     )
+    votes_of = aadb_votes(root)
     folder_of: dict[str, str] = {}
     labels = []
     for split, name, folder in reversed(sources):
         path = root / "imgListFiles_label" / f"imgList{name}Regression_score.txt"
         for location, line in lines(path):
             image, _, score = line.rpartition(" ")
-            picture_folder = folder_of.setdefault(image.strip(), folder)
-            labels.append(
-                Label(f"{picture_folder}/{image.strip()}", read_number(score, path, location, "score"), split=split)
-            )
+            image, mos = image.strip(), read_number(score, path, location, "score")
+            label = Label(f"{folder_of.setdefault(image, folder)}/{image}", mos, split=split)
+            votes = votes_of.get(image, [0] * 5)
+            mean, std, raters = _rating_statistics([0, 0.25, 0.5, 0.75, 1], votes)
+            if mean is not None and abs(mean - mos) < 0.001:  # the lists have three decimals
+                label = replace(label, mos_std=std, n_raters=raters, attributes={"votes": votes})
+            labels.append(label)
+    if votes_of and not any(label.n_raters for label in labels):
+        raise InputError(f"{root}: AllinAll.csv yields the score of no picture in the lists; take it out")
     return labels
 
 
@@ -276,18 +285,20 @@ def baid_labels(root: Path) -> list[Label]:
 def kadid_labels(root: Path) -> list[Label]:
     """Read KADID-10k (Lin et al. 2019): dmos.csv, dist_img, ref_img, dmos 1..5 (5: no difference seen); images/*.png.
 
-    The split is seeded over the 81 references, so that all versions of a picture are in one split. The column var is
-    not read: its name says variance, but its values are standard deviations (a mean of 4.57 with .496 is what 17 of 30
-    people who gave 5 and 13 who gave 4 yield).
+    The split is seeded over the 81 references, so that all versions of a picture are in one split. Each is "annotated
+    by 30 crowd workers" (arXiv 2001.08113). The column var holds standard deviations, not variances: with the mean, 95%
+    of them are those of 30 whole numbers (4.57 and .496: 17 people gave 5 and 13 gave 4), the others of 28 to 33.
     """
-    path = root / "dmos.csv"
+    path, raters = root / "dmos.csv", 30
     rows = [(location, row, column(row, "ref_img", path)) for location, row in table(path)]
     split_of = _split_of_references(reference for _, _, reference in rows)
     return [
         Label(
             f"images/{column(row, 'dist_img', path)}",
             _number_in(row, "dmos", path, location),
-            split=split_of[reference],
+            _number_in(row, "var", path, location) * math.sqrt(raters / (raters - 1)),  # unbiased
+            raters,
+            split_of[reference],
             attributes={"reference": f"images/{reference}"},
         )
         for location, row, reference in rows
