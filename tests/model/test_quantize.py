@@ -22,14 +22,16 @@ from tests.trainer.cold_starts import engine_of
 LORA = LoraSettings(rank=4)
 
 
-def test_it_is_refused_with_the_way_out():
+def test_it_is_refused_without_a_cuda_card():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    missing = util.find_spec("bitsandbytes") is None
-    says = (
-        r"not installed; pip install -e '\.\[small\]'" if missing else r"for a CUDA card and there is none; give none"
-    )
-    with pytest.raises(InputError, match=rf"model\.quantize=nf4: .*{says}"):
+    with pytest.raises(InputError, match=r"model\.quantize=nf4: .*for a CUDA card and there is none; give none"):
+        quantize.require_nf4()
+
+
+def test_it_is_refused_without_bitsandbytes(monkeypatch):
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"model\.quantize=nf4: .*not installed; pip install -e '\.\[small\]'"):
         quantize.require_nf4()
 
 
@@ -61,7 +63,6 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def adapted(folder):
-    pytest.importorskip("bitsandbytes")
     backbone = backbones.load(folder, dtype="float32", max_pixels=9216)
     return backbones.add_adapter(backbone, LORA, quantized=True)
 
