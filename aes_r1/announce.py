@@ -143,10 +143,10 @@ def _print_new(sweep: Sweep, printed: set[Path], since: float) -> None:
     for event in ("start", "end"):
         for number, values in sweep.records(event).items():
             mark = Path(f"{number}.{event}")
-            if mark not in printed:
-                printed.add(mark)
-                if not values["printed"]:
-                    print(values["line"], file=sys.stderr, flush=True)
+            is_new = mark not in printed
+            printed.add(mark)
+            if is_new and not values["printed"]:
+                print(values["line"], file=sys.stderr, flush=True)
 
 
 def _submitted(sweep: Sweep, since: float) -> set[Path]:

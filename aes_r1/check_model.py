@@ -26,18 +26,18 @@ from aes_r1.runs.folder import RunFolder, is_model, model_in, run_of, runs_below
 from aes_r1.settings import InputError, place, require
 
 
-def run(given: argparse.Namespace) -> int:
+def run(parsed: argparse.Namespace) -> int:
     """Print the findings about the model that the command line names; return 1 if it cannot be used, otherwise 0."""
-    if given.scratch is not None and not Path(given.scratch).is_dir():
-        raise InputError(f"--scratch {given.scratch}: no such folder; make it, or give another")
-    require(given.max_pixels >= 256, "--max-pixels", given.max_pixels, "must be at least 256, a picture of 16 x 16")
-    model = _model(given.model)
+    if parsed.scratch is not None and not Path(parsed.scratch).is_dir():
+        raise InputError(f"--scratch {parsed.scratch}: no such folder; make it, or give another")
+    require(parsed.max_pixels >= 256, "--max-pixels", parsed.max_pixels, "must be at least 256, a picture of 16 x 16")
+    model = _model(parsed.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     table = Table("check", "result", "measured, or why not", title=model)
     findings = []
-    with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
+    with tempfile.TemporaryDirectory(dir=parsed.scratch) as scratch:
         draft = Path(scratch) / "copy"
-        for finding in examine(model, dtype=given.dtype, max_pixels=given.max_pixels, device=device, draft=draft):
+        for finding in examine(model, dtype=parsed.dtype, max_pixels=parsed.max_pixels, device=device, draft=draft):
             findings.append(finding)
             table.add_row(finding.check, finding.result, finding.reason)
     Console(markup=False, emoji=False).print(table)

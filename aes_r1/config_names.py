@@ -110,9 +110,9 @@ def meant(name: str, known: Sequence[str]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest: .." with the known names that are spelled or end like `name`, or an empty text."""
     known = list(known)
-    same = [candidate for candidate in known if candidate.casefold() == name.casefold() and candidate != name]
-    if same:
-        return f"; nearest: {same[0]}"
+    other_case = [candidate for candidate in known if candidate.casefold() == name.casefold() and candidate != name]
+    if other_case:
+        return f"; nearest: {other_case[0]}"
     group, _, last = name.rpartition(".")
     siblings = [candidate for candidate in known if group and candidate.startswith(f"{group}.")]
     similar = difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)
@@ -140,5 +140,5 @@ def _in_the_same_unit(name: str, siblings: Iterable[str]) -> list[str]:
     Spelling alone finds gpus for gpu_gb, although a number of gigabytes is no number of GPUs.
     """
     unit = next((unit for unit in _UNITS if name.endswith(unit)), None)
-    same = [sibling for sibling in siblings if unit is not None and sibling.endswith(unit)]
-    return same if len(same) == 1 else []
+    in_unit = [sibling for sibling in siblings if unit is not None and sibling.endswith(unit)]
+    return in_unit if len(in_unit) == 1 else []

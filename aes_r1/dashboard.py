@@ -122,18 +122,18 @@ def publish(settings: DashboardSettings, studies: Mapping[str, Runs]) -> None:
     assert settings.entity is not None
     account = {"entity": settings.entity, "project": settings.project}
     addresses = Path(settings.runs) / "dashboard.json"
-    known = read_json(addresses) if addresses.exists() else {}
-    require_kinds(known, dict.fromkeys(known, OBJECT), addresses)
-    saved = known.setdefault(f"{settings.entity}/{settings.project}", {"views": {}})
+    addresses_by_account = read_json(addresses) if addresses.exists() else {}
+    require_kinds(addresses_by_account, dict.fromkeys(addresses_by_account, OBJECT), addresses)
+    saved = addresses_by_account.setdefault(f"{settings.entity}/{settings.project}", {"views": {}})
     require_kinds(saved, {"views": NAMED_TEXTS, "report": TEXT_OR_NULL}, addresses)
     for study, runs in studies.items():
         view = _saved_view(workspace(study, runs, **account), saved["views"].get(study))
         saved["views"][study] = view.url
-        write_json(addresses, known)
+        write_json(addresses, addresses_by_account)
         print(f"{study}: {view.url}")
     saved_report = _saved_report(build_report(studies, Path(settings.analyses), **account), saved.get("report"))
     saved["report"] = saved_report.url
-    write_json(addresses, known)
+    write_json(addresses, addresses_by_account)
     print(f"report: {saved_report.url}")
 
 

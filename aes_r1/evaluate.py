@@ -291,14 +291,14 @@ def _check_scenes(sets: Sets) -> None:
 
 
 def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: EvaluateSettings) -> None:
-    chosen = chosen_critiques(run.predictions(), most=settings.judged, seed=settings.seed)
-    for (stage, name), rows in chosen.items():
-        wanted = {row["id"] for row in rows}
+    critiques = chosen_critiques(run.predictions(), most=settings.judged, seed=settings.seed)
+    for (stage, name), rows in critiques.items():
+        ids = {row["id"] for row in rows}
         chosen_samples = {
             sample.id: sample
             for samples in sets.values()
             for sample in samples
-            if sample.id in wanted and sample.dataset_split == name
+            if sample.id in ids and sample.dataset_split == name
         }
         try:
             evaluation["critiques"][stage][name]["judge"] = judge_critiques(

@@ -31,18 +31,18 @@ from aes_r1.settings import InputError, RolloutSettings, require
 COMPARED = 8  # tokens of an answer whose log-probabilities are compared with vLLM's
 
 
-def run(given: argparse.Namespace) -> int:
+def run(parsed: argparse.Namespace) -> int:
     """Export the model that the command line names; return the exit code."""
-    if given.scorer:
-        require(not given.check_vllm, "--check-vllm", "true", "vLLM serves no scorer; leave one of the two out")
-        run_folder, out = require_run(Path(given.run)), Path(given.out)
-        made = make_scorer(run_folder, _model(run_folder, given.step), out)
+    if parsed.scorer:
+        require(not parsed.check_vllm, "--check-vllm", "true", "vLLM serves no scorer; leave one of the two out")
+        run_folder, out = require_run(Path(parsed.run)), Path(parsed.out)
+        scorer = make_scorer(run_folder, _model(run_folder, parsed.step), out)
         print(out)
-        print("\n".join(comparison_lines(made)))
+        print("\n".join(comparison_lines(scorer)))
         return 0
-    folder = export(Path(given.run), Path(given.out), step=given.step)
+    folder = export(Path(parsed.run), Path(parsed.out), step=parsed.step)
     print(folder)
-    if given.check_vllm:
+    if parsed.check_vllm:
         gap = compare_with_vllm(folder)
         print(f"vLLM: {COMPARED} log-probabilities of one answer differ by {gap:.1e} nats on average")
     return 0
@@ -59,9 +59,9 @@ def compare_with_vllm(folder: Path) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = backbones.load(folder, dtype=profile.dtype_on(device), max_pixels=profile.max_pixels)
     backbone.model.to(device).eval()
-    with serving(str(folder)) as url, contextlib.ExitStack() as held:
+    with serving(str(folder)) as url, contextlib.ExitStack() as resources:
         served = ServedPolicy(RolloutSettings(name="vllm", url=[url]), name=str(folder))
-        held.callback(served.close)
+        resources.callback(served.close)
         prompt = backbone.collate([backbone.encode(probe_picture(), profile.question)])
         return served.handshake(backbone, prompt, max_new_tokens=COMPARED)
 
@@ -83,9 +83,10 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
     with replacing_folder(out, last="config.json") as draft:
         copy_folder(model, draft)
         generation = read_json(path) if (path := draft / "generation_config.json").exists() else {}
-        kept = {key: value for key, value in generation.items() if key.endswith("_token_id")}
+        token_ids = {key: value for key, value in generation.items() if key.endswith("_token_id")}
         write_json(
-            draft / "generation_config.json", {**kept, "do_sample": False, "max_new_tokens": profile.max_new_tokens}
+            draft / "generation_config.json",
+            {**token_ids, "do_sample": False, "max_new_tokens": profile.max_new_tokens},
         )
         (draft / "prompt.txt").write_text(prompt_text(str(draft), profile.question), encoding="utf-8")
         write_json(draft / PROFILE_FILE, asdict(profile))
@@ -113,13 +114,13 @@ def _list_digests(run: RunFolder, names: Iterable[str]) -> dict[str, str]:
 
 def _model(run: RunFolder, step: str) -> Path:
     """Return the folder of the model after `step`; InputError names the steps that have one."""
-    there = run.models()
-    if step not in there:
+    models = run.models()
+    if step not in models:
         if step == "last":
             raise InputError(f"--step=last: {run}: {no_final_model(run)}")
-        known = ", ".join(there) or f"none yet ({run.state})"
-        raise InputError(f"--step={step}: {run} has no such model; there are: {known}")
-    return there[step]
+        steps = ", ".join(models) or f"none yet ({run.state})"
+        raise InputError(f"--step={step}: {run} has no such model; there are: {steps}")
+    return models[step]
 
 
 def _which(run: RunFolder, model: Path) -> str | None:

@@ -124,10 +124,10 @@ def ours(name: str, known: Collection[str]) -> list[str]:
     group that was typed (cold_start.learning_rate), only those are returned.
     """
     parts = name.replace("-", "_").split(".")
-    ends = (".".join(parts[place:]) for place in range(len(parts)))
+    ends = (".".join(parts[index:]) for index in range(len(parts)))
     keys = next((NAMES[end] for end in ends if end in NAMES), ())
-    there = [key for key in keys if key in known]
-    return [key for key in there if key.startswith(f"{parts[0]}.")] or there
+    keys_here = [key for key in keys if key in known]
+    return [key for key in keys_here if key.startswith(f"{parts[0]}.")] or keys_here
 
 
 def told(name: str, known: Collection[str]) -> str:

@@ -33,10 +33,10 @@ _WITH_AXES = ("sweeps=", "hydra/sweeper=", "hydra.searchpath", "--config", "-cp"
 def options_first(arguments: Sequence[str]) -> list[str]:
     """Return the command line with its options in front, because Hydra refuses KEY=VALUE both before and after one."""
     options: list[str] = []
-    others: list[str] = []
+    settings: list[str] = []
     for argument, following in _with_values(arguments):
-        (options if argument.startswith("-") else others).extend([argument, *following])
-    return [*options, *others]
+        (options if argument.startswith("-") else settings).extend([argument, *following])
+    return [*options, *settings]
 
 
 def sources(arguments: Sequence[str]) -> list[str]:
@@ -119,9 +119,9 @@ def repeated(arguments: Sequence[str]) -> list[str]:
         if equals and not key.startswith(("-", "~")):
             arguments_of.setdefault(key.lstrip("+"), []).append(argument)
     return [
-        f"{key} is given {len(each)} times, {', '.join(each)}; the last one counts, {each[-1]}"
-        for key, each in arguments_of.items()
-        if len({argument.lstrip("+") for argument in each}) > 1
+        f"{key} is given {len(given)} times, {', '.join(given)}; the last one counts, {given[-1]}"
+        for key, given in arguments_of.items()
+        if len({argument.lstrip("+") for argument in given}) > 1
     ]
 
 
@@ -132,23 +132,23 @@ def _check_added_once(arguments: Sequence[str]) -> None:
         group = argument.partition("=")[0]
         if argument.startswith("+") and (CONF / group.lstrip("+")).is_dir():
             added.setdefault(group, []).append(argument)
-    for group, each in added.items():
-        if len(each) > 1:
-            raise InputError(f"{' '.join(each)}: {group}= is given {len(each)} times, and adds one file; keep one")
+    for group, given in added.items():
+        if len(given) > 1:
+            raise InputError(f"{' '.join(given)}: {group}= is given {len(given)} times, and adds one file; keep one")
 
 
 def _check_modes(arguments: Sequence[str]) -> None:
     """Raise InputError for options that Hydra cannot combine."""
     options = _options()
     names = [argument.partition("=")[0] for argument, _ in _with_values(arguments)]
-    chosen = {options[name].dest: name for name in names if name in options}
-    modes = [chosen[mode] for mode in _MODES if mode in chosen]
-    if "help" in chosen or "hydra_help" in chosen:
+    typed = {options[name].dest: name for name in names if name in options}
+    modes = [typed[mode] for mode in _MODES if mode in typed]
+    if "help" in typed or "hydra_help" in typed:
         return
     if len(modes) > 1:
         raise InputError(f"{' '.join(modes)}: one of them at a time; leave the others out")
-    if "resolve" in chosen and "cfg" not in chosen:
-        raise InputError(f"{chosen['resolve']}: it belongs to --cfg; give --cfg job {chosen['resolve']}")
+    if "resolve" in typed and "cfg" not in typed:
+        raise InputError(f"{typed['resolve']}: it belongs to --cfg; give --cfg job {typed['resolve']}")
 
 
 def _beginning(key: str) -> str:
@@ -287,8 +287,8 @@ def _check_group(argument: str, key: str, value: Any) -> None:
     is_ours = (CONF / group).is_dir() and group in map(_without_plus, groups(CONF))
     if not is_ours and not group.startswith("hydra/"):
         return
-    each = getattr(value, "list", None)  # of a sweep
-    for name in each if isinstance(each, list) else [value]:
+    names = getattr(value, "list", None)  # of a sweep
+    for name in names if isinstance(names, list) else [value]:
         _check_option(argument, key, name, choices(CONF / group) if is_ours else [])
 
 

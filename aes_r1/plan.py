@@ -144,11 +144,13 @@ def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
         largest = max((name for name in memory if name not in elsewhere), key=lambda name: memory[name])
         peaks_after_changes = cures(settings, estimate.shape)
         enough = {setting: size for setting, size in peaks_after_changes.items() if size <= limit * 1e9}
-        shown = ", ".join(f"{setting} ({size / 1e9:.1f})" for setting, size in (enough or peaks_after_changes).items())
+        cures_in_words = ", ".join(
+            f"{setting} ({size / 1e9:.1f})" for setting, size in (enough or peaks_after_changes).items()
+        )
         lines.append(
             f"no micro-batch fits: one completion needs {peak(memory) / 1e9:.1f} of {limit:g} in the {phase}, "
             f"most of it {largest} ({memory[largest] / 1e9:.1f}); "
-            + (f"enough by itself: {shown}" if enough else f"none is enough by itself: {shown}")
+            + (f"enough by itself: {cures_in_words}" if enough else f"none is enough by itself: {cures_in_words}")
         )
     elif estimate.largest_micro_batch < outputs_per_pass(settings):
         lines.append(
@@ -184,17 +186,18 @@ def judging(settings: PlanSettings, steps: int) -> str:
     """Write what the judge of reward.judge is asked in a run of `steps`, its price, and the time that it takes."""
     judge, trainer = settings.reward.judge, settings.trainer
     of_step = trainer.images_per_step * trainer.num_samples
-    asked = estimate_ratings(
+    ratings = estimate_ratings(
         judge,
         questions=steps * of_step,
         critique_tokens=mean_answer(settings),
         max_pixels=settings.data.max_pixels or PAPER_PIXELS,
     )
-    tokens = asked["prompt_tokens"] + asked["completion_tokens"]
-    price = "" if asked["usd"] is None else f", {asked['usd']:,.2f} USD"
+    tokens = ratings["prompt_tokens"] + ratings["completion_tokens"]
+    price = "" if ratings["usd"] is None else f", {ratings['usd']:,.2f} USD"
     return (
-        f"reward.judge asks {asked['calls']:,} questions at most ({of_step} a step): {tokens / 1e6:.2f} million tokens"
-        f"{price}; at {CALL_SECONDS:g} seconds a call {asked['minutes'] / steps:.1f} minutes a step, not counted above"
+        f"reward.judge asks {ratings['calls']:,} questions at most ({of_step} a step): {tokens / 1e6:.2f} million "
+        f"tokens{price}; at {CALL_SECONDS:g} seconds a call {ratings['minutes'] / steps:.1f} minutes a step, not "
+        "counted above"
     )
 
 
@@ -208,6 +211,25 @@ def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
     if settings.trainer.micro_batch_tokens is None:
         return f"trainer.micro_batch_size={outputs}"
     return f"trainer.micro_batch_tokens={pass_tokens(settings, outputs, settings.trainer.max_new_tokens)}"
+
+
+def _memory_table(estimate: Plan, settings: PlanSettings) -> Table:
+    table = Table("memory per GPU", "10^9 bytes", title=f"{outputs_per_pass(settings)} completions in a pass")
+    phase_of = {name: phase for phase, names in PHASES.items() for name in names}
+    for name, size in estimate.memory.items():
+        if size:
+            table.add_row(f"{name} ({phase_of[name]})" if name in phase_of else name, f"{size / 1e9:.2f}")
+    for phase, size in phase_memory(estimate.memory).items():
+        table.add_row(f"together in the {phase}", f"{size / 1e9:.2f} of {settings.plan.memory_gb:g}")
+    return table
+
+
+def _step_table(estimate: Plan) -> Table:
+    table = Table("phase of a step", "10^15 FLOP", "seconds")
+    for name, seconds in estimate.seconds.items():
+        table.add_row(name, f"{estimate.flops[name] / 1e15:.2f}" if name in estimate.flops else "", f"{seconds:.1f}")
+    table.add_row("step", f"{sum(estimate.flops.values()) / 1e15:.2f}", f"{sum(estimate.seconds.values()):.1f}")
+    return table
 
 
 def print_plan(estimate: Plan, settings: PlanSettings, console: Console) -> None:
@@ -226,28 +248,17 @@ def print_plan(estimate: Plan, settings: PlanSettings, console: Console) -> None
         f"{estimate.trained / 1e9:.3f} B trained; "
         f"{settings.engine.name}, {gpus}, N {trainer.images_per_step}{twins}, K {trainer.num_samples}"
     )
-    table = Table("memory per GPU", "10^9 bytes", title=f"{outputs_per_pass(settings)} completions in a pass")
-    phase_of = {name: phase for phase, names in PHASES.items() for name in names}
-    for name, size in estimate.memory.items():
-        if size:
-            table.add_row(f"{name} ({phase_of[name]})" if name in phase_of else name, f"{size / 1e9:.2f}")
-    for phase, size in phase_memory(estimate.memory).items():
-        table.add_row(f"together in the {phase}", f"{size / 1e9:.2f} of {assumed.memory_gb:g}")
-    console.print(table)
-    table = Table("phase of a step", "10^15 FLOP", "seconds")
-    for name, seconds in estimate.seconds.items():
-        table.add_row(name, f"{estimate.flops[name] / 1e15:.2f}" if name in estimate.flops else "", f"{seconds:.1f}")
-    table.add_row("step", f"{sum(estimate.flops.values()) / 1e15:.2f}", f"{sum(estimate.seconds.values()):.1f}")
-    console.print(table)
+    console.print(_memory_table(estimate, settings))
+    console.print(_step_table(estimate))
     for line in advice(estimate, settings):
         say(line)
     say(cheapest(settings, estimate.shape))
     mean, limit = mean_answer(settings, shown_in_rapo(settings)), trainer.max_new_tokens
     longest = cost.longest_answer(mean, assumed.longest_answer, limit)
-    one = f"; a single one that runs to {limit} makes it {estimate.runaway_seconds:.1f} seconds"
+    runaway = f"; a single one that runs to {limit} makes it {estimate.runaway_seconds:.1f} seconds"
     say(
         f"decoding is charged to the longest of a step's answers: {longest} tokens (the mean {mean} times "
-        f"{assumed.longest_answer:g}, at most trainer.max_new_tokens={limit}){one if longest < limit else ''}"
+        f"{assumed.longest_answer:g}, at most trainer.max_new_tokens={limit}){runaway if longest < limit else ''}"
     )
     price = "" if estimate.usd is None else f", {_usd(estimate.usd)}"
     stages = ", ".join(f"{stage} {hours:.1f}" for stage, hours in estimate.stage_hours.items())
@@ -268,10 +279,10 @@ def print_plan(estimate: Plan, settings: PlanSettings, console: Console) -> None
         f"pictures; MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of {assumed.bandwidth_gb_s:g} GB/s, "
         f"ZeRO at {assumed.interconnect_gb_s:g} GB/s"
     )
-    parts = ", ".join(f"{name} {size / 1e9:.0f}" for name, size in estimate.host.items() if size)
-    say(f"host memory of the node, 10^9 bytes: {parts}")
-    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in estimate.disk.items() if size)
-    say(f"disk, 10^9 bytes: at most {most_disk(estimate.disk) / 1e9:.0f} ({parts})")
+    on_host = ", ".join(f"{name} {size / 1e9:.0f}" for name, size in estimate.host.items() if size)
+    say(f"host memory of the node, 10^9 bytes: {on_host}")
+    on_disk = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in estimate.disk.items() if size)
+    say(f"disk, 10^9 bytes: at most {most_disk(estimate.disk) / 1e9:.0f} ({on_disk})")
 
 
 def run(settings: PlanSettings) -> None:

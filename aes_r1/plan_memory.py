@@ -70,10 +70,10 @@ def outputs_per_pass(settings: PlanSettings) -> int:
     Under a budget an image's completions stay together where they fit (trainer/micro_batches.py).
     """
     trainer = settings.trainer
-    budget, own = trainer.micro_batch_tokens, own_images(settings) * trainer.num_samples
+    budget, completions = trainer.micro_batch_tokens, own_images(settings) * trainer.num_samples
     if budget is None:
-        return min(trainer.micro_batch_size, own)
-    fitting = [n for n in range(1, own + 1) if pass_tokens(settings, n, trainer.max_new_tokens) <= budget]
+        return min(trainer.micro_batch_size, completions)
+    fitting = [n for n in range(1, completions + 1) if pass_tokens(settings, n, trainer.max_new_tokens) <= budget]
     whole_images = [n for n in fitting if n % trainer.num_samples == 0]
     return max(whole_images or fitting, default=1)
 
@@ -200,15 +200,15 @@ def _rollout_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[
     copied, and are decoded with a cache in which every completion has its own prompt.
     """
     trainer, model, element = settings.trainer, settings.model, ELEMENT[settings.model.dtype]
-    own, prompt = own_images(settings), prompt_tokens(settings, shown_in_rapo(settings))
-    rows, weights, packed = own * trainer.num_samples, whole_bytes(settings, shape, trained), model.quantize == "nf4"
+    images, prompt = own_images(settings), prompt_tokens(settings, shown_in_rapo(settings))
+    rows, weights, packed = images * trainer.num_samples, whole_bytes(settings, shape, trained), model.quantize == "nf4"
     copied = cost.copied_for_rollout_bytes(shape, element, adapted=model.lora.rank > 0)
-    prompts, here = rows if packed else own, settings.rollout.name == "local"
+    prompts, draws_here = rows if packed else images, settings.rollout.name == "local"
     return {
-        "KV cache": here * cost.cache_bytes(shape, prompts * prompt + rows * trainer.max_new_tokens, element),
+        "KV cache": draws_here * cost.cache_bytes(shape, prompts * prompt + rows * trainer.max_new_tokens, element),
         "weights gathered for the rollout": weights - weights // _shards(settings, "weights"),
-        "weights copied for the rollout": 0 if packed or not here else copied,
-        "prompt pass": here * cost.prompt_pass_bytes(shape, own * prompt, element),
+        "weights copied for the rollout": 0 if packed or not draws_here else copied,
+        "prompt pass": draws_here * cost.prompt_pass_bytes(shape, images * prompt, element),
     }
 
 
@@ -257,9 +257,9 @@ def largest_micro_batch(settings: PlanSettings, shape: Shape, trained: int) -> i
 
     It is 0 if not even one fits.
     """
-    own = own_images(settings) * settings.trainer.num_samples
+    completions = own_images(settings) * settings.trainer.num_samples
     limit = settings.plan.memory_gb * 1e9
-    sizes = range(1, own + 1)
+    sizes = range(1, completions + 1)
     fits = [size for size in sizes if peak(memory_per_gpu(settings, shape, trained, size)) <= limit]
     return max(fits, default=0)
 
@@ -283,15 +283,15 @@ def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
     """Count the bytes on disk by part while the run goes on; what a run does not have is 0."""
     model, cold_start, stage = settings.model, settings.cold_start, zero_stage(settings)
     element = ELEMENT[model.dtype]
-    again = stage < 3 and (settings.engine.name != "single" or element == 2)
+    weights_again = stage < 3 and (settings.engine.name != "single" or element == 2)
 
     def checkpoint(trained: int) -> int:
         fixed = shape.parameters if model.lora.rank else shape.parameters - trained
         fixed -= shape.layer_matrix_parameters if model.quantize == "nf4" else 0  # made again from model.path
-        return cost.checkpoint_bytes(trained, fixed, element, weights_again=again)
+        return cost.checkpoint_bytes(trained, fixed, element, weights_again=weights_again)
 
     frozen = cold_start.freeze_vision and not model.lora.rank
-    first = checkpoint(shape.parameters - shape.vision_parameters if frozen else trained)
+    cold_start_checkpoint = checkpoint(shape.parameters - shape.vision_parameters if frozen else trained)
     started, reinforced = ("cold_start" in settings.models), ("rapo" in settings.models)
     # The size of a checkpoint's model/, and of the best model.
     exported = shape.parameters * ELEMENT["bfloat16"] if reinforced else 0
@@ -300,7 +300,7 @@ def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
         "one checkpoint": one_checkpoint,
         # The kept ones, and one that is written before an old one is deleted.
         "RAPO's checkpoints": (settings.trainer.keep_checkpoints + 1) * one_checkpoint,
-        "the cold start's checkpoints": 3 * first if started else 0,  # deleted when it is done
+        "the cold start's checkpoints": 3 * cold_start_checkpoint if started else 0,  # deleted when it is done
         # The best model exists twice while it is replaced.
         "models (cold start, last, best)": (1 + started) * shape.parameters * element + 2 * exported,
     }

@@ -108,9 +108,9 @@ def decoding_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, floa
     and cache, at plan.decode_efficiency of the bandwidth, for every token of the longest answer. A GPU decodes until
     its last answer ends, and all wait for the slowest GPU, because rewards compare the pictures of all of them.
     """
-    own, samples, shown = own_images(settings), settings.trainer.num_samples, shown_in_rapo(settings)
-    read = decode_seconds(settings, shape, own, samples, longest, shown=shown)
-    return max(flops["rollout, decoding"] / speed(settings), read)
+    images, samples, shown = own_images(settings), settings.trainer.num_samples, shown_in_rapo(settings)
+    reading_seconds = decode_seconds(settings, shape, images, samples, longest, shown=shown)
+    return max(flops["rollout, decoding"] / speed(settings), reading_seconds)
 
 
 def decode_seconds(
@@ -128,8 +128,8 @@ def decode_seconds(
     cached = images * (samples if packed else 1) * prompt + images * samples * longest / 2
     weights = cost.decode_weight_bytes(shape, element)
     weights += round(shape.layer_matrix_parameters * (BITS / 8 + element)) if packed else 0
-    read = longest * (weights + cost.cache_bytes(shape, cached, element))
-    return read / (assumed.bandwidth_gb_s * 1e9 * assumed.decode_efficiency)
+    bytes_read = longest * (weights + cost.cache_bytes(shape, cached, element))
+    return bytes_read / (assumed.bandwidth_gb_s * 1e9 * assumed.decode_efficiency)
 
 
 def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
@@ -177,8 +177,10 @@ def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
     """
     assumed, evaluation = settings.plan, settings.evaluation
     protocols, pictures = set(evaluation.of_pictures), assumed.test_pictures
-    drawn = (evaluation.n_samples or AskingConfig.n_samples) if "mean" in protocols else int("sample" in protocols)
-    once = asking_seconds(settings, shape, pictures, drawn) if drawn else 0.0  # protocol sample takes the first of them
+    samples = (evaluation.n_samples or AskingConfig.n_samples) if "mean" in protocols else int("sample" in protocols)
+    once = (
+        asking_seconds(settings, shape, pictures, samples) if samples else 0.0
+    )  # protocol sample takes the first of them
     if protocols & {"greedy", "read_back"}:
         once += asking_seconds(settings, shape, pictures, 1)
     if "read_back" in protocols:

@@ -84,11 +84,11 @@ def point_command(sweep: Sweep, overrides: list[str], out: str, processes: int) 
     launch = ["-m", sweep.module]
     if processes > 1:
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launch]
-    given = as_text("out", out)
-    if not given:
+    out_override = as_text("out", out)
+    if not out_override:
         raise InputError(f"out={out}: Hydra cannot read this name; give another out=")
-    others = [override for override in overrides if override.partition("=")[0].lstrip("+") != "out"]
-    return [sys.executable, *launch, *sweep.sources, *others, given, "hydra.mode=RUN"]
+    kept_overrides = [override for override in overrides if override.partition("=")[0].lstrip("+") != "out"]
+    return [sys.executable, *launch, *sweep.sources, *kept_overrides, out_override, "hydra.mode=RUN"]
 
 
 def run_point(command: list[str], sweep: Sweep, number: int) -> tuple[int, bool]:

@@ -64,15 +64,17 @@ def run(settings: PrepareSettings) -> None:
     _check_missing(journal, [sample.image for sample in samples], settings.data.workers)
     samples, broken = _with_files(samples, journal)
     if settings.data.strict and broken:
-        first = broken[0]
-        raise InputError(f"{first['path']}: {first['reason']}; mend it, or data.strict=false to leave it out")
+        first_broken = broken[0]
+        raise InputError(
+            f"{first_broken['path']}: {first_broken['reason']}; mend it, or data.strict=false to leave it out"
+        )
     copies = _grouped(samples, exact_duplicates([sample.sha256 or "" for sample in samples]))
     hashes = [journal[sample.image].perceptual_hash or "" for sample in samples]
     near_copies = _grouped(samples, near_duplicates(hashes, [sample.dataset for sample in samples]))
     leaks = _leaks([*copies, *near_copies])
     if settings.copies == "drop":
         samples = [sample for sample in samples if (sample.dataset, sample.id) not in leaks]
-        dropped += [_drop(*key, "train", f"the same picture is tested: {other}") for key, other in leaks.items()]
+        dropped += [_drop(*key, "train", f"the same picture is tested: {tested}") for key, tested in leaks.items()]
     report = {
         **_counts(samples),
         "labels": labelled,
@@ -101,18 +103,24 @@ def _refuse_another_set(out: Path, roots: dict[str, str]) -> None:
     if not os.path.exists(manifest):  # also if OUT cannot be a folder, which is refused later
         return
     report = out / "prepare_report.json"
-    said = read_json(report) if report.exists() else {}
+    earlier_report = read_json(report) if report.exists() else {}
     # A report without roots still names the sets. The manifest is asked last, because a set may have no row in it.
-    theirs: dict[str, str | None] = said.get("roots") or dict.fromkeys(said.get("split_by", ()))
-    if not theirs:
-        theirs = dict.fromkeys(str(row.get("dataset")) for row in iter_rows(manifest))
-    if set(theirs) == set(roots) and all(
+    earlier_roots: dict[str, str | None] = earlier_report.get("roots") or dict.fromkeys(
+        earlier_report.get("split_by", ())
+    )
+    if not earlier_roots:
+        earlier_roots = dict.fromkeys(str(row.get("dataset")) for row in iter_rows(manifest))
+    if set(earlier_roots) == set(roots) and all(
         root in (None, roots[name]) or not (out / root).exists()  # moved, maybe together with the manifest
-        for name, root in theirs.items()
+        for name, root in earlier_roots.items()
     ):
         return
-    held = ", ".join(f"data={name}" + (f" data.root={root}" if root else "") for name, root in theirs.items())
-    raise InputError(f"{manifest}: holds {held}, which would be replaced; give out=DIR of another folder, or delete it")
+    earlier_sets = ", ".join(
+        f"data={name}" + (f" data.root={root}" if root else "") for name, root in earlier_roots.items()
+    )
+    raise InputError(
+        f"{manifest}: holds {earlier_sets}, which would be replaced; give out=DIR of another folder, or delete it"
+    )
 
 
 def _scale_warnings(sets: Sequence[DataSettings], samples: Sequence[Sample]) -> list[str]:
@@ -141,15 +149,17 @@ def _grouped(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> list
     return [[samples[index] for index in group] for group in groups]
 
 
-def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
+def _sets(chosen: Sequence[DataSettings]) -> list[DataSettings]:
     """Return the settings of every set to read; a mix stands for its sets."""
     sets = []
-    for data in given:
-        for part in [replace(part, limit=data.limit) for part in mixed_sets(data).values()] if data.mix else [data]:
-            if part.name not in CATALOG:
-                raise InputError(f"data={part.name}: prepare reads a set on disk, one of {', '.join(CATALOG)}")
-            sets.append(part)
-    names = [part.name for part in sets]
+    for data in chosen:
+        for data_set in (
+            [replace(data_set, limit=data.limit) for data_set in mixed_sets(data).values()] if data.mix else [data]
+        ):
+            if data_set.name not in CATALOG:
+                raise InputError(f"data={data_set.name}: prepare reads a set on disk, one of {', '.join(CATALOG)}")
+            sets.append(data_set)
+    names = [data_set.name for data_set in sets]
     if len(set(names)) < len(names):
         raise InputError(f"also={','.join(names[1:])}: every set once; a manifest tells its pictures apart by set")
     return sets
@@ -160,20 +170,20 @@ def _labelled_samples(data: DataSettings) -> tuple[list[Sample], list, list[str]
     root = root_of(data)
     labels, faults = read_set(data.name, root, split_by=data.split_by, scale=data.scale, attributes=data.attributes)
     pictures = _pictures(root, CATALOG[data.name].pictures)
-    named = {label.image for label in [*labels, *faults]}
+    labelled = {label.image for label in [*labels, *faults]}
     samples = [sample_of_label(data.name, root, label) for label in _limited(labels, data.limit)]
-    return samples, faults, sorted(pictures - named)
+    return samples, faults, sorted(pictures - labelled)
 
 
 def _limited(labels: list[Label], limit: int | None) -> list[Label]:
     """Draw at most `limit` labels of each split by a fixed seed."""
     if limit is None:
         return labels
-    kept = []
+    drawn = []
     for split in dict.fromkeys(label.split for label in labels):
         of_split = [label for label in labels if label.split == split]
-        kept += [of_split[index] for index in stratified_indices([""] * len(of_split), limit, 0)]
-    return kept
+        drawn += [of_split[index] for index in stratified_indices([""] * len(of_split), limit, 0)]
+    return drawn
 
 
 def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
@@ -214,7 +224,7 @@ def _check_missing(journal: CheckCache, paths: Sequence[str], workers: int) -> N
 
 def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sample], list[dict[str, Any]]]:
     """Return (samples whose picture can be read, with the facts of its file; dropped rows)."""
-    kept, dropped = [], []
+    readable, dropped = [], []
     for sample in samples:
         row = journal[sample.image]
         if row.reason:
@@ -222,8 +232,8 @@ def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sa
             kind = _NO_PICTURE if missing else "picture cannot be read"
             dropped.append({**_drop(sample.dataset, sample.id, sample.split, row.reason, kind), "path": sample.image})
         else:
-            kept.append(replace(sample, sha256=row.sha256, width=row.width, height=row.height, bytes=row.bytes))
-    return kept, dropped
+            readable.append(replace(sample, sha256=row.sha256, width=row.width, height=row.height, bytes=row.bytes))
+    return readable, dropped
 
 
 def _drop(dataset: str, identity: str, split: str | None, reason: str, kind: str | None = None) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def way_to_quote(argument: str, rest: Sequence[str], schema: type, given: str) -
         return f"; give {key}={shorter}" if _reads(f"{key}={shorter}") else f"; give {key}=NUMBER"
     if not is_text and _open_brackets(value):
         joined = argument
-        for part in rest:
-            joined += f" {part}"
+        for following in rest:
+            joined += f" {following}"
             if not _open_brackets(joined.partition("=")[2]):
                 return f"; put the whole argument in quotes: {shlex.quote(joined)}"
         return "; close its brackets, and put the whole argument in quotes"
@@ -66,8 +66,8 @@ def _as_list(key: str, value: str, *, of_texts: bool) -> str:
     """Return KEY=[A,B,..] for a list that was typed in another form; without its entries where they cannot be told."""
     entries = _entries_of(f"[{value.strip('[](){}<> ').replace(';', ',')}]")
     as_texts = [json.dumps(entry, ensure_ascii=False) for entry in entries]
-    for written in (entries, as_texts) if of_texts else (entries,):
-        if entries and _reads(argument := f"{key}=[{','.join(written)}]"):
+    for words in (entries, as_texts) if of_texts else (entries,):
+        if entries and _reads(argument := f"{key}=[{','.join(words)}]"):
             return shlex.quote(argument)
     return f"{key}=[..,..]"
 
@@ -130,13 +130,13 @@ def check_texts(argument: str, override: Any, schema: type) -> None:
             raise InputError(f"{argument}: ??? stands for a value that is missing; give {key}=VALUE")
         if not (is_list if isinstance(parsed, list) else is_text) or len(entries) != len(values):
             continue
-        other = {
+        misread = {
             entry: value
             for entry, value in zip(entries, values, strict=True)
             if isinstance(value, bool | int | float) and str(value) != entry
         }
-        for entry, value in other.items():
-            mended = [json.dumps(entry) if entry in other else entry for entry in entries]
+        for entry, value in misread.items():
+            mended = [json.dumps(entry) if entry in misread else entry for entry in entries]
             cure = shlex.quote(f"{typed}=[{','.join(mended)}]") if isinstance(parsed, list) else quoted(typed, text)
             raise InputError(f"{argument}: {entry} would be read as {value}; as text it is {cure}")
 

@@ -142,7 +142,7 @@ def _score_shards(options: argparse.Namespace, paths: Iterable[str | PictureErro
 
 
 def _score_here(options: argparse.Namespace, paths: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
-    """Score `found` in this process, or with the servers --url, and write the rows to stdout."""
+    """Score `paths` in this process, or with the servers --url, and write the rows to stdout."""
     # With --best-of a picture that is named twice counts once, because it is no second take of itself. The pictures are
     # listed before the model is loaded, which is slow.
     listed = list(named_once(paths) if options.best_of else paths)
@@ -152,7 +152,7 @@ def _score_here(options: argparse.Namespace, paths: Iterable[str | PictureError]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
     at_once = AT_ONCE * len(options.url) or 1
-    shown = options.format or "table"
+    form = options.format or "table"
     with stop_requests() as stop:
         verdicts = _verdicts(listed, critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
         rows: Iterable[Row] = _counted(_until_stopped(verdicts, stop, counts), counts)
@@ -160,8 +160,8 @@ def _score_here(options: argparse.Namespace, paths: Iterable[str | PictureError]
             rows = chosen = group_takes(list(rows), within=options.alike)
         elif options.sort is not None:
             rows = sorted_rows(rows, options.sort, reverse=options.reverse)
-        write_verdict_rows(rows, shown, sys.stdout, chosen=options.best_of, **critic.shown)
-    if shown == "table" and any(row["best"] is not None for row in chosen):
+        write_verdict_rows(rows, form, sys.stdout, chosen=options.best_of, **critic.shown)
+    if form == "table" and any(row["best"] is not None for row in chosen):
         print(MEANING)
     return Scored(counts, unreadable, chosen, len(listed))
 
@@ -207,9 +207,9 @@ def summary(
     yield f"scored: {pictures} picture{'s' * (pictures != 1)} in {seconds:.0f} s{without_answer}"
     if unreadable:
         reasons = Counter(error.reason.partition(";")[0] for error in unreadable).most_common()
-        named = ", ".join(f"{reason} ({count})" for reason, count in reasons[:_MAX_REASONS])
-        others = f" and {len(reasons) - _MAX_REASONS} other reasons" if len(reasons) > _MAX_REASONS else ""
-        yield f"not scored: {len(unreadable)}, listed above: {named}{others}"
+        most_common = ", ".join(f"{reason} ({count})" for reason, count in reasons[:_MAX_REASONS])
+        further = f" and {len(reasons) - _MAX_REASONS} other reasons" if len(reasons) > _MAX_REASONS else ""
+        yield f"not scored: {len(unreadable)}, listed above: {most_common}{further}"
     if skipped:
         yield f"passed over: {skipped_line(skipped)}"
 
@@ -232,9 +232,9 @@ def _verdicts(
         if isinstance(picture, PictureError):
             return picture
         try:
-            shown = read_picture(picture, limits)
-            row = critic.row(picture, shown)
-            return {**row, "hash": perceptual_hash(shown)} if hashed else row
+            opened = read_picture(picture, limits)
+            row = critic.row(picture, opened)
+            return {**row, "hash": perceptual_hash(opened)} if hashed else row
         except PictureError as error:
             return error
 

@@ -30,32 +30,41 @@ def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
         run = _run(folder)
         for earlier in runs:
             differing = set(differences(earlier["settings"], run["settings"]))
-            if others := sorted(differing - {"seed", "data.split_seed"}):
+            if not_seeds := sorted(differing - {"seed", "data.split_seed"}):
                 raise InputError(
-                    f"{folder}: differs from {earlier['run']} in {', '.join(others)}, not only in its seed"
+                    f"{folder}: differs from {earlier['run']} in {', '.join(not_seeds)}, not only in its seed"
                 )
             if not differing:
                 raise InputError(f"{folder}: has the seed and split of {earlier['run']}; give each run once")
         runs.append(run)
     if len(folders) < 2:
         raise InputError(f"runs={[str(folder) for folder in folders]}: give two finished runs or more")
-    stages: dict[str, Any] = {}
-    for stage, sets in runs[0]["stages"].items():
-        for name, protocols in sets.items():
-            for protocol in protocols:
-                cells = [(run, run["stages"].get(stage, {}).get(name, {}).get(protocol)) for run in runs]
-                present = [(run, cell) for run, cell in cells if cell]
-                shares = [_tested_per_trained(run, name, cell["n"]) for run, cell in present]
-                largest = None if None in shares else max(share for share in shares if share is not None)
-                stages.setdefault(stage, {}).setdefault(name, {})[protocol] = {
-                    metric: summarise_values(
-                        ((run["split"], cell[metric]["value"]) for run, cell in present),
-                        tested_per_trained=largest,
-                        possible=_POSSIBLE[metric],
-                    )
-                    for metric in METRICS
-                }
+    stages = {
+        stage: {
+            name: {protocol: _over_runs(runs, stage, name, protocol) for protocol in protocols}
+            for name, protocols in sets.items()
+            if protocols
+        }
+        for stage, sets in runs[0]["stages"].items()
+        if any(sets.values())
+    }
     return {"runs": [{key: run[key] for key in ("run", "split", "seed")} for run in runs], "stages": stages}
+
+
+def _over_runs(runs: Sequence[Mapping[str, Any]], stage: str, name: str, protocol: str) -> dict[str, Any]:
+    """Summarise the metrics of one stage, set and protocol over the runs that have it."""
+    cells = [(run, run["stages"].get(stage, {}).get(name, {}).get(protocol)) for run in runs]
+    present = [(run, cell) for run, cell in cells if cell]
+    shares = [_tested_per_trained(run, name, cell["n"]) for run, cell in present]
+    largest = None if None in shares else max(share for share in shares if share is not None)
+    return {
+        metric: summarise_values(
+            ((run["split"], cell[metric]["value"]) for run, cell in present),
+            tested_per_trained=largest,
+            possible=_POSSIBLE[metric],
+        )
+        for metric in METRICS
+    }
 
 
 def _tested_per_trained(run: Mapping[str, Any], name: str, tested: int) -> float | None:

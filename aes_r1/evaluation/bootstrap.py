@@ -172,18 +172,18 @@ def _resampled_kendall(x: Array, y: Array, n_bootstrap: int, seed: int) -> Array
     if n > _MAX_PAIRED:
         from scipy import stats
 
-        fewer = min(n_bootstrap, int(np.clip(2_000_000 // n, 20, 200)))
-        rows = (row for counts in resamples(n, fewer, seed) for row in counts)
-        drawn = (np.repeat(np.arange(n), row.astype(int)) for row in rows)
-        return np.asarray([stats.kendalltau(x[index], y[index]).statistic for index in drawn])
+        n_resamples = min(n_bootstrap, int(np.clip(2_000_000 // n, 20, 200)))
+        rows = (row for counts in resamples(n, n_resamples, seed) for row in counts)
+        index_rows = (np.repeat(np.arange(n), row.astype(int)) for row in rows)
+        return np.asarray([stats.kendalltau(x[index], y[index]).statistic for index in index_rows])
     # Signs and counts are small integers, which float32 holds exactly at half the time of float64.
     sign_x = np.sign(x[:, None] - x[None, :]).astype(np.float32)
     sign_y = np.sign(y[:, None] - y[None, :]).astype(np.float32)
     chunks = []
     for counts in resamples(n, n_bootstrap, seed):
-        single = counts.astype(np.float32)
+        float32_counts = counts.astype(np.float32)
         pairs = [
-            np.einsum("bn,bn->b", single @ matrix, counts)
+            np.einsum("bn,bn->b", float32_counts @ matrix, counts)
             for matrix in (sign_x * sign_y, np.abs(sign_x), np.abs(sign_y))
         ]
         chunks.append(_ratio(*pairs, floor=0.5))

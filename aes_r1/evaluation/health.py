@@ -98,7 +98,7 @@ def diversity_share(_: Rows, completions: Rows) -> float | None:
     count = min(len(first), len(last))  # distinct-n falls with the number of texts, so both sides have equally many
     if count < MIN_CRITIQUES:
         return None
-    before, after = (diversity([text for text, _ in part[:count]])["distinct_2"] for part in (first, last))
+    before, after = (diversity([text for text, _ in critiques[:count]])["distinct_2"] for critiques in (first, last))
     return after / before if before and after is not None else None
 
 
@@ -108,13 +108,13 @@ def share_of_first(metrics: Rows, name: str) -> float | None:
     It is None, too, if most answers of the last validation are unreadable: these have no words, and there is another
     sign for them.
     """
-    first = list(islice(_values(metrics, name), 2))
-    if len(first) < 2 or first[0] <= 0:
+    first_values = list(islice(_values(metrics, name), 2))
+    if len(first_values) < 2 or first_values[0] <= 0:
         return None
-    last = next(row for row in reversed(metrics) if next(_values([row], name), None) is not None)
-    sets = [key for key in last if key.startswith("eval/") and key.endswith("/parse_failure_rate")]
-    unread = [share for key in sets for share in _values([last], key)]
-    return None if unread and np.mean(unread) >= MOST_UNREAD else last[name] / first[0]
+    last_row = next(row for row in reversed(metrics) if next(_values([row], name), None) is not None)
+    sets = [key for key in last_row if key.startswith("eval/") and key.endswith("/parse_failure_rate")]
+    unread = [share for key in sets for share in _values([last_row], key)]
+    return None if unread and np.mean(unread) >= MOST_UNREAD else last_row[name] / first_values[0]
 
 
 def leaking(_: Rows, completions: Rows) -> float | None:
@@ -126,7 +126,7 @@ def leaking(_: Rows, completions: Rows) -> float | None:
     return float(np.mean(leaks)) if len(leaks) >= MIN_CRITIQUES else None
 
 
-def _judged(row: Mapping[str, Any]) -> dict[str, Any]:
+def _with_not_finite(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return `row` with _NOT_FINITE, computed once per row because all signs are checked at every step."""
     missing = any(
         value is None or not math.isfinite(value)
@@ -249,11 +249,11 @@ class HealthMonitor:
     def __post_init__(self) -> None:
         """Mark the signs in the rows from before a resume, so that they are not reported again."""
         self.raised |= {str(row["sign"]) for row in health_rows(self.metrics, self.completions) if row["step"]}
-        self.metrics = [_judged(row) for row in self.metrics]
+        self.metrics = [_with_not_finite(row) for row in self.metrics]
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Check all signs after `step`; the completions of that step must be logged before its metrics."""
-        self.metrics.append(_judged({"step": step, **metrics}))
+        self.metrics.append(_with_not_finite({"step": step, **metrics}))
         new_text = bool(self.completions) and self.completions[-1]["step"] == step
         for sign in SIGNS:
             if sign.name in self.raised or (sign.measure in ON_TEXT and not new_text):
@@ -345,7 +345,7 @@ def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
     `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count. "checked" is false
     for a sign with neither value nor step: it could not be checked, which does not mean that all is well.
     """
-    metrics = [_judged(row) for row in metrics if row.get("stage", "rapo") == "rapo"]
+    metrics = [_with_not_finite(row) for row in metrics if row.get("stage", "rapo") == "rapo"]
     completions = [row for row in completions if row.get("stage", "rapo") == "rapo"]
     logged = sorted({row["step"] for row in completions})
     rows = []

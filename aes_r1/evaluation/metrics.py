@@ -54,14 +54,14 @@ def correlations_with_draws(scores: Array, mos: Array, n_bootstrap: int, seed: i
     return cell, draws
 
 
-def _measures(n: int, of: Mapping[str, Interval]) -> Measures:
+def _measures(n: int, intervals: Mapping[str, Interval]) -> Measures:
     return {
         "n": n,
-        "plcc": of["plcc"],
-        "srcc": of["srcc"],
-        "krcc": of["krcc"],
-        "mae": of["mae"],
-        "rmse": of["rmse"],
+        "plcc": intervals["plcc"],
+        "srcc": intervals["srcc"],
+        "krcc": intervals["krcc"],
+        "mae": intervals["mae"],
+        "rmse": intervals["rmse"],
     }
 
 

@@ -59,15 +59,15 @@ def opinion_distances(measured: Array, *, n_bootstrap: int = 1000, seed: int = 0
     if not len(measurable):
         return None
     resampled = [counts @ measurable / len(measurable) for counts in resamples(len(measurable), n_bootstrap, seed)]
-    drawn = np.concatenate([np.empty((0, len(DISTANCES))), *resampled])
+    draws = np.concatenate([np.empty((0, len(DISTANCES))), *resampled])
     means = measurable.mean(axis=0)
-    of = {name: with_interval(float(means[index]), drawn[:, index]) for index, name in enumerate(DISTANCES)}
+    intervals = {name: with_interval(float(means[index]), draws[:, index]) for index, name in enumerate(DISTANCES)}
     return {
         "n": len(measurable),
-        "emd": of["emd"],
-        "crps": of["crps"],
-        "kl": of["kl"],
-        "crps_of_raters": of["crps_of_raters"],
+        "emd": intervals["emd"],
+        "crps": intervals["crps"],
+        "kl": intervals["kl"],
+        "crps_of_raters": intervals["crps_of_raters"],
     }
 
 

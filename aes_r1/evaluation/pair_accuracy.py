@@ -41,6 +41,14 @@ def summarise_pairs(
     firsts = (choices == 1).sum() / readable.sum() if readable.any() else math.nan
     both_read = readable.all(axis=1)
     difference = np.abs(mos[:, 0] - mos[:, 1])
+    by_difference = []
+    for low, high in pairwise(DIFFERENCES):
+        within = (difference > low) & (difference <= high)
+        measures = {
+            "accuracy": share_with_interval(right[within]),
+            "by_scores": share_with_interval(by_scores[within]),
+        }
+        by_difference.append({"from": low, "to": high, "n": int(within.sum()), **measures})
     return {
         "n": len(pairs),
         "unread_rate": float(1 - readable.mean()) if len(pairs) else None,
@@ -49,17 +57,7 @@ def summarise_pairs(
         "consistent": share_with_interval((choices[:, 0] != choices[:, 1])[both_read]),
         "by_scores": share_with_interval(by_scores),
         "gain": mean_with_interval(right - by_scores, n_bootstrap, seed),
-        "by_difference": [
-            {
-                "from": low,
-                "to": high,
-                "n": int(within.sum()),
-                "accuracy": share_with_interval(right[within]),
-                "by_scores": share_with_interval(by_scores[within]),
-            }
-            for low, high in pairwise(DIFFERENCES)
-            for within in [(difference > low) & (difference <= high)]
-        ],
+        "by_difference": by_difference,
     }
 
 

@@ -32,7 +32,7 @@ from aes_r1.evaluation.sensitivity import summarise_sensitivity
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
 from aes_r1.inference.people import FEWEST_PICTURES, IN_HALVES, rater_agreement, whole_group
 from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protocol
-from aes_r1.runs.cells import Cell, Evaluation, MetricName, Stages
+from aes_r1.runs.cells import Cell, Evaluation, Interval, MetricName, Stages
 from aes_r1.runs.folder import RunFolder
 
 WORDLESS_PROTOCOLS = ("direct", "label_tokens", "metric")  # protocols that score without a critique
@@ -72,11 +72,10 @@ def summarise(
 
     comparisons = []
     for earlier, later in combinations(stages, 2) if all_pairs else pairwise(stages):
-        for name, protocols in stages[later].items():
-            for protocol in protocols:
-                before, after = columns.get((earlier, name, protocol)), columns.get((later, name, protocol))
-                if differences := _differences(before, after, n_bootstrap, seed):
-                    comparisons.append({"set": name, "protocol": protocol, "from": earlier, "to": later, **differences})
+        for name, protocol in [(name, protocol) for name, cells in stages[later].items() for protocol in cells]:
+            before, after = columns.get((earlier, name, protocol)), columns.get((later, name, protocol))
+            if differences := _differences(before, after, n_bootstrap, seed):
+                comparisons.append({"set": name, "protocol": protocol, "from": earlier, "to": later, **differences})
     _adjust(comparisons)
     baseline_columns = columns_of(baseline_rows)
     return {
@@ -104,18 +103,18 @@ def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, 
     if to_raters is not None:
         cell["opinions"] = to_raters
     for name, pairs in column.sub_scores.items():
-        given, ratings = pairs[~np.isnan(pairs[:, 1])].T
+        sub_scores, ratings = pairs[~np.isnan(pairs[:, 1])].T
         if len(ratings):
-            rated, _ = correlations_with_draws(given, ratings, n_bootstrap, seed)
-            cell.setdefault("sub_scores", {})[name] = rated
+            measures, _ = correlations_with_draws(sub_scores, ratings, n_bootstrap, seed)
+            cell.setdefault("sub_scores", {})[name] = measures
     if (column.origins >= 0).any():
         cell["origins"] = {}
         for index, origin in enumerate(ORIGINS):
             of_origin = column.origins == index
             if of_origin.any():
-                part, _ = correlations_with_draws(scores[of_origin], mos[of_origin], n_bootstrap, seed)
+                measures, _ = correlations_with_draws(scores[of_origin], mos[of_origin], n_bootstrap, seed)
                 bias = calibration(scores[of_origin], mos[of_origin], n_bootstrap=n_bootstrap, seed=seed)["bias"]
-                cell["origins"][origin] = {**part, "bias": bias}
+                cell["origins"][origin] = {**measures, "bias": bias}
     return cell, draws
 
 
@@ -164,16 +163,14 @@ def _add_people(summary: Evaluation, sets: Sets, n_bootstrap: int, seed: int) ->
     family of comparisons stays the requested one. Nothing is added for fewer than FEWEST_PICTURES pictures, or if all
     opinions are equal.
     """
-    asked = {name for name, cells in summary["baseline_cells"].items() if "people" in cells}
-    pictures = (sample for sample in chain.from_iterable(sets.values()) if sample.dataset_split not in asked)
+    measured_sets = {name for name, cells in summary["baseline_cells"].items() if "people" in cells}
+    pictures = (sample for sample in chain.from_iterable(sets.values()) if sample.dataset_split not in measured_sets)
     for name, people in rater_agreement(pictures, seed=seed).items():
         if len(people.pairs) < FEWEST_PICTURES:
             continue
         scores, opinions = np.array([pair[1:] for pair in people.pairs]).T
-        values, draws = (
-            agreement_metrics(scores, opinions),
-            bootstrap(scores, opinions, n_bootstrap, seed, only=_OF_PEOPLE),
-        )
+        values = agreement_metrics(scores, opinions)
+        draws = bootstrap(scores, opinions, n_bootstrap, seed, only=_OF_PEOPLE)
         measured: dict[str, Any] = {metric: with_interval(values[metric], draws[metric]) for metric in _OF_PEOPLE}
         if measured["srcc"]["value"] is not None:
             cell = {"how": people.how, "n": len(scores), **measured, **_whole_group(people.how, measured)}
@@ -188,23 +185,23 @@ def _against_baselines(
     Baselines are the protocols WORDLESS_PROTOCOLS of every stage, and `baseline_columns`, except the halves of raters:
     the opinions that the model is compared with hold both halves.
     """
-    verbal = {
+    with_critiques = {
         stage: [
             protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in WORDLESS_PROTOCOLS
         ]
         for stage, sets in stages.items()
     }
-    last = next((stage for stage in reversed(stages) if verbal[stage]), None)
-    if last is None:
+    last_stage = next((stage for stage in reversed(stages) if with_critiques[stage]), None)
+    if last_stage is None:
         return []
     keys = [(stage, name, protocol) for stage, sets in stages.items() for name in sets for protocol in sets[name]]
     baselines = {key: columns[key] for key in keys if key[2] in WORDLESS_PROTOCOLS}
     baselines |= {key: column for key, column in baseline_columns.items() if key[2] not in IN_HALVES}
-    protocol = verbal[last][0]
+    protocol = with_critiques[last_stage][0]
     rows: list[dict[str, Any]] = []
     for (baseline, name, how), column in baselines.items():
-        if differences := _differences(column, columns.get((last, name, protocol)), n_bootstrap, seed):
-            ends = {"from": {"stage": baseline, "protocol": how}, "to": {"stage": last, "protocol": protocol}}
+        if differences := _differences(column, columns.get((last_stage, name, protocol)), n_bootstrap, seed):
+            ends = {"from": {"stage": baseline, "protocol": how}, "to": {"stage": last_stage, "protocol": protocol}}
             rows.append({"set": name, **ends, **differences})
     _adjust(rows)
     return rows
@@ -227,15 +224,25 @@ def _means(stages: Stages, draws: Draws, seen: Collection[str] | None, seed: int
             for group, members in groups.items():
                 if not members:
                     continue
-                mean: dict[str, Any] = {"sets": members}
-                for metric in METRICS:
-                    values = [sets[name][protocol][metric]["value"] for name in members]
-                    known = [value for value in values if value is not None]
-                    value = float(np.mean(known)) if len(known) == len(values) else np.nan
-                    drawn = [generator.permutation(draws[stage, name, protocol][metric]) for name in members]
-                    length = min(map(len, drawn))  # Kendall's tau of a large set has fewer resamples
-                    mean[metric] = with_interval(value, np.mean([draw[:length] for draw in drawn], axis=0))
+                cells = [sets[name][protocol] for name in members]
+                draws_of_sets = [draws[stage, name, protocol] for name in members]
+                mean = {"sets": members, **_mean_over_sets(cells, draws_of_sets, generator)}
                 means.setdefault(stage, {}).setdefault(protocol, {})[group] = mean
+    return means
+
+
+def _mean_over_sets(
+    cells: Sequence[Cell], draws: Sequence[Mapping[str, Array]], generator: np.random.Generator
+) -> dict[str, Interval]:
+    """Return the mean of each metric over the cells of several sets, from the resampled values of each set."""
+    means = {}
+    for metric in METRICS:
+        values = [cell[metric]["value"] for cell in cells]
+        known = [value for value in values if value is not None]
+        mean = float(np.mean(known)) if len(known) == len(values) else np.nan
+        permuted = [generator.permutation(draws_of_set[metric]) for draws_of_set in draws]
+        length = min(map(len, permuted))  # Kendall's tau of a large set has fewer resamples
+        means[metric] = with_interval(mean, np.mean([resampled[:length] for resampled in permuted], axis=0))
     return means
 
 
@@ -350,12 +357,12 @@ def _add_critiques(summary: Evaluation, run: RunFolder, sets: Sets, n_bootstrap:
 
 def _add_sensitivity(summary: Evaluation, run: RunFolder, n_bootstrap: int, seed: int) -> None:
     """Add to the cells of `summary` how their scores change with edits of the pictures, if that was asked for."""
-    for stage, named in summary["stages"].items():
-        for name, protocols in named.items():
+    for stage, sets in summary["stages"].items():
+        for name, cells in sets.items():
             rows = run.examined("sensitivity", stage, name)
-            for protocol, cell in protocols.items():
-                if asked := [row for row in rows if row["protocol"] == protocol]:
-                    cell["sensitivity"] = summarise_sensitivity(asked, n_bootstrap=n_bootstrap, seed=seed)
+            for protocol, cell in cells.items():
+                if of_protocol := [row for row in rows if row["protocol"] == protocol]:
+                    cell["sensitivity"] = summarise_sensitivity(of_protocol, n_bootstrap=n_bootstrap, seed=seed)
 
 
 def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:

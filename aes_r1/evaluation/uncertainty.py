@@ -107,17 +107,17 @@ def probability_highest(answers: Sequence[Array], *, draws: int = 20_000, seed: 
     For two pictures this is 1 minus the one-sided p of the pooled t test. The pooled spread is at least one step of
     .01: equal answers only show that it is smaller than the written decimals. None if no picture has two answers.
     """
-    freedom = sum(len(scores) - 1 for scores in answers)
-    if freedom < 1:
+    degrees_of_freedom = sum(len(scores) - 1 for scores in answers)
+    if degrees_of_freedom < 1:
         return None
     means = np.array([np.mean(scores) for scores in answers])
     squares = sum(float(((scores - mean) ** 2).sum()) for scores, mean in zip(answers, means, strict=True))
-    squares = max(squares, freedom * _STEP**2)
-    generator = np.random.default_rng([seed, len(answers), freedom])
-    spread_of_one = np.sqrt(squares / generator.chisquare(freedom, draws))[:, None]
+    squares = max(squares, degrees_of_freedom * _STEP**2)
+    generator = np.random.default_rng([seed, len(answers), degrees_of_freedom])
+    standard_deviations = np.sqrt(squares / generator.chisquare(degrees_of_freedom, draws))[:, None]
     errors = generator.standard_normal((draws, len(answers))) / np.sqrt([len(scores) for scores in answers])
-    drawn = means + spread_of_one * errors
-    highest = drawn == drawn.max(axis=1, keepdims=True)
+    sampled_means = means + standard_deviations * errors
+    highest = sampled_means == sampled_means.max(axis=1, keepdims=True)
     return (highest / highest.sum(axis=1, keepdims=True)).mean(axis=0)
 
 

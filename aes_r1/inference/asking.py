@@ -131,9 +131,10 @@ def find_model(path: str | Path, key: str | None = None) -> tuple[str, ModelProf
     model = model_in(folder)
     run = run_of(model) or run_of(folder)
     if not is_model(model) and run is not None and "trainer" in run.settings:  # an evaluation's folder gets no model
-        there = run.models()
-        lacks = f"{run} has no such model; there are: {', '.join(there)}" if "last" in there else no_final_model(run)
-        raise InputError(f"{path}: {lacks}")
+        models = run.models()
+        if "last" not in models:
+            raise InputError(f"{path}: {no_final_model(run)}")
+        raise InputError(f"{path}: {run} has no such model; there are: {', '.join(models)}")
     if not folder.exists():
         exported = hub_file(str(path), PROFILE_FILE, key)
         if exported is not None:
@@ -169,9 +170,9 @@ def profile_of_run(run: RunFolder, model: Path) -> ModelProfile:
 
 def saw_scenes_alone(settings: Mapping[str, Any]) -> bool:
     """Return whether a run's models saw only synthetic scenes: the tiny base, the cold start and the pictures."""
-    foreign = (settings["model"]["path"], settings["cold_start"]["data"])
-    foreign_start = settings["trainer"]["init_from"] not in ("base", "cold_start")
-    return settings["data"]["name"] in SCENE_SETS and not any(foreign) and not foreign_start
+    from_elsewhere = (settings["model"]["path"], settings["cold_start"]["data"])
+    own_start = settings["trainer"]["init_from"] in ("base", "cold_start")
+    return settings["data"]["name"] in SCENE_SETS and own_start and not any(from_elsewhere)
 
 
 def conformal_half_widths(evaluation: Evaluation, stage: str | None) -> tuple[dict[str, float], str | None]:

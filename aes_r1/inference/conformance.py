@@ -130,8 +130,8 @@ def _require(true: bool, reason: str) -> None:
 
 def _prompts(backbone: Backbone) -> PromptBatch:
     questions = (RATING_PROMPT, f"{RATING_PROMPT} Be brief.", RATING_PROMPT)
-    made = enumerate(zip(SIZES, questions, strict=True))
-    return backbone.collate([backbone.encode(_picture(*size, seed), question) for seed, (size, question) in made])
+    pairs = enumerate(zip(SIZES, questions, strict=True))
+    return backbone.collate([backbone.encode(_picture(*size, seed), question) for seed, (size, question) in pairs])
 
 
 def _picture(width: int, height: int, seed: int) -> Image.Image:
@@ -183,8 +183,8 @@ def _scored(model: Examined, backbone: Backbone) -> Tensor:
 
 def _gap(first: Tensor, second: Tensor, mask: Tensor | None = None) -> float:
     """Return the mean difference of two tensors of log-probabilities, in nats, where `mask` is True."""
-    apart = (first.detach().float() - second.detach().float()).abs().cpu()
-    return float(apart.mean() if mask is None else apart[mask.cpu()].mean())
+    differences = (first.detach().float() - second.detach().float()).abs().cpu()
+    return float(differences.mean() if mask is None else differences[mask.cpu()].mean())
 
 
 def _agree(model: Examined, gap: float, whose: str) -> str:
@@ -206,8 +206,8 @@ def _own_forward(model: Examined) -> str:
         input_ids = torch.cat([prompt_row.input_ids, tokens[row : row + 1]], dim=1)
         grid = prompt_row.image_grid_thw.to(input_ids.device)
         pixels = prompt_row.pixel_values.to(next(backbone.core.parameters()).dtype)
-        given = families.own_inputs(backbone.core, input_ids, pixels, grid)
-        logits = backbone.core(**given).logits[0, -length - 1 : -1]
+        inputs = families.own_inputs(backbone.core, input_ids, pixels, grid)
+        logits = backbone.core(**inputs).logits[0, -length - 1 : -1]
         banned = backbone.banned_on(logits.device)
         rows.append(token_likelihood(logits, tokens[row], nn.Identity(), banned=banned)[0])
     return _agree(model, _gap(_scored(model, backbone), torch.stack(rows)), "those of transformers' own forward")
@@ -236,7 +236,7 @@ def _plain_sampling(model: Examined) -> str:
     return f"{int(rollout.mask.sum())} tokens, their log-probabilities {reason}"
 
 
-def _sharing(model: Examined) -> None:
+def _require_shared_prefix(model: Examined) -> None:
     if not model.backbone.shares_prefix:
         text = model.backbone.core.config.get_text_config().model_type
         raise Unsupported(
@@ -246,7 +246,7 @@ def _sharing(model: Examined) -> None:
 
 @torch.no_grad()
 def _shared_sampling(model: Examined) -> str:
-    _sharing(model)
+    _require_shared_prefix(model)
     rollout, logps = _sampled(model, model.backbone)
     return f"log-probabilities {_agree(model, _gap(rollout.logps, logps, rollout.mask), 'the trainer')}"
 
@@ -293,7 +293,7 @@ def _training(model: Examined) -> str:
 
 def _shared_training(model: Examined) -> str:
     """Compare log-probabilities and gradients of the path that computes a prompt once with those of the plain one."""
-    _sharing(model)
+    _require_shared_prefix(model)
     backbones.freeze(model.backbone.model, vision=False)
     plain_logps, plain = _gradients(model, model.plain)
     logps, shared = _gradients(model, model.backbone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,8 @@ def intervene(
     while group := list(islice(waiting, max(1, batch_size // len(INTERVENTION_KINDS)))):
         prompts, prefixes = [], []
         for row in group:
-            own, other = (
-                backbone.encode(open_listed(source["image"]), question) for source in (row, row["picture_row"])
-            )
+            own = backbone.encode(open_listed(row["image"]), question)
+            other = backbone.encode(open_listed(row["picture_row"]["image"]), question)
             critiques = (
                 row["critique"], row["critique_row"]["critique"], row["critique"], "", negated(row["critique"])
             )  # fmt: skip
@@ -99,10 +98,10 @@ def exchange_critiques(
     """
     from_words = answer_from == "words"
     can_exchange = order_of(question) == "critique_first" and not from_words
-    first = chosen_critiques(run.predictions(stage), most=pictures, seed=seed)
-    chosen = {(name, rows[0]["protocol"]): rows for (_, name), rows in first.items()}
-    followed = rows_by_protocol(run.predictions(stage), readable=True, most=pictures, seed=seed)
-    chosen |= {(name, protocol): rows for (_, name, protocol), rows in followed.items()}
+    of_first_protocol = chosen_critiques(run.predictions(stage), most=pictures, seed=seed)
+    chosen = {(name, rows[0]["protocol"]): rows for (_, name), rows in of_first_protocol.items()}
+    grounded = rows_by_protocol(run.predictions(stage), readable=True, most=pictures, seed=seed)
+    chosen |= {(name, protocol): rows for (_, name, protocol), rows in grounded.items()}
 
     def exchanged(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         pairs = paired_rows(rows, seed=seed)
@@ -113,14 +112,15 @@ def exchange_critiques(
         for row, (words, score) in zip(rows, nats(table).tolist() if len(rows) > 1 else [], strict=False):
             yield {"id": row["id"], "words_nats": words, "score_nats": None if from_words else score}
 
+    examinations = {"interventions": exchanged, "information": informed} if can_exchange else {"information": informed}
+    names = dict.fromkeys(name for name, _ in chosen)
     with progress_bars() as bar:
-        for name in dict.fromkeys(name for name, _ in chosen):
-            for kind, examine in {"interventions": exchanged, "information": informed}.items():
-                path = run.examined_file(kind, stage, name)
-                if path.exists() or (examine is exchanged and not can_exchange):
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                asked = {protocol: rows for (set_name, protocol), rows in chosen.items() if set_name == name}
-                examined = ({"protocol": protocol, **row} for protocol, rows in asked.items() for row in examine(rows))
-                total = sum(len(rows) for rows in asked.values())
-                write_rows(path, with_progress(examined, bar(f"{kind} of {stage} on {name}"), total=total))
+        for name, (kind, examine) in product(names, examinations.items()):
+            path = run.examined_file(kind, stage, name)
+            if path.exists():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            of_set = {protocol: rows for (set_name, protocol), rows in chosen.items() if set_name == name}
+            examined = ({"protocol": protocol, **row} for protocol, rows in of_set.items() for row in examine(rows))
+            total = sum(len(rows) for rows in of_set.values())
+            write_rows(path, with_progress(examined, bar(f"{kind} of {stage} on {name}"), total=total))

@@ -25,5 +25,6 @@ def eyes_features(eyes: Backbone | Tower, pictures: Sequence[Image.Image]) -> np
     )
     rows = torch.from_numpy(np.concatenate(pixels)).to(eyes.device)
     states = vision_features(eyes.core, rows, torch.from_numpy(np.stack(grids)).long())[0].double().cpu()
-    pooled = [torch.cat([own.mean(dim=0), own.std(dim=0, correction=0)]) for own in states.split(list(counts))]
+    by_picture = states.split(list(counts))
+    pooled = [torch.cat([outputs.mean(dim=0), outputs.std(dim=0, correction=0)]) for outputs in by_picture]
     return torch.stack(pooled).numpy()

@@ -31,18 +31,18 @@ def features_of(samples: Sequence[Sample], look: Look, progress: Callable[[int],
     def opened(sample: Sample) -> Image.Image:
         return open_listed(sample.image)
 
-    found: list[Array] = []
+    features: list[Array] = []
     waiting: list[Image.Image] = []
     for picture in prefetch(samples, opened, workers=1, ahead=2 * _AT_ONCE):
         waiting.append(picture)
         if len(waiting) == _AT_ONCE:
-            found.append(look(waiting))
+            features.append(look(waiting))
             waiting = []
-            progress(len(found) * _AT_ONCE)
+            progress(len(features) * _AT_ONCE)
     if waiting:
-        found.append(look(waiting))
+        features.append(look(waiting))
     progress(len(samples))
-    return np.concatenate(found)
+    return np.concatenate(features)
 
 
 def fit_mean(_: Array, mos: Array) -> Scores:
@@ -96,9 +96,9 @@ def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]], limits
     settings by which `train` was drawn.
     """
     rated = [sample for sample in train if sample.mos is not None]
-    kept = without_copies(rated, tests)
-    require_enough(len(kept), "have an opinion and are not in a test list", listed=len(train), limits=limits)
-    return kept, len(rated) - len(kept)
+    usable = without_copies(rated, tests)
+    require_enough(len(usable), "have an opinion and are not in a test list", listed=len(train), limits=limits)
+    return usable, len(rated) - len(usable)
 
 
 def require_enough(count: int, what: str, *, listed: int, limits: Limits) -> None:
@@ -110,19 +110,19 @@ def require_enough(count: int, what: str, *, listed: int, limits: Limits) -> Non
     if count >= FEWEST:
         return
     way_out = "give a set with more of them, or baselines=[people], which needs none"
-    given = {key: limit for key, limit in limits.items() if limit is not None}
-    least = min(given.values(), default=None)
-    if least is not None and (listed >= least or least < FEWEST):
-        wanted = least + FEWEST - count
-        larger = " and ".join(f"{key}={wanted}" for key, limit in given.items() if limit < wanted)
+    set_limits = {key: limit for key, limit in limits.items() if limit is not None}
+    smallest = min(set_limits.values(), default=None)
+    if smallest is not None and (listed >= smallest or smallest < FEWEST):
+        larger_limit = smallest + FEWEST - count
+        larger = " and ".join(f"{key}={larger_limit}" for key, limit in set_limits.items() if limit < larger_limit)
         way_out = f"give {larger} or more, or null"
     raise InputError(f"{count} pictures of the train split {what}; a regression needs {FEWEST}; {way_out}")
 
 
 def without_copies(train: Sequence[Sample], tests: Iterable[Sequence[Sample]]) -> list[Sample]:
-    """Return the pictures of `train` without a byte-identical one in any list of `others`."""
-    shown = {listed_contents(sample) for samples in tests for sample in samples}
-    return [sample for sample in train if listed_contents(sample) not in shown]
+    """Return the pictures of `train` without a byte-identical one in any list of `tests`."""
+    test_contents = {listed_contents(sample) for samples in tests for sample in samples}
+    return [sample for sample in train if listed_contents(sample) not in test_contents]
 
 
 def listed_contents(sample: Sample) -> str:

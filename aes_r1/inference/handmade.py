@@ -99,8 +99,8 @@ def _luminance(rgb: Array) -> Array:
 
 
 def _entropy(shares: Array) -> float:
-    known = shares[shares > 0]
-    return float(-(known * np.log(known)).sum())
+    positive = shares[shares > 0]
+    return float(-(positive * np.log(positive)).sum())
 
 
 _MEASURED = tuple(field.name for field in fields(Measurement) if field.name != "hues")

@@ -50,18 +50,18 @@ def likelihoods(
     table = np.full((len(rows), 1 + others, 2), np.nan)
     texts = [backbone.encode_answer(row["text"]) for row in rows]
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    shown = [(position, shift) for position in range(rank, len(rows), size) for shift in range(1 + others)]
-    pairs = [(int(order[position - shift]), position) for position, shift in shown]
+    shifts = [(position, shift) for position in range(rank, len(rows), size) for shift in range(1 + others)]
+    pairs = [(int(order[position - shift]), position) for position, shift in shifts]
 
     def prompt(position: int) -> EncodedPrompt:
         return backbone.encode(open_listed(rows[order[position]]["image"]), question)
 
     batches = likelihood_of_pairs(backbone, texts, prompt, pairs, batch_size=batch_size * (1 + others))
-    lines = chain.from_iterable(batch.double().cpu().numpy() for batch in batches)
-    for (row, _), (_, shift), line in zip(pairs, shown, lines, strict=True):
+    logps_of_texts = chain.from_iterable(batch.double().cpu().numpy() for batch in batches)
+    for (row, _), (_, shift), logps in zip(pairs, shifts, logps_of_texts, strict=True):
         block = critique_tokens(backbone.pieces(torch.tensor(texts[row])), order_of(question))
-        words, rest = line[block.start : block.stop], np.delete(line, block)
-        table[row, shift] = words.sum(), rest.sum()
+        critique, answer = logps[block.start : block.stop], np.delete(logps, block)
+        table[row, shift] = critique.sum(), answer.sum()
     return table
 
 

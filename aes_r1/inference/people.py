@@ -96,16 +96,16 @@ class _Opinions:
             return
         for pairs in (*self._against.values(), *self._halves.values()):
             pairs.pop(sample.id, None)
-        for name, theirs in _other_means(sample).items():
-            self._against[name][sample.id] = theirs, sample.mos
+        for name, group_mean in _other_means(sample).items():
+            self._against[name][sample.id] = group_mean, sample.mos
         votes, count = _known_raters(sample)
         if votes is not None:
             drawn_half = self._divide.multivariate_hypergeometric(votes, count // 2)
             self._halves["halves"][sample.id] = mean_vote(drawn_half), mean_vote(votes - drawn_half)
         elif count and sample.mos_std is not None:
             half = count // 2
-            apart = float(self._draw.normal(0, sample.mos_std * ((1 - half / count) / half) ** 0.5))
-            self._halves["spread"][sample.id] = sample.mos + apart, sample.mos - apart * half / (count - half)
+            offset = float(self._draw.normal(0, sample.mos_std * ((1 - half / count) / half) ** 0.5))
+            self._halves["spread"][sample.id] = sample.mos + offset, sample.mos - offset * half / (count - half)
         self._raters[sample.id] = count
 
     def agreement(self) -> RaterAgreement | None:

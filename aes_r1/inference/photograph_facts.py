@@ -35,38 +35,40 @@ def measured(picture: Image.Image) -> Measured:
 def ranks(values: np.ndarray) -> np.ndarray:
     """Return [n, F], the share of the other rows that are smaller in a column, ties counted half; NaN stays NaN."""
     shares = np.full(values.shape, np.nan)
-    for column, found in zip(shares.T, values.T, strict=True):
-        known = ~np.isnan(found)
-        ordered = np.sort(found[known])
-        below = np.searchsorted(ordered, found[known], "left") + np.searchsorted(ordered, found[known], "right") - 1
-        column[known] = below / 2 / max(1, len(ordered) - 1)
+    for share_column, value_column in zip(shares.T, values.T, strict=True):
+        is_known = ~np.isnan(value_column)
+        known = value_column[is_known]
+        ordered = np.sort(known)
+        below = np.searchsorted(ordered, known, "left") + np.searchsorted(ordered, known, "right") - 1
+        share_column[is_known] = below / 2 / max(1, len(ordered) - 1)
     return shares
 
 
 def photograph_facts(photographs: Sequence[Measured], ratings: Sequence[Mapping[str, float]]) -> list[PictureFacts]:
     """Return the facts of each photograph; `ratings` are people's, {dimension: 0..1}, empty where none is known."""
-    rated = np.asarray([[one.get(name, np.nan) for name in DIMENSIONS] for one in ratings], dtype=np.float64)
-    known = np.concatenate([ranks(np.stack([one.numbers for one in photographs])), ranks(rated)], axis=1)
-    return [_facts(one.measurement, numbers) for one, numbers in zip(photographs, known, strict=True)]
+    rated = np.asarray([[rating.get(name, np.nan) for name in DIMENSIONS] for rating in ratings], dtype=np.float64)
+    measured_numbers = np.stack([photograph.numbers for photograph in photographs])
+    all_ranks = np.concatenate([ranks(measured_numbers), ranks(rated)], axis=1)
+    return [_facts(photograph.measurement, row) for photograph, row in zip(photographs, all_ranks, strict=True)]
 
 
 def _facts(measurement: Measurement, numbers: np.ndarray) -> PictureFacts:
     share = dict(zip((*NAMES, *DIMENSIONS), numbers.tolist(), strict=True))
     ratings = {name.replace("_", " "): share[name] for name in DIMENSIONS if not np.isnan(share[name])}
     bright = _digit(measurement.brightness)
-    tenth = {name: _digit(value) for name, value in share.items() if not np.isnan(value)}
+    tenths = {name: _digit(value) for name, value in share.items() if not np.isnan(value)}
     light = measured_facts(measurement).get("light", "none")
     hues = " ".join(measurement.hues) or "gray"
     description = (
-        f"light {light} {tenth['gradient_x']} {tenth['gradient_y']}. "
-        f"subject at {_digit(measurement.subject_x)} {_digit(measurement.subject_y)} focus {tenth['subject_focus']}. "
-        f"edges {tenth['edge_density']} balance {tenth['edge_balance']}. "
-        f"sharp {tenth['sharpest']} middle {tenth['middle_sharper']}. "
-        f"hues {hues} {tenth['saturation_mean']} harmony {tenth['harmony']} warm {tenth['warmth']}. "
+        f"light {light} {tenths['gradient_x']} {tenths['gradient_y']}. "
+        f"subject at {_digit(measurement.subject_x)} {_digit(measurement.subject_y)} focus {tenths['subject_focus']}. "
+        f"edges {tenths['edge_density']} balance {tenths['edge_balance']}. "
+        f"sharp {tenths['sharpest']} middle {tenths['middle_sharper']}. "
+        f"hues {hues} {tenths['saturation_mean']} harmony {tenths['harmony']} warm {tenths['warmth']}. "
         + "".join(f"{name} {_digit(value)}. " for name, value in ratings.items())
-        + f"bright {bright} contrast {tenth['contrast']}."
+        + f"bright {bright} contrast {tenths['contrast']}."
     )
-    asked = [
+    questions = [
         ("How bright?", bright / 9),
         ("Which column?", measurement.subject_x),
         ("How saturated?", share["saturation_mean"]),
@@ -74,7 +76,7 @@ def _facts(measurement: Measurement, numbers: np.ndarray) -> PictureFacts:
         ("How much contrast?", share["contrast"]),
         *((f"How do people rate {name}?", value) for name, value in ratings.items()),
     ]
-    return PictureFacts(description, asked, bright, numbers.astype(np.float32))
+    return PictureFacts(description, questions, bright, numbers.astype(np.float32))
 
 
 def _digit(share: float) -> int:

@@ -68,16 +68,28 @@ def predict(
     waiting = prefetch(samples, encoded, workers=1, ahead=2 * batch_size)
     while not should_stop() and (batch := list(islice(waiting, batch_size))):
         for group in [[prompted] for prompted in batch] if batch_invariant else [batch]:
-            answers = _answers(backbone, group, asking, questions, seed, sample)
-            levels = []
-            if "label_tokens" in protocols:
-                levels = level_expectation(backbone, [prompts[LEVEL_PROMPT] for _, prompts in group])
-            for index, (entry, _) in enumerate(group):
-                for name in protocols:
-                    if name == "label_tokens":
-                        yield number_row(entry, name, levels[index])
-                    else:
-                        yield _row(entry, name, answers[name][index], questions[name])
+            yield from _rows(backbone, group, asking, questions, seed, sample)
+
+
+def _rows(
+    backbone: Backbone,
+    group: Sequence[Encoded],
+    asking: AskingConfig,
+    questions: Mapping[str, str],
+    seed: int,
+    sample: Sampler,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the pictures of `group`; questions: {protocol: its question}."""
+    answers = _answers(backbone, group, asking, questions, seed, sample)
+    levels = []
+    if "label_tokens" in questions:
+        levels = level_expectation(backbone, [prompts[LEVEL_PROMPT] for _, prompts in group])
+    for index, (entry, _) in enumerate(group):
+        for name, question in questions.items():
+            if name == "label_tokens":
+                yield number_row(entry, name, levels[index])
+            else:
+                yield _row(entry, name, answers[name][index], question)
 
 
 def _question(protocol: str, question: str) -> str:
@@ -95,24 +107,23 @@ def _answers(
 ) -> dict[str, list[list[str]]]:
     """Return {protocol: completions of each picture of `group`} for the protocols that answer in words."""
     answers: dict[str, list[list[str]]] = {}
-    drawn = asking.n_samples if "mean" in questions else 1 if "sample" in questions else 0
-    if drawn:
-        keys = [("evaluation", seed, entry.dataset, entry.id, k) for entry, _ in group for k in range(drawn)]
+    if "mean" in questions or "sample" in questions:
+        count = asking.n_samples if "mean" in questions else 1
+        keys = [("evaluation", seed, entry.dataset, entry.id, k) for entry, _ in group for k in range(count)]
         noise = keyed_uniform_noise(keys, asking.max_new_tokens)
-        answers["mean"] = _texts(backbone, group, asking, drawn, noise, sample)
+        answers["mean"] = _texts(backbone, group, asking, count, noise, sample)
         answers["sample"] = [texts[:1] for texts in answers["mean"]]
     if "greedy" in questions or "read_back" in questions:
         answers["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None, sample)
     if "read_back" in questions:
         critiques = [parse_critique(texts[0]) for texts in answers["greedy"]]
-        read = read_back(backbone, critiques, asking.question, batch_size=len(critiques), sample=sample)
-        answers["read_back"] = [[again or ""] for again in read]  # without a critique there is nothing to read
+        texts = read_back(backbone, critiques, asking.question, batch_size=len(critiques), sample=sample)
+        answers["read_back"] = [[text or ""] for text in texts]  # without a critique there is nothing to read
     if "direct" in questions:
         prompts = [encoded[questions["direct"]] for _, encoded in group]
-        prefixes = [NO_CRITIQUE] * len(prompts)
-        room = answer_tokens(questions["direct"])
-        texts = complete_prefix(backbone, prompts, prefixes, max_new_tokens=room, sample=sample)
-        answers["direct"] = [[text] for text in texts]
+        prefixes, max_new_tokens = [NO_CRITIQUE] * len(prompts), answer_tokens(questions["direct"])
+        completed = complete_prefix(backbone, prompts, prefixes, max_new_tokens=max_new_tokens, sample=sample)
+        answers["direct"] = [[text] for text in completed]
     return answers
 
 
@@ -184,8 +195,8 @@ def mean_of_answered(scores: Iterable[float | None]) -> float | None:
 
 def mean_sub_scores(texts: Sequence[str], order: Order, names: Sequence[str]) -> dict[str, float | None]:
     """Return {dimension: mean of its readable sub-scores} of several answers about a picture; None without one."""
-    given = [parse_sub_scores(text, order, names) for text in texts]
-    return {name: mean_of_answered(sample[name] for sample in given) for name in names}
+    parsed = [parse_sub_scores(text, order, names) for text in texts]
+    return {name: mean_of_answered(sub_scores[name] for sub_scores in parsed) for name in names}
 
 
 def origin_of(sample: Sample) -> str | None:
@@ -195,4 +206,6 @@ def origin_of(sample: Sample) -> str | None:
     if sample.dataset == "agiqa3k":
         return "ai"
     source = sample.attributes.get("source")
-    return ("photograph" if source == "own" else "ai") if sample.dataset == "avt_ai" and source else None
+    if sample.dataset != "avt_ai" or not source:
+        return None
+    return "photograph" if source == "own" else "ai"

@@ -57,7 +57,7 @@ def record_stage(
     process.wait_or_leave()
     if rank != 0:
         return 0
-    written = [[run.part(stage, name, other, size) for other in range(size)] for name in sets]
+    written = [[run.part(stage, name, process_rank, size) for process_rank in range(size)] for name in sets]
     return merge(file or run.predictions_file, stage, written, rows_per_picture=rows_per_picture)
 
 
@@ -77,15 +77,15 @@ def append_predictions(
     the rows of other pictures.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    before, last = _whole_pictures(path, rows_per_picture)
-    rest = iter(samples)
-    for sample in islice(rest, before):
+    before, last_id = _whole_pictures(path, rows_per_picture)
+    remaining = iter(samples)
+    for sample in islice(remaining, before):
         expected = sample.id
-    if before and last != expected:
+    if before and last_id != expected:
         raise InputError(
-            f"{path}: ends with picture {last}, not {expected}; it was written of other pictures: remove it"
+            f"{path}: ends with picture {last_id}, not {expected}; it was written of other pictures: remove it"
         )
-    rows, count = predictor(rest), before
+    rows, count = predictor(remaining), before
     progress(count)
     while picture := list(islice(rows, rows_per_picture)):
         append_rows(path, picture)
@@ -117,10 +117,10 @@ def merge(path: Path, stage: str, sets: Sequence[Sequence[Path]], *, rows_per_pi
     sets: for each data set the partial file of each of n processes, which holds every n-th picture. The file is
     replaced atomically.
     """
-    kept = sum(row["stage"] != stage for row in iter_rows(path))
-    others = (row for row in iter_rows(path) if row["stage"] != stage)
+    number_of_other_stages = sum(row["stage"] != stage for row in iter_rows(path))
+    of_other_stages = (row for row in iter_rows(path) if row["stage"] != stage)
     of_stage = ({"stage": stage, **row} for parts in sets for row in _in_turn(parts, rows_per_picture))
-    return write_rows(path, chain(others, of_stage)) - kept
+    return write_rows(path, chain(of_other_stages, of_stage)) - number_of_other_stages
 
 
 def _in_turn(parts: Sequence[Path], rows_per_picture: int) -> Iterator[dict[str, Any]]:

@@ -50,8 +50,11 @@ def pretrained_features(network: Any, pictures: Sequence[Image.Image]) -> np.nda
     A picture is resized to SIDE x SIDE without regard to its aspect ratio, so that nothing is cut off. The 320 channels
     before the network's head predict opinions as well as the 1280 after it, with a smaller regression.
     """
-    small = [one.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0) for one in pictures]
-    pixels = torch.from_numpy(np.stack([np.asarray(one, dtype=np.float32) for one in small])).permute(0, 3, 1, 2)
+    rows = []
+    for picture in pictures:
+        small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        rows.append(np.asarray(small, dtype=np.float32))
+    pixels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
     states = network._swish(network._bn0(network._conv_stem((pixels - _MEAN) / _SPREAD)))
     for block in network._blocks:
         states = block(states)

@@ -43,14 +43,15 @@ def _rows(
     edits: Sequence[str],
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    wanted = {sample.id for sample in originals}
-    known = {
+    ids = {sample.id for sample in originals}
+    scores_of_stage = {
         (row["protocol"], row["id"]): row["score"]
         for row in run.predictions(stage)
-        if row["id"] in wanted and f"{row['dataset']}/{row['split']}" == name
+        if row["id"] in ids and f"{row['dataset']}/{row['split']}" == name
     }
-    twins = {twin.id: twin for one in originals for twin in (edited_sample(one, edit, seed=seed) for edit in edits)}
+    edited = [edited_sample(original, edit, seed=seed) for original in originals for edit in edits]
+    twins = {twin.id: twin for twin in edited}
     for row in predictor(twins.values()):
         protocol, twin = row["protocol"], twins[row["id"]]
-        scores = {"original": known[protocol, twin.original], "edited": row["score"]}
+        scores = {"original": scores_of_stage[protocol, twin.original], "edited": row["score"]}
         yield {"protocol": protocol, "id": twin.original, "edit": twin.edit, **scores}

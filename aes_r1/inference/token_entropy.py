@@ -66,24 +66,24 @@ def measure_entropy(
     positions: list[int] = []
     answered = 0
     for start in range(0, len(samples), batch_size):
-        part = samples[start : start + batch_size]
-        encoded = [backbone.encode(open_listed(sample.image), question) for sample in part]
+        batch = samples[start : start + batch_size]
+        encoded = [backbone.encode(open_listed(sample.image), question) for sample in batch]
         device = next(backbone.model.parameters()).device
         prompts = backbone.collate(encoded).to(device)
-        noise = keyed_uniform_noise([("entropy", seed, sample.dataset, sample.id) for sample in part], max_new_tokens)
+        noise = keyed_uniform_noise([("entropy", seed, sample.dataset, sample.id) for sample in batch], max_new_tokens)
         rollout = sample_completions(
             backbone, prompts, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=noise
         )
-        rows = torch.arange(len(part), device=device)
+        rows = torch.arange(len(batch), device=device)
         _, entropy = completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, rows)
         for tokens, mask, row in zip(rollout.tokens, rollout.mask, entropy, strict=True):
-            real = tokens[mask]
-            pieces = [backbone.words(token[None]) for token in real]
-            score = parse_score(backbone.decode(real), order_of(question), sub_scores_of(question))
+            completion = tokens[mask]
+            pieces = [backbone.words(token[None]) for token in completion]
+            score = parse_score(backbone.decode(completion), order_of(question), sub_scores_of(question))
             answered += score is not None
             values += row[mask].tolist()
             kinds += token_kinds(pieces)
-            positions += [min(POSITIONS - 1, POSITIONS * index // len(real)) for index in range(len(real))]
+            positions += [min(POSITIONS - 1, POSITIONS * index // len(completion)) for index in range(len(completion))]
     return {
         "n": len(samples),
         "answered": answered / len(samples),

@@ -177,8 +177,10 @@ class Backbone:
 
         Needs 2 bytes of host memory per parameter.
         """
-        first: dict[int, str] = {}  # tied weights share memory: the first name at each address
-        tied = {name: first.setdefault(weight.data_ptr(), name) for name, weight in self.core.state_dict().items()}
+        first_names: dict[int, str] = {}  # tied weights share memory: the first name at each address
+        tied = {
+            name: first_names.setdefault(weight.data_ptr(), name) for name, weight in self.core.state_dict().items()
+        }
         halves: dict[str, Tensor] = {}
         for name, weight in _merged_weights(self.model):
             converted = halves.get(tied.get(name, name))
@@ -186,8 +188,8 @@ class Backbone:
         with files.written_to(folder):
             self.core.save_pretrained(folder, state_dict=halves)
             config = folder / "config.json"  # save_pretrained wrote the dtype of the model there
-            written = read_json(config)
-            config.write_text(json.dumps(_in_bfloat16(written), indent=2) + "\n", encoding="utf-8")
+            values = read_json(config)
+            config.write_text(json.dumps(_in_bfloat16(values), indent=2) + "\n", encoding="utf-8")
             self.tokenizer.save_pretrained(folder)
             self.image_processor.save_pretrained(folder)
 

@@ -83,11 +83,11 @@ def shape_of(config: Any) -> Shape:
     text, vision = config.get_text_config(), config.vision_config
     width = getattr(vision, "embed_dim", None) or vision.hidden_size  # Qwen2-VL names its output's width hidden_size
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    named = list(model.named_parameters())
-    layers = [p for name, p in named if any(f"{part}.layers." in name for part in LANGUAGE_PARTS) and p.dim() == 2]
+    parameters = list(model.named_parameters())
+    layers = [p for name, p in parameters if any(f"{part}.layers." in name for part in LANGUAGE_PARTS) and p.dim() == 2]
     return Shape(
-        parameters=sum(p.numel() for _, p in named),
-        vision_parameters=sum(p.numel() for name, p in named if is_vision(name)),
+        parameters=sum(p.numel() for _, p in parameters),
+        vision_parameters=sum(p.numel() for name, p in parameters if is_vision(name)),
         layers=text.num_hidden_layers,
         width=text.hidden_size,
         heads=text.num_attention_heads,
@@ -115,8 +115,8 @@ def lora_parameters(shape: Shape, rank: int, *, vision: bool = False) -> int:
     """
     if vision:
         return lora_parameters(shape, rank) + rank * shape.vision_linear_sides
-    wide, query, key, hidden = shape.width, shape.query_width, shape.key_width, shape.hidden
-    return shape.layers * rank * (2 * (wide + query) + 2 * (wide + key) + 3 * (wide + hidden))
+    width, query, key, hidden = shape.width, shape.query_width, shape.key_width, shape.hidden
+    return shape.layers * rank * (2 * (width + query) + 2 * (width + key) + 3 * (width + hidden))
 
 
 def language_flops(shape: Shape, tokens: float, attended: float, scored: float) -> float:
@@ -301,12 +301,12 @@ def traffic_bytes(
     with it; reference_passes: passes of a reference model that is sharded like the weights. Every process already has
     its own share of what is gathered or summed, so it receives (processes - 1) / processes of it.
     """
-    others = (processes - 1) / processes
+    share_of_others = (processes - 1) / processes
     if stage == 3:
-        return others * ((gathers * passes + rollouts + reference_passes) * weights + passes * gradients)
+        return share_of_others * ((gathers * passes + rollouts + reference_passes) * weights + passes * gradients)
     if stage in (1, 2):  # each process updates its share and sends the updated weights to all
-        return others * (passes * gradients + steps * gradients)
-    return others * 2 * passes * gradients  # an all-reduce of the gradients on every process
+        return share_of_others * (passes * gradients + steps * gradients)
+    return share_of_others * 2 * passes * gradients  # an all-reduce of the gradients on every process
 
 
 def checkpoint_bytes(trained: int, fixed: int, element: int, *, weights_again: bool) -> int:

@@ -137,13 +137,13 @@ def _no_model(name: str, error: Exception, key: str | None) -> InputError:
     """Return the error to raise when the hub gave no file of the model `name`."""
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
-    given = f"{prefix(key)}{name}"
+    model = f"{prefix(key)}{name}"
     if isinstance(error, GatedRepoError):
         return InputError(
-            f"{given}: its owner must grant you access; ask for it on the model's page of the hub, then hf auth login"
+            f"{model}: its owner must grant you access; ask for it on the model's page of the hub, then hf auth login"
         )
-    said = _NOT_THERE if isinstance(error, RepositoryNotFoundError | RemoteEntryNotFoundError) else _NOT_ASKED
-    return InputError(f"{given}: no such folder, and {said} ({_first_line(error)}); {_WAY_OUT}")
+    cause = _NOT_THERE if isinstance(error, RepositoryNotFoundError | RemoteEntryNotFoundError) else _NOT_ASKED
+    return InputError(f"{model}: no such folder, and {cause} ({_first_line(error)}); {_WAY_OUT}")
 
 
 def _near(folder: Path) -> str:

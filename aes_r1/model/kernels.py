@@ -33,11 +33,11 @@ def fuse(model: nn.Module) -> None:
     Raises InputError if the kernels cannot run, or are not for norms of this model's form.
     """
     norms = [module for module in model.modules() if _is_norm(module)]
-    other = {type(norm).__name__ for norm in norms if not hasattr(norm, "variance_epsilon")}
-    if other:
+    unsupported = {type(norm).__name__ for norm in norms if not hasattr(norm, "variance_epsilon")}
+    if unsupported:
         raise InputError(
-            f"model.kernels=liger: its norm multiplies by the weight, and {', '.join(sorted(other))} by 1 + weight; "
-            "give model.kernels=plain"
+            f"model.kernels=liger: its norm multiplies by the weight, and {', '.join(sorted(unsupported))} by 1 + "
+            "weight; give model.kernels=plain"
         )
     require_liger()
     for module in model.modules():

@@ -43,27 +43,27 @@ def token_likelihood(
         vocabulary = len(banned) if banned is not None else head.weight.shape[0]  # type: ignore[attr-defined]  # Linear
         chunk_tokens = max(256, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"]) // vocabulary)
 
-    def chunk(part: Tensor, part_targets: Tensor, known: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return _Scores.apply(head(part), part_targets, banned, temperature, known, entropy_gradient)
+    def chunk(states: Tensor, part_targets: Tensor, results: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return _Scores.apply(head(states), part_targets, banned, temperature, results, entropy_gradient)
 
-    pieces = []
+    chunks = []
     for start in range(0, len(targets), chunk_tokens):
-        part, part_targets = hidden[start : start + chunk_tokens], targets[start : start + chunk_tokens]
+        states, part_targets = hidden[start : start + chunk_tokens], targets[start : start + chunk_tokens]
         if torch.is_grad_enabled() and len(targets) > chunk_tokens:
-            pieces.append(checkpoint(chunk, part, part_targets, [], use_reentrant=False))
+            chunks.append(checkpoint(chunk, states, part_targets, [], use_reentrant=False))
         else:
-            pieces.append(chunk(part, part_targets, []))
-    if not pieces:
-        nothing = hidden.float().sum(dim=-1)  # [0], part of the graph: a backward pass reaches every weight
-        return nothing, nothing.detach()
-    return torch.cat([logps for logps, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
+            chunks.append(chunk(states, part_targets, []))
+    if not chunks:
+        empty = hidden.float().sum(dim=-1)  # [0], part of the graph: a backward pass reaches every weight
+        return empty, empty.detach()
+    return torch.cat([logps for logps, _ in chunks]), torch.cat([entropy for _, entropy in chunks])
 
 
 class _Scores(torch.autograd.Function):
     """Compute log-probabilities of `targets` [m] and entropies from logits [m, V], in at least 32 bits.
 
     A pass over the m * V numbers costs as much as the head's own product, so there are as few as possible, with at most
-    two copies of the logits. known: an empty list that the first forward pass fills with its results; a recomputation
+    two copies of the logits. results: an empty list that the first forward pass fills with its results; a recomputation
     reads them instead of computing again.
     """
 
@@ -74,10 +74,10 @@ class _Scores(torch.autograd.Function):
         targets: Tensor,
         banned: Tensor | None,
         temperature: float,
-        known: list[Tensor],
+        results: list[Tensor],
         entropy_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
-        if not known:
+        if not results:
             scaled = _scaled(logits, banned, temperature)
             largest = scaled.amax(dim=-1, keepdim=True)
             weights = scaled.sub_(largest).exp()
@@ -87,8 +87,8 @@ class _Scores(torch.autograd.Function):
             if banned is not None:
                 logps = logps.masked_fill(banned[targets], float("-inf"))
             entropy = mass.log()[:, 0] - weights.mul_(scaled).sum(dim=-1) / mass[:, 0]
-            known += [logps, entropy, largest + mass.log()]
-        logps, entropy, total = known
+            results += [logps, entropy, largest + mass.log()]
+        logps, entropy, total = results
         ctx.save_for_backward(logits, targets, total, banned, entropy)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)  # the gradient of a result that no loss uses is None, and is not computed
@@ -185,8 +185,8 @@ def likelihood_of_pairs(
     (index of a completion, index of a picture). A batch is [B, T] float32, 0 beyond a completion's end.
     """
     for start in range(0, len(pairs), batch_size):
-        rows, shown = zip(*pairs[start : start + batch_size], strict=True)
-        used, image_of = torch.unique(torch.tensor(shown), return_inverse=True)
+        rows, indices = zip(*pairs[start : start + batch_size], strict=True)
+        used, image_of = torch.unique(torch.tensor(indices), return_inverse=True)
         prompts = scorer.collate([pictures(index) for index in used.tolist()])
         tokens, mask = completion_table([completions[row] for row in rows], scorer.pad_token)
         logps, _ = completion_likelihood(scorer, prompts.to(scorer.device), tokens.to(scorer.device), mask, image_of)

@@ -68,12 +68,12 @@ class Segments:
     @cached_property
     def batches(self) -> list[Batch]:
         """Group the segments into one batch per distinct pair of lengths."""
-        same: dict[tuple[int, int], list[int]] = {}
+        segments_by_lengths: dict[tuple[int, int], list[int]] = {}
         for segment, lengths in enumerate(zip(self.queries, self.keys, strict=True)):
-            same.setdefault(lengths, []).append(segment)
+            segments_by_lengths.setdefault(lengths, []).append(segment)
         return [
             Batch(len(segments), self._rows(self.queries, segments), self._rows(self.keys, segments))
-            for segments in same.values()
+            for segments in segments_by_lengths.values()
         ]
 
     def _rows(self, lengths: Sequence[int], segments: Sequence[int]) -> slice | Tensor:
@@ -145,9 +145,9 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scal
     output = torch.empty_like(query)
     lse = query.new_empty(query.shape[1], query.shape[0], dtype=_accumulated(query))
     for batch in segments.batches:
-        part, part_lse = one_batch(*batch.tables(query, key, value), segments.causal, scaling)
-        output[batch.queries] = part.transpose(1, 2).flatten(0, 1)
-        lse[:, batch.queries] = part_lse.transpose(0, 1).flatten(1)
+        batch_output, batch_lse = one_batch(*batch.tables(query, key, value), segments.causal, scaling)
+        output[batch.queries] = batch_output.transpose(1, 2).flatten(0, 1)
+        lse[:, batch.queries] = batch_lse.transpose(0, 1).flatten(1)
     return output, lse
 
 

@@ -53,11 +53,11 @@ def pack(prompts: PromptBatch, mask: Tensor, image_of: Tensor) -> Packing:
     """
     rows, length = mask.shape
     last = torch.where(mask, torch.arange(length), -1).amax(dim=1)
-    kept = last >= 0
-    for image in set(image_of.tolist()) - set(image_of[kept].tolist()):
-        kept[(image_of == image).nonzero()[0, 0]] = True
+    is_packed = last >= 0
+    for image in set(image_of.tolist()) - set(image_of[is_packed].tolist()):
+        is_packed[(image_of == image).nonzero()[0, 0]] = True
     order = torch.argsort(image_of, stable=True)
-    order = order[kept[order]]
+    order = order[is_packed[order]]
     image = image_of[order]
     lengths, prompt_lengths = last[order].clamp(min=1), torch.tensor(prompts.prompt_tokens)
     prompt_ends, width = prompt_lengths.cumsum(0), prompts.input_ids.shape[1]
@@ -65,13 +65,15 @@ def pack(prompts: PromptBatch, mask: Tensor, image_of: Tensor) -> Packing:
     starts = torch.zeros(rows, dtype=torch.long).index_copy(0, order, starts_in_order)
     row, step = mask.nonzero(as_tuple=True)
     padding = torch.arange(1, len(prompt_lengths) + 1) * width - prompt_ends  # in the table, up to each prompt's end
-    begins = (prompt_ends - prompt_lengths).tolist()
+    prompt_starts = (prompt_ends - prompt_lengths).tolist()
     indices = PackedIndices(
         prompts=torch.arange(int(prompt_lengths.sum())) + padding.repeat_interleave(prompt_lengths),
         completions=(order * length).repeat_interleave(lengths) + _aranges(lengths),
         image=image.repeat_interleave(lengths),
         step=_aranges(lengths),
-        pictures=torch.cat([begin + picture for begin, picture in zip(begins, prompts.pictures, strict=True)]),
+        pictures=torch.cat(
+            [prompt_start + picture for prompt_start, picture in zip(prompt_starts, prompts.pictures, strict=True)]
+        ),
         states=torch.where(step == 0, prompt_ends[image_of[row]] - 1, starts[row] + step - 1),
     )
     per_image = torch.zeros(len(prompt_lengths), dtype=torch.long).index_add(0, image, lengths)

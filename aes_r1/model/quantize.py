@@ -52,8 +52,8 @@ def quantise(model: nn.Module) -> None:
 
 def is_quantised(layer: nn.Module) -> bool:
     """Return whether a linear layer holds 4-bit values."""
-    own = layer._parameters.get("weight")  # the wrapper of an adapter shows the weight of its base layer as its own
-    return getattr(own, "quant_state", None) is not None
+    weight = layer._parameters.get("weight")  # the wrapper of an adapter shows the weight of its base layer as its own
+    return getattr(weight, "quant_state", None) is not None
 
 
 def weight_of(layer: nn.Module) -> Tensor:
@@ -79,9 +79,9 @@ def without_quantised(model: nn.Module) -> dict[str, Tensor]:
 
 def load_without_quantised(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load a state of `without_quantised`; raise RuntimeError if any other weight is missing or unknown."""
-    kept = {f"{name}.weight" for name in quantised_layers(model)}
-    mismatch = model.load_state_dict(state, strict=not kept)
-    wrong = [*mismatch.unexpected_keys, *(name for name in mismatch.missing_keys if name not in kept)]
+    quantised = {f"{name}.weight" for name in quantised_layers(model)}
+    mismatch = model.load_state_dict(state, strict=not quantised)
+    wrong = [*mismatch.unexpected_keys, *(name for name in mismatch.missing_keys if name not in quantised)]
     if wrong:
         raise RuntimeError(f"the state does not fit the model: {', '.join(wrong[:3])}")
 

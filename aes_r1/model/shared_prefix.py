@@ -86,8 +86,8 @@ def causal_mask(prompts: PromptBatch) -> Tensor | None:
     valid = prompts.attention_mask
     length = valid.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
-    own = torch.eye(length, dtype=torch.bool, device=valid.device)
-    return ((causal & valid[:, None, :]) | own)[:, None]
+    itself = torch.eye(length, dtype=torch.bool, device=valid.device)
+    return ((causal & valid[:, None, :]) | itself)[:, None]
 
 
 @dataclass

@@ -91,8 +91,8 @@ def prompt_text(tokenizer: Any, question: str, *, pictures: int = 1) -> str:
 
     Raises InputError if there is no template or it cannot put such a question.
     """
-    shown = [{"type": "image"}] * pictures
-    messages = [{"role": "user", "content": [*shown, {"type": "text", "text": question}]}]
+    picture_items = [{"type": "image"}] * pictures
+    messages = [{"role": "user", "content": [*picture_items, {"type": "text", "text": question}]}]
     if not tokenizer.chat_template:
         raise InputError(
             f"{tokenizer.name_or_path}: has no chat template (chat_template.jinja or chat_template.json); "
@@ -119,15 +119,15 @@ def with_pictures(tokenizer: Any, text: str, *, placeholder: str, pictures: Sequ
 
     Raises InputError if `text` does not contain as many placeholders as there are pictures.
     """
-    count, wanted = text.count(placeholder), len(pictures)
-    if count != wanted:
+    count, needed = text.count(placeholder), len(pictures)
+    if count != needed:
         cause = "it is a template for text alone" if count == 0 else "it would show a picture more than once"
-        if 0 < count < wanted:
+        if 0 < count < needed:
             cause = "it shows fewer pictures than it is given"
         raise InputError(
             f"{tokenizer.name_or_path}: the chat template puts {count} placeholders {placeholder} for "
-            f"{'one picture' if wanted == 1 else f'{wanted} pictures'}: {cause}; "
+            f"{'one picture' if needed == 1 else f'{needed} pictures'}: {cause}; "
             "copy the template of the model's own repository into it"
         )
-    first, *rest = text.split(placeholder)
-    return first + "".join(picture + following for picture, following in zip(pictures, rest, strict=True))
+    beginning, *parts = text.split(placeholder)
+    return beginning + "".join(picture + following for picture, following in zip(pictures, parts, strict=True))

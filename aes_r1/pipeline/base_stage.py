@@ -56,8 +56,8 @@ def pretrained_digest(settings: PretrainSettings, max_pixels: int, photographs: 
     """
     values = as_dict(settings)
     contents = [(listed_contents(sample), known_ratings(sample)) for sample in photographs]
-    seen = (PHOTOGRAPHS_VERSION, contents) if values.pop("data") == "photographs" else ()
-    return fingerprint(values, max_pixels, pretrain.BASE_MODEL_VERSION, SCENES_VERSION, *seen)
+    of_photographs = (PHOTOGRAPHS_VERSION, contents) if values.pop("data") == "photographs" else ()
+    return fingerprint(values, max_pixels, pretrain.BASE_MODEL_VERSION, SCENES_VERSION, *of_photographs)
 
 
 def training_photographs(
@@ -95,8 +95,8 @@ def _pretrain(job: Job) -> None:
 
 def _make(job: Job, photographs: Sequence[Sample], target: Path) -> None:
     settings = job.settings.model.pretrain
-    beside = f" and {len(photographs)} photographs" if photographs else ""
-    log.info("base model: pretraining the tiny Qwen2.5-VL on facts about %d scenes%s", settings.pictures, beside)
+    facts_about = f"{settings.pictures} scenes" + (f" and {len(photographs)} photographs" if photographs else "")
+    log.info("base model: pretraining the tiny Qwen2.5-VL on facts about %s", facts_about)
     with progress_bars() as bar:
         update = bar("pretraining")
 

@@ -84,9 +84,9 @@ def answer_baselines(
         else:
             assert fitted is not None
             rows, facts = _fitted(name, *fitted, sets, seed, backbone)
-            of = {sample.dataset for sample in fitted.pictures}
-            place = f"{data.name if len(of) > 1 else of.pop()}/train"  # a mix has pictures of several sets
-            facts = {tested: {"fitted_on": place, **fact} for tested, fact in facts.items()}
+            datasets = {sample.dataset for sample in fitted.pictures}  # several in a mix
+            fitted_on = f"{data.name if len(datasets) > 1 else datasets.pop()}/train"
+            facts = {tested: {"fitted_on": fitted_on, **fact} for tested, fact in facts.items()}
         run.write_baseline(name, rows)
         run.finish_stage(_mark(name), {"sets": facts})
 
@@ -139,8 +139,9 @@ def check_baselines(
     people need single opinions or their spread, which synthetic scenes have. Baselines with rows are not checked. The
     caller must make sure that the folder of `run` holds no other evaluation, because its lists are read.
     """
-    same = any((test_set.name, test_set.root, test_set.split) == (data.name, data.root, "train") for test_set in tested)
-    if same and set(names) - {"people"}:
+    train_split = (data.name, data.root, "train")
+    is_tested = train_split in [(test_set.name, test_set.root, test_set.split) for test_set in tested]
+    if is_tested and set(names) - {"people"}:
         raise InputError(
             f"baselines={list(names)}: they are fitted on the train split of data={data.name}, so they cannot be "
             "measured on it; give another split, or baselines=[people]"
@@ -203,11 +204,11 @@ def _fitted(
         update = partial(bar(f"{name}: training pictures"), total=len(train), text="")
         scores = fit(see(train, update), opinions)
         rows = []
-        for place, samples in sets.items():
-            update = partial(bar(f"{name}: {place}"), total=len(samples), text="")
+        for set_name, samples in sets.items():
+            update = partial(bar(f"{name}: {set_name}"), total=len(samples), text="")
             rows += number_rows(samples, scores(see(samples, update)).tolist())
-    on = {"fitted_n": len(train), "copies_left_out": copies}
-    return rows, {sample.dataset_split: on for samples in sets.values() for sample in samples}
+    facts = {"fitted_n": len(train), "copies_left_out": copies}
+    return rows, {sample.dataset_split: facts for samples in sets.values() for sample in samples}
 
 
 def _reader(name: str, seed: int, backbone: Callable[[], Backbone]) -> tuple[See, Callable[..., Scores]]:
@@ -235,13 +236,13 @@ def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
                 FEWEST_RATERS,
             )
     rows = []
-    for place, found in agreements.items():
-        name, split = place.rsplit("/", 1)
+    for set_name, agreement in agreements.items():
+        name, split = set_name.rsplit("/", 1)
         rows += [
-            {"how": found.how, "id": picture, "dataset": name, "split": split, "mos": opinion, "score": score}
-            for picture, score, opinion in found.pairs
+            {"how": agreement.how, "id": picture, "dataset": name, "split": split, "mos": opinion, "score": score}
+            for picture, score, opinion in agreement.pairs
         ]
-    return rows, {place: found.facts for place, found in agreements.items()}
+    return rows, {set_name: agreement.facts for set_name, agreement in agreements.items()}
 
 
 def _mark(name: str) -> str:

@@ -61,23 +61,23 @@ def critiques_of(job: Job) -> Path:
         )
         judge = dataclasses.replace(judge, name="none")
     pixels = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
-    drawn = [] if len(samples) == len(job.train) else [[sample.dataset, sample.id] for sample in samples]
-    named = (
+    drawn_ids = [] if len(samples) == len(job.train) else [[sample.dataset, sample.id] for sample in samples]
+    inputs = (
         manifest,
         len(samples),
         deciding_settings(expert),
         deciding_settings(judge),
         settings.seed,
         *pixels,
-        *drawn,
+        *drawn_ids,
     )
-    digest = fingerprint(*named, *contents_of(job, [sample.image for sample in samples]))
-    older, made = (job.store / "aescot" / name / "aescot.jsonl" for name in (fingerprint(*named), digest))
-    if expert.name == "openai" and older.exists() and not made.exists():
+    digest = fingerprint(*inputs, *contents_of(job, [sample.image for sample in samples]))
+    older_file, file = (job.store / "aescot" / name / "aescot.jsonl" for name in (fingerprint(*inputs), digest))
+    if expert.name == "openai" and older_file.exists() and not file.exists():
         log.warning(
             "%s holds critiques that were bought for pictures of these names, without a note of what the pictures "
             "held; cold_start.data=%s trains on them, and nothing is bought again",
-            *(older, older),
+            *(older_file, older_file),
         )
 
     def make(target: Path) -> None:
@@ -89,7 +89,7 @@ def critiques_of(job: Job) -> Path:
 
     waiting = job.processes.keep_waiting
     job.processes.on_rank_zero(lambda: made_once(job.store, "aescot", digest, make, waiting=waiting))
-    return made
+    return file
 
 
 def records_of(job: Job, path: Path) -> list[dict]:
@@ -97,9 +97,9 @@ def records_of(job: Job, path: Path) -> list[dict]:
 
     InputError where there are none, or where none has a rating that model.sub_scores could teach.
     """
-    given = job.settings.cold_start.data is not None
-    records = _readable(job, path) if given else read_records(path)
-    if not given and job.settings.data.name == "aescot":  # the training split, whose pictures were checked
+    is_given = job.settings.cold_start.data is not None
+    records = _readable(job, path) if is_given else read_records(path)
+    if not is_given and job.settings.data.name == "aescot":  # the training split, whose pictures were checked
         training = {sample.image for sample in job.train}
         records = [row for row in records if row["image"] in training]
     if not records:
@@ -121,34 +121,34 @@ def comparisons_of(job: Job, records: list[dict]) -> list[dict]:
     return comparisons(records, share=settings.cold_start.pairs, margin=settings.reward.pair.margin, seed=settings.seed)
 
 
-def _readable(job: Job, given: Path) -> list[dict]:
-    """Return the records of the AesCoT file `given` whose pictures can be opened and are not held out in this run.
+def _readable(job: Job, critiques_file: Path) -> list[dict]:
+    """Return the records of `critiques_file` (AesCoT) whose pictures can be opened and are not held out in this run.
 
     Rank 0 opens them once and writes the list to the run's manifests, named by the file's content. Every process reads
     this list, so all count the same steps even if one of them could not read a picture, and a requeued run opens no
     picture again.
     """
-    path = job.run.manifest(f"critiques-{sha256_of(given)[:12]}")
-    job.processes.on_rank_zero(partial(_list_readable, job, given, path))
+    path = job.run.manifest(f"critiques-{sha256_of(critiques_file)[:12]}")
+    job.processes.on_rank_zero(partial(_list_readable, job, critiques_file, path))
     return read_rows(path)
 
 
-def _list_readable(job: Job, given: Path, path: Path) -> None:
+def _list_readable(job: Job, critiques_file: Path, path: Path) -> None:
     """Write the list unless it exists.
 
     A record of a held-out picture is left out. One with an unreadable picture is left out too, or ends a strict run.
     """
     if path.exists():
         return
-    data, every = job.settings.data, read_records(given)
-    records = _not_held_out(job, every)
-    if len(records) < len(every):
+    data, all_records = job.settings.data, read_records(critiques_file)
+    records = _not_held_out(job, all_records)
+    if len(records) < len(all_records):
         log.warning(
             "cold_start.data=%s: left out %d of %d records: their pictures are validation or test pictures of this run",
-            *(given, len(every) - len(records), len(every)),
+            *(critiques_file, len(all_records) - len(records), len(all_records)),
         )
-    if every and not records:
-        raise InputError(_ALL_HELD_OUT.format(given))
+    if all_records and not records:
+        raise InputError(_ALL_HELD_OUT.format(critiques_file))
     _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
     unreadable = {row["path"] for row in dropped}
     readable = [
@@ -158,7 +158,7 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
     ]
     if not readable:
         such_as = f", such as {dropped[0]['path']}: {dropped[0]['reason']}" if dropped else ""
-        raise InputError(_NO_RECORD.format(given, such_as))
+        raise InputError(_NO_RECORD.format(critiques_file, such_as))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, readable)
     say_left_out(dropped, path)
@@ -171,7 +171,7 @@ def _not_held_out(job: Job, records: list[dict]) -> list[dict]:
     """
 
     def names(samples: Iterable[Sample]) -> set[str | tuple[str, str]]:
-        return set(chain.from_iterable((os.path.realpath(one.image), (one.dataset, one.id)) for one in samples))
+        return {name for sample in samples for name in (os.path.realpath(sample.image), (sample.dataset, sample.id))}
 
     held_out = names(chain(job.validation, *job.tests)) - names(job.train)
     return [

@@ -63,19 +63,19 @@ def cold_start(job: Job, base: str) -> str:
     total = sft_steps(count, recipe)
     digest = _digest(job, base_name, records_path, records, recipe)
     final = RunFolder(job.store / "cold_starts" / digest)
-    noted = job.run.stage_values("cold_start")
-    if noted:
-        _require_same(Path(noted["model"]).parent, final.path)
+    recorded = job.run.stage_values("cold_start")
+    if recorded:
+        _require_same(Path(recorded["model"]).parent, final.path)
     make = partial(_make, job, base, records_path, records, pairs, recipe)
     made_here = job.processes.build_collectively(job.store, "cold_starts", digest, make)
     if job.rank == 0:
         shutil.rmtree(final.checkpoints, ignore_errors=True)
-        if not noted and not made_here:
+        if not recorded and not made_here:
             _log_again(job, final)
-        if not noted and final.entropy_file.exists():
+        if not recorded and final.entropy_file.exists():
             shutil.copy(final.entropy_file, job.run.entropy_file)
-        done = {"model": str(final.model), "records": count, "epochs": recipe.epochs, "steps": total}
-        job.run.finish_stage("cold_start", {**done, "min_steps": least_steps(job.settings)})
+        counts = {"model": str(final.model), "records": count, "epochs": recipe.epochs, "steps": total}
+        job.run.finish_stage("cold_start", {**counts, "min_steps": least_steps(job.settings)})
     return str(final.model)
 
 
@@ -106,13 +106,14 @@ def least_steps(settings: Settings) -> int:
 
 def _announced(settings: Settings, critiques: int, pairs: int, recipe: ColdStartSettings) -> str:
     """Return the line that says how many steps the cold start takes, and why if cold_start.epochs would take fewer."""
-    count, compared = critiques + pairs, f" and {pairs} comparisons" if pairs else ""
-    line, asked = f"{critiques} critiques{compared}, {sft_steps(count, recipe)} steps", settings.cold_start
-    if recipe.epochs == asked.epochs:
+    count, and_comparisons = critiques + pairs, f" and {pairs} comparisons" if pairs else ""
+    cold_start = settings.cold_start
+    line = f"{critiques} critiques{and_comparisons}, {sft_steps(count, recipe)} steps"
+    if recipe.epochs == cold_start.epochs:
         is_short = settings.model.path is None and recipe.epochs > 0 and sft_steps(count, recipe) < TINY_STEPS
         return f"{line}; {TINY_STEPS} teach the tiny model the format (cold_start.min_steps)" if is_short else line
-    alone = f"cold_start.epochs={asked.epochs} is {sft_steps(count, asked)} of them"
-    return f"{line} in {recipe.epochs} passes, because {alone} and cold_start.min_steps is {least_steps(settings)}"
+    too_few = f"cold_start.epochs={cold_start.epochs} is {sft_steps(count, cold_start)} of them"
+    return f"{line} in {recipe.epochs} passes, because {too_few} and cold_start.min_steps is {least_steps(settings)}"
 
 
 def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], cold_start: ColdStartSettings) -> str:
@@ -129,12 +130,12 @@ def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], c
         del recipe["pairs"]
     else:
         recipe["pair_margin"] = settings.reward.pair.margin
-    probed, shown = [], [row["image"] for row in records]
+    of_probe, pictures = [], [row["image"] for row in records]
     if cold_start.probe_every is not None:  # the entropy probe's pictures; its result is kept with the cold start
-        shown += [sample.image for sample in _probed(job)]
-        probed = [sha256_of(job.manifest(settings.data, "validation")), settings.trainer.max_new_tokens]
-    given = settings.cold_start.data is not None
-    is_part = settings.data.name == "aescot" or (given and len(records) < len(read_records(records_path)))
+        pictures += [sample.image for sample in _probed(job)]
+        of_probe = [sha256_of(job.manifest(settings.data, "validation")), settings.trainer.max_new_tokens]
+    is_given = settings.cold_start.data is not None
+    is_part = settings.data.name == "aescot" or (is_given and len(records) < len(read_records(records_path)))
     return fingerprint(
         base_name,
         sha256_of(records_path),
@@ -147,8 +148,8 @@ def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], c
         *([[settings.model.sub_scores, [row["sub_scores"] for row in records]]] if settings.model.sub_scores else ()),
         *([_adapter_identity(lora)] if lora.rank > 0 else ()),
         *([settings.model.quantize] if settings.model.quantize != "none" else ()),
-        *probed,
-        *contents_of(job, shown),
+        *of_probe,
+        *contents_of(job, pictures),
     )
 
 
@@ -198,9 +199,9 @@ def _make(
 
 
 def _train(
-    job: Job, backbone: Backbone, engine: Engine, records: list[dict], cold_start: ColdStartSettings, made: RunFolder
+    job: Job, backbone: Backbone, engine: Engine, records: list[dict], cold_start: ColdStartSettings, result: RunFolder
 ) -> None:
-    """Take all steps, log and measure them, and save the model in `made`."""
+    """Take all steps, log and measure them, and save the model in `result`."""
     settings = job.settings
     total = sft_steps(len(records), cold_start)
     recorded = job.run.stage_done("cold_start")  # the run's record holds these steps, and may hold RAPO's
@@ -208,11 +209,11 @@ def _train(
     def on_resume(step: int) -> None:
         if step and job.rank == 0:
             log.info("cold start: resumed after step %d", step)
-        for file in (made.metrics_file, made.entropy_file):
+        for file in (result.metrics_file, result.entropy_file):
             if job.rank == 0:
                 _cut_rows(file, step or -1)  # -1 keeps nothing: step 0 is measured before the first step
         if not recorded:
-            _log_again(job, made)  # the rows may come from another run
+            _log_again(job, result)  # the rows may come from another run
 
     with progress_bars(shown=job.rank == 0) as bar:
         update = bar("cold start")
@@ -220,7 +221,7 @@ def _train(
         def record(step: int, values: dict[str, float]) -> None:
             update(step, total, f"loss {values['sft/loss']:.3f}")
             if job.rank == 0:
-                append_rows(made.metrics_file, [{"step": step, **values}])
+                append_rows(result.metrics_file, [{"step": step, **values}])
                 warn(step, values["sft/skipped_steps"])
             if recorded:
                 return
@@ -235,24 +236,24 @@ def _train(
             question=job.question,
             cold_start=cold_start,
             context=TrainingContext(
-                folder=made.checkpoints,
-                identity=made.path.name,
+                folder=result.checkpoints,
+                identity=result.path.name,
                 seed=settings.seed,
                 stop=job.processes.stop,
                 log=record,
-                evaluate=lambda step: _probe(job, backbone, step, made.entropy_file),
+                evaluate=lambda step: _probe(job, backbone, step, result.entropy_file),
                 on_resume=on_resume,
             ),
         )
     with engine.gathered_parameters():
         if job.rank == 0:
-            backbones.merge_adapter(backbone).save(made.model)
+            backbones.merge_adapter(backbone).save(result.model)
 
 
-def _log_again(job: Job, made: RunFolder) -> None:
+def _log_again(job: Job, result: RunFolder) -> None:
     """Replace the cold start's rows in the run's log with the rows of the steps so far."""
     job.tracker.resume("sft", 0)
-    for row in made.metrics() if job.rank == 0 else []:
+    for row in result.metrics() if job.rank == 0 else []:
         step = row.pop("step")
         values = {name: math.nan if value is None else value for name, value in row.items()}
         job.tracker.log("sft", step, values)

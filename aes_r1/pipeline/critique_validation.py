@@ -28,10 +28,10 @@ def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sa
     """
     if job.settings.model.prompt not in ("critique", "score_first"):
         return {}
-    asked = [samples[index] for index in first_of_sets(datasets_of(samples), PICTURES).tolist()]
-    rows = predictions(job, backbone, asked, ["greedy"], sample)
-    read = [row for row in rows if row["critique"] and row["score"] is not None]
-    informed = [read[index] for index in first_of_sets([row["dataset"] for row in read], INFORMED).tolist()]
+    pictures = [samples[index] for index in first_of_sets(datasets_of(samples), PICTURES).tolist()]
+    rows = predictions(job, backbone, pictures, ["greedy"], sample)
+    readable = [row for row in rows if row["critique"] and row["score"] is not None]
+    informed = [readable[index] for index in first_of_sets([row["dataset"] for row in readable], INFORMED).tolist()]
     table = likelihoods(
         backbone, informed, question=job.question, others=OTHERS, seed=job.settings.seed, rank=job.rank, size=job.size
     )

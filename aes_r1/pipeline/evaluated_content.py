@@ -50,12 +50,12 @@ def claim_content(run: RunFolder, settings: EvaluateSettings) -> None:
             *(run, ", ".join([*asked_models(settings).values(), *_lists(settings)])),
         )
     claim_lists(run, _lists(settings), seed=settings.seed, store=Path(settings.store), way_out=_ANEW)
-    kept = {
+    digests_to_keep = {
         kind: {name: noted.get(kind, {}).get(name) or digest for name, digest in digests.items()}
         for kind, digests in current.items()
     }
-    if (written := {**noted, **kept}) != noted:
-        run.finish_stage(_NOTE, written)
+    if (values := {**noted, **digests_to_keep}) != noted:
+        run.finish_stage(_NOTE, values)
 
 
 def require_same_content(run: RunFolder, settings: EvaluateSettings) -> None:

@@ -66,8 +66,8 @@ class Job:
 
         A model that the store has lost, or that is in another store, is made again only if a later stage needs it.
         """
-        made: str | None = self.run.stage_values(name).get("model")
-        return made if made is not None and (is_model(Path(made)) or not self._awaits(name)) else None
+        model: str | None = self.run.stage_values(name).get("model")
+        return model if model is not None and (is_model(Path(model)) or not self._awaits(name)) else None
 
     def _awaits(self, model: str) -> bool:
         """Return whether a stage that is still to come needs `model` (base, cold_start)."""

@@ -54,7 +54,11 @@ class Listed(NamedTuple):
 def lists_of(settings: Settings) -> dict[str, Listed]:
     """Return a run's lists of pictures by the names of their manifests, SET-SPLIT."""
     data, also = settings.data, settings.evaluation.also
-    lists = [Listed(data, "train"), Listed(data, "validation"), *(Listed(each, each.split) for each in (data, *also))]
+    lists = [
+        Listed(data, "train"),
+        Listed(data, "validation"),
+        *(Listed(data_set, data_set.split) for data_set in (data, *also)),
+    ]
     return {f"{data.name}-{split}": Listed(data, split) for data, split in lists}
 
 
@@ -140,26 +144,26 @@ def _noted(run: RunFolder, name: str) -> Noted:
 
 def _write(run: RunFolder, lists: Mapping[str, Noted]) -> None:
     noted = run.stage_values(_NOTE)
-    written = {**noted, "lists": {**noted.get("lists", {}), **lists}}
-    if lists and written != noted:
-        run.finish_stage(_NOTE, written)
+    values = {**noted, "lists": {**noted.get("lists", {}), **lists}}
+    if lists and values != noted:
+        run.finish_stage(_NOTE, values)
 
 
 def _merged(before: Noted, current: Noted) -> Noted:
-    """Return the note `before` of an unchanged list with the known digests of `found` added."""
+    """Return the note `before` of an unchanged list with the known digests of `current` added."""
     return {**before, **{key: value for key, value in current.items() if value is not None}}
 
 
 def _require_same(run: RunFolder, name: str, before: Noted, current: Noted, data: DataSettings, way_out: str) -> None:
-    """Raise InputError where a digest of the list `name` is known in both `before` and `found`, and differs."""
+    """Raise InputError where a digest of the list `name` is known in both `before` and `current`, and differs."""
     for kind, words in _KINDS.items():
         digests = before.get(kind), current.get(kind)
         if None not in digests and digests[0] != digests[1]:
             files, now = before.get("files", {}), current.get("files", {})
             edited = [path for path in files if now.get(path) != files[path] and not os.path.isdir(path)]
-            first = edited[0] if edited else data.root or name
+            changed = edited[0] if edited else data.root or name
             raise InputError(
-                f"{first}: was changed after {run} began with it, and {name} now lists other {words}; {way_out}"
+                f"{changed}: was changed after {run} began with it, and {name} now lists other {words}; {way_out}"
             )
 
 
@@ -192,13 +196,13 @@ def _digests(samples: Iterable[Sample], data: DataSettings, split: str) -> Noted
     out, and so are further columns, because a list that is prepared again may have more of them.
     """
     opinions, attributes, pictures, are_known = [], [], [], True
-    for one in samples:
-        opinions.append([one.dataset, one.id, one.mos, one.mos_std, one.n_raters])
-        if read := {name: one.attributes[name] for name in _READ if one.attributes.get(name) is not None}:
-            attributes.append([one.dataset, one.id, read])
-        are_known = are_known and one.sha256 is not None
+    for sample in samples:
+        opinions.append([sample.dataset, sample.id, sample.mos, sample.mos_std, sample.n_raters])
+        if read := {name: sample.attributes[name] for name in _READ if sample.attributes.get(name) is not None}:
+            attributes.append([sample.dataset, sample.id, read])
+        are_known = are_known and sample.sha256 is not None
         if are_known:
-            pictures.append([one.dataset, one.id, one.sha256])
+            pictures.append([sample.dataset, sample.id, sample.sha256])
     digests: Noted = {"opinions": hash_of(opinions), "attributes": hash_of(attributes)}
     digests["pictures"] = hash_of(pictures) if are_known else None
     if data.name == "aescot" and split == "train":

@@ -32,11 +32,13 @@ def require_same_files(run: RunFolder, settings: Settings) -> None:
     The file of reward.custom is compared with the copy in the run, and the folder model.path by its content. A missing
     file is not compared: a stage that needs it reports that itself, and finished stages do not need it.
     """
-    named, kept, model = settings.reward.custom, run.custom_reward_file, settings.model.path
-    if named is not None and kept.exists():
-        file = reward_file(named)
-        if file.exists() and kept.read_bytes() != file.read_bytes():
-            raise InputError(f"reward.custom={named}: {file} was changed after this run began with {kept}; {_ANEW}")
+    custom, copy_in_run, model = settings.reward.custom, run.custom_reward_file, settings.model.path
+    if custom is not None and copy_in_run.exists():
+        file = reward_file(custom)
+        if file.exists() and copy_in_run.read_bytes() != file.read_bytes():
+            raise InputError(
+                f"reward.custom={custom}: {file} was changed after this run began with {copy_in_run}; {_ANEW}"
+            )
     base = run.origin.get("base")
     if base is not None and model is not None and Path(model).is_dir():
         base_name = content_name(model, Path(settings.store))
@@ -75,13 +77,11 @@ def content_name(model: str, store: Path) -> str | None:
     if not files:
         return None
     try:
-        written = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     except FileNotFoundError:  # a link into a cache that was emptied
         return None
     try:
-        entry = made_once(
-            store, "digests", fingerprint(written), lambda target: _write_digest(files, target / "sha256")
-        )
+        entry = made_once(store, "digests", fingerprint(stamps), lambda target: _write_digest(files, target / "sha256"))
     except InputError:  # the store cannot be written, as that of a finished run that is only looked at
         return digest_of(files)
     return (entry / "sha256").read_text()

@@ -37,25 +37,25 @@ def _contents(job: Job, images: Sequence[str]) -> list[str]:
     if not files:
         return []
     # The files are read once, and again if one may have changed.
-    with _there():
-        written = fingerprint([stamp_of(image) for image in files])
+    with _missing_as_input_error():
+        stamps_digest = fingerprint([stamp_of(image) for image in files])
 
     def make(target: Path) -> None:
         if len(files) >= _SAID_FROM:
             log.info("reading %d pictures once, to name what is made of them by what they hold", len(files))
         digests = []
-        with _there():
+        with _missing_as_input_error():
             for digest in prefetch(files, sha256_of_picture, workers=job.settings.data.workers, ahead=64):
                 digests.append(digest)
                 job.processes.keep_waiting()  # raises where the job should stop
         write_text_atomically(target / "sha256", fingerprint(digests))
 
-    entry = made_once(job.store, "digests", written, make, waiting=job.processes.keep_waiting)
+    entry = made_once(job.store, "digests", stamps_digest, make, waiting=job.processes.keep_waiting)
     return [(entry / "sha256").read_text()]
 
 
 @contextlib.contextmanager
-def _there() -> Iterator[None]:
+def _missing_as_input_error() -> Iterator[None]:
     try:
         yield
     except PictureError as error:

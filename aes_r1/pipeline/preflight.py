@@ -118,16 +118,16 @@ def _rapo_to_come(settings: Settings) -> bool:
 
 def _divisible(settings: Settings, size: int) -> None:
     """Check that sizes shared among the processes divide evenly, in the stages that are still to come."""
-    shared_out = {}
+    shared_sizes = {}
     if "cold_start" in settings.models and _to_come(settings, "cold_start"):
-        shared_out["cold_start.batch_size"] = settings.cold_start.batch_size
+        shared_sizes["cold_start.batch_size"] = settings.cold_start.batch_size
     if _rapo_to_come(settings):
-        shared_out["trainer.images_per_step"] = settings.trainer.images_per_step
-        shared_out["trainer.edited_pairs"] = settings.trainer.edited_pairs
-    for key, value in shared_out.items():
+        shared_sizes["trainer.images_per_step"] = settings.trainer.images_per_step
+        shared_sizes["trainer.edited_pairs"] = settings.trainer.edited_pairs
+    for key, value in shared_sizes.items():
         if value % size:
             raise InputError(f"{key}={value}: must be divisible by the {size} processes")
-    if "trainer.images_per_step" not in shared_out:
+    if "trainer.images_per_step" not in shared_sizes:
         return
     trainer = settings.trainer
     completions = trainer.groups_per_step * trainer.num_samples // size
@@ -145,8 +145,8 @@ def _check_data(data: DataSettings, settings: Settings, train: TrainingSamples) 
     """
     if data.name in scene_sets.SCENE_SETS:
         return
-    for part in mix.mixed_sets(data).values() if data.mix else [data]:
-        root_of(part)
+    for mixed in mix.mixed_sets(data).values() if data.mix else [data]:
+        root_of(mixed)
     rated = {"train", "validation"} if data is settings.data else set()
     with quiet():
         for split in sorted({data.split, *rated}):
@@ -178,9 +178,9 @@ def _check_critiques(settings: Settings, train: TrainingSamples) -> None:
         require_words(read_records(path), settings.model.prompt, path)
     else:
         expert = replace(settings.expert, name=cold_start.expert or settings.expert.name)
-        for asked in (expert, settings.judge):
-            if asked.name == "openai":
-                key_of(asked)
+        for chat in (expert, settings.judge):
+            if chat.name == "openai":
+                key_of(chat)
         if expert.name == "attributes" and settings.data.name not in scene_sets.SCENE_SETS:
             require_ratings(train(), "expert=attributes")
 
@@ -198,18 +198,18 @@ def _check_rewards(settings: Settings, train: TrainingSamples) -> None:
     """Check what rewards of the critique need: known dimensions, and an initial model that can read words."""
     weights = settings.reward.critique_weights if _rapo_to_come(settings) else {}
     data = settings.data
-    asked = "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS
-    if asked and not any(known_ratings(sample) for sample in train()):
+    needs_ratings = "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS
+    if needs_ratings and not any(known_ratings(sample) for sample in train()):
         raise InputError(
             f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} has no ratings of "
             f"single dimensions; {ratings_hint(data.name)}, or 0"
         )
-    learned = "cold_start" in settings.models and settings.cold_start.blank_pictures > 0
-    reading = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []
-    reading += ["model.answer_from=words"] if settings.model.answer_from == "words" else []
-    if reading and settings.trainer.init_from in ("base", "cold_start") and not learned:
+    learns_blank = "cold_start" in settings.models and settings.cold_start.blank_pictures > 0
+    reading_settings = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []
+    reading_settings += ["model.answer_from=words"] if settings.model.answer_from == "words" else []
+    if reading_settings and settings.trainer.init_from in ("base", "cold_start") and not learns_blank:
         raise InputError(
-            f"{reading[0]}: the start has never scored words without a picture; "
+            f"{reading_settings[0]}: the start has never scored words without a picture; "
             "give cold_start.blank_pictures=0.25, or trainer.init_from=DIR with a model that has"
         )
 
@@ -217,18 +217,18 @@ def _check_rewards(settings: Settings, train: TrainingSamples) -> None:
 def _check_models(settings: Settings) -> None:
     """Check the models that the remaining stages load, and the inputs of pretraining."""
     model, init_from = settings.model, settings.trainer.init_from
-    trains = _cold_start_to_come(settings) or _rapo_to_come(settings)
-    asks = _to_come(settings, "evaluation") and _to_come(settings, "predictions_base")
-    if model.quantize == "nf4" and trains:
+    will_train = _cold_start_to_come(settings) or _rapo_to_come(settings)
+    will_ask = _to_come(settings, "evaluation") and _to_come(settings, "predictions_base")
+    if model.quantize == "nf4" and will_train:
         require_nf4()
     if model.base == "shipped":
         tiny.shipped()
     if model.base == "pretrain" and model.pretrain.data == "photographs":
         _check_photographs(settings)
-    named = {"model.path": model.path} if trains or asks else {}
+    paths = {"model.path": model.path} if will_train or will_ask else {}
     if _rapo_to_come(settings) and init_from not in ("base", "cold_start"):
-        named["trainer.init_from"] = init_from
-    for key, path in named.items():
+        paths["trainer.init_from"] = init_from
+    for key, path in paths.items():
         if path is not None:
             max_pixels = settings.data.max_pixels or model.max_pixels
             question = question_of(model.prompt, model.sub_scores)
@@ -255,19 +255,19 @@ def _wait_for_server(settings: Settings) -> None:
     rollout, pause = settings.rollout, 1.0
     if rollout.name == "local" or not _rapo_to_come(settings):
         return
-    started, addresses, said = time.monotonic(), ", ".join(rollout.url), False
+    started, addresses, has_warned = time.monotonic(), ", ".join(rollout.url), False
     while not any(is_healthy(url.rstrip("/")) for url in rollout.url):
         if time.monotonic() + pause > started + rollout.patience:
             raise InputError(
                 f"rollout.url={addresses}: no server answers within rollout.patience={rollout.patience:g} seconds; "
                 "start one: aes-r1 serve --model DIR"
             )
-        if not said:
+        if not has_warned:
             log.warning(
                 "rollout.url=%s: no server answers yet; the run waits for one up to rollout.patience=%g seconds",
                 *(addresses, rollout.patience),
             )
-            said = True
+            has_warned = True
         time.sleep(pause)
 
 
@@ -282,14 +282,15 @@ def _check_score_rewards(settings: Settings, train: TrainingSamples) -> None:
     if reward.judge.weight > 0:
         key_of(reward.judge)
         affordable_price(reward.judge)
-    ordered = settings.trainer.curriculum and data.name not in scene_sets.SCENE_SETS
-    if ordered and all(sample.mos_std is None for sample in train()):
+    needs_spread = settings.trainer.curriculum and data.name not in scene_sets.SCENE_SETS
+    if needs_spread and all(sample.mos_std is None for sample in train()):
         raise InputError(
             f"trainer.curriculum=true: data={data.name} has no standard deviations of opinions; give mos_std in your "
             "labels (docs/datasets.md), or false"
         )
-    asked = reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS
-    if asked and not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in train()):
+    if reward.distribution.weight == 0 or data.name in scene_sets.SCENE_SETS:
+        return
+    if not any(rater_shares(sample.attributes.get("votes"), sample.mos, sample.mos_std) for sample in train()):
         raise InputError(
             f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
             "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
@@ -301,9 +302,9 @@ def _check_sub_scores(settings: Settings, train: TrainingSamples) -> None:
     names, data = settings.model.sub_scores, settings.data
     if not names or data.name in scene_sets.SCENE_SETS:
         return
-    known = set().union(*map(known_ratings, train()))
+    rated = set().union(*map(known_ratings, train()))
     for name in names:
-        if name not in known:
+        if name not in rated:
             raise InputError(
                 f"model.sub_scores={name}: data={data.name} has no ratings of it; {ratings_hint(data.name)}, or leave "
                 "it out"

@@ -52,12 +52,12 @@ def rapo(job: Job, initial: str) -> str:
         _free_room(job)  # a kill may have prevented this earlier
         return str(job.run.model)
     _keep_custom_reward(job)
-    with contextlib.ExitStack() as held:
-        policy = _policy(job, job.load(initial), held)
+    with contextlib.ExitStack() as resources:
+        policy = _policy(job, job.load(initial), resources)
         engine = _engine(job, policy.backbone)
-        held.callback(engine.close)
-        judge = _judge(job, held)
-        with _last_save_named(job):
+        resources.callback(engine.close)
+        judge = _judge(job, resources)
+        with _last_save_in_error(job):
             return _train(job, initial, policy, engine, judge)
 
 
@@ -68,7 +68,7 @@ def _keep_custom_reward(job: Job) -> None:
         write_text_atomically(job.run.custom_reward_file, reward_file(custom).read_text(encoding="utf-8"))
 
 
-def _policy(job: Job, backbone: Backbone, held: contextlib.ExitStack) -> Policy:
+def _policy(job: Job, backbone: Backbone, resources: contextlib.ExitStack) -> Policy:
     """Return the policy of `backbone`, with an adapter or, if needed, with a frozen copy as reference."""
     settings, lora = job.settings, job.settings.model.lora
     reference = None
@@ -81,7 +81,7 @@ def _policy(job: Job, backbone: Backbone, held: contextlib.ExitStack) -> Policy:
             reference = build_reference(
                 settings.model.reference, copied, device=job.device, rank=job.rank, size=job.size
             )
-            held.callback(reference.close)
+            resources.callback(reference.close)
         backbones.freeze(backbone.model, vision=settings.model.freeze_vision)
     return Policy(
         backbone,
@@ -106,18 +106,18 @@ def _engine(job: Job, backbone: Backbone) -> Engine:
     )
 
 
-def _judge(job: Job, held: contextlib.ExitStack) -> RewardJudge | None:
+def _judge(job: Job, resources: contextlib.ExitStack) -> RewardJudge | None:
     """Return the judge of reward.judge, which only rank 0 asks; None without one."""
     settings = job.settings
     if settings.reward.judge.weight == 0 or job.rank != 0:
         return None
     max_pixels = settings.data.max_pixels or PAPER_PIXELS
     judge = RewardJudge(settings.reward.judge, job.run.judge_rewards_file, max_pixels=max_pixels, question=job.question)
-    return held.enter_context(judge)
+    return resources.enter_context(judge)
 
 
 @contextlib.contextmanager
-def _last_save_named(job: Job) -> Iterator[None]:
+def _last_save_in_error(job: Job) -> Iterator[None]:
     """Add to the error about unreachable servers the step from which the same command will resume.
 
     The new error has one of the two base classes, because a subclass may need other arguments than a message.
@@ -182,7 +182,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine, judge: Reward
 def _free_room(job: Job) -> None:
     """Delete what a finished run's checkpoints need only for resuming, unless trainer.keep_optimizer."""
     if job.rank == 0 and not job.settings.trainer.keep_optimizer:
-        checkpoint.keep_models_alone(job.run.checkpoints, final=job.run.stage_values("rapo")["steps"])
+        checkpoint.keep_only_models(job.run.checkpoints, final=job.run.stage_values("rapo")["steps"])
 
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:

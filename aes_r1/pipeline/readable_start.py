@@ -51,20 +51,20 @@ def unreadable_message(rows: Sequence[Mapping[str, Any]], init_from: str, cold_s
 
     cold_start: the values that the cold start recorded, among them "steps"; empty for a run without one.
     """
-    silent = [row for row in rows if row["score"] is None]
+    unreadable = [row for row in rows if row["score"] is None]
     reasons = Counter(
-        describe_unreadable(row.get("text") or "", tuple(row.get("sub_scores", ()))) for row in silent
+        describe_unreadable(row.get("text") or "", tuple(row.get("sub_scores", ()))) for row in unreadable
     ).most_common()
     why = ", ".join(f"{count} {reason}" for reason, count in reasons)
     if init_from == "cold_start" and not cold_start:
         cure = "cold_start.epochs=1, which teaches the format (it is 0)"
     elif init_from == "cold_start":
-        taken = cold_start["steps"]
-        cure = f"a longer cold start, cold_start.min_steps={max(80, 2 * taken)} say (it took {taken})"
+        steps = cold_start["steps"]
+        cure = f"a longer cold start, cold_start.min_steps={max(80, 2 * steps)} say (it took {steps})"
     else:
         cure = "a start that has learned the format: trainer.init_from=cold_start, or DIR of a model that answers"
     return (
-        f"RAPO does not start: {len(silent)} of {len(rows)} answers of the model that it would start from cannot be "
-        f"read ({why}), and earn nothing; give {cure}, longer answers (trainer.max_new_tokens), or "
+        f"RAPO does not start: {len(unreadable)} of {len(rows)} answers of the model that it would start from cannot "
+        f"be read ({why}), and earn nothing; give {cure}, longer answers (trainer.max_new_tokens), or "
         "trainer.start_anyway=true"
     )

@@ -66,10 +66,14 @@ def _sets_of_critiques(run: RunFolder) -> set[str] | None:
     records = [row for path in lists for row in read_rows(path)]
     if not records:
         return None
-    named = {row["dataset"] for row in records if row.get("dataset")}
-    unnamed = {row["image"] for row in records if not row.get("dataset")}
-    of_image = _sets_of_training_pictures(run) if unnamed else {}
-    return named | {of_image[image] for image in unnamed} if unnamed <= of_image.keys() else None
+    datasets = {row["dataset"] for row in records if row.get("dataset")}
+    images_without_dataset = {row["image"] for row in records if not row.get("dataset")}
+    of_image = _sets_of_training_pictures(run) if images_without_dataset else {}
+    return (
+        datasets | {of_image[image] for image in images_without_dataset}
+        if images_without_dataset <= of_image.keys()
+        else None
+    )
 
 
 def _sets_of_training_pictures(run: RunFolder) -> dict[str, str]:

@@ -60,8 +60,8 @@ def _opinion_charts(stages: Stages, dataset: str, predictions: Sequence[Mapping[
         groups = f"{counts[0]}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
         caption = f"Horizontal axis: score of {groups} equal groups of pictures. Vertical axis: their mean opinion. "
     if left_out:
-        named = ", ".join(f"{name} {n}" for name, n in left_out)
-        caption += f"Too few answered pictures for {_MIN_BINS} groups of {_MIN_PICTURES}: {named}."
+        too_few = ", ".join(f"{name} {n}" for name, n in left_out)
+        caption += f"Too few answered pictures for {_MIN_BINS} groups of {_MIN_PICTURES}: {too_few}."
     if caption:
         chart = square_chart(f"Opinion by score on {dataset}", lines) if lines else ""
         yield Figure("Opinion by score", chart, caption.strip(), [(line.name, line.color) for line in lines])

@@ -123,12 +123,12 @@ def interval_chart(
     `baselines` is one more group, whose values are also drawn as dashed lines through the others. Return "" for values
     that are too large to be drawn.
     """
-    shown = [*groups, *([baselines] if baselines else [])]
-    known = [x for _, rows in shown for row in rows for x in (row.value, row.low, row.high) if x is not None]
-    if any(abs(x) > _LARGEST for x in known):
+    all_groups = [*groups, *([baselines] if baselines else [])]
+    values = [x for _, rows in all_groups for row in rows for x in (row.value, row.low, row.high) if x is not None]
+    if any(abs(x) > _LARGEST for x in values):
         return ""
     left, right, row_height = 104, 304, 22
-    low, high = min([*known, 0.0]), max([*known, 0.0])
+    low, high = min([*values, 0.0]), max([*values, 0.0])
     pad = 0.04 * max(high - low, 0.1)
     low = low - pad if low < 0 else 0.0
     upper = high + pad if high > 0 or low == 0 else 0.0
@@ -140,7 +140,7 @@ def interval_chart(
     rules: list[str] = []
     body: list[str] = []
     y = 4
-    for name, rows in shown:
+    for name, rows in all_groups:
         y += 20
         body.append(_text(0, y, name, "start", "ink", "chart-group"))
         top, bottom = y + 10, y + row_height * len(rows) + 12

@@ -153,8 +153,8 @@ def _unshared(runs: Mapping[ComparedRun, str]) -> str:
     if len(alone) == len(runs):
         return "These runs share no test set: none of the numbers below compares them."
     verb, they = ("shares", "it") if len(alone) == 1 else ("share", "any of them")
-    called = ", ".join(runs[run] for run in alone)
-    return f"{called} {verb} no test set with another run: no number below compares {they} with one."
+    names = ", ".join(runs[run] for run in alone)
+    return f"{names} {verb} no test set with another run: no number below compares {they} with one."
 
 
 def _protocol(runs: Sequence[ComparedRun], dataset: str) -> str | None:

@@ -31,9 +31,9 @@ def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]
     if not colors:
         return ""
     heights = [_heights(axis.values) for axis in axes]
-    first = axes[0]
-    words = [text_width(mark) + 8 for _, mark in _marks(first.values, heights[0])]
-    margin = max(MARGIN, *map(math.ceil, [*words, text_width(first.name) / 2]))
+    first_axis = axes[0]
+    words = [text_width(mark) + 8 for _, mark in _marks(first_axis.values, heights[0])]
+    margin = max(MARGIN, *map(math.ceil, [*words, text_width(first_axis.name) / 2]))
     across = [margin + SPACING * index for index in range(len(axes))]
     parts = []
     for run in sorted(range(len(colors)), key=lambda run: bool(colors[run])):  # the background first

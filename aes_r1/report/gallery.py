@@ -33,18 +33,18 @@ def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, li
     parts = [by_mos[len(by_mos) * i // each : len(by_mos) * (i + 1) // each] for i in range(each)]
     closest = [min(part, key=_error) for part in parts if part]
     furthest = nearest[::-1][:each]
-    shown = {row["id"] for row in closest + furthest}
-    by_spread = sorted((row for row in answered if _spread(row) > 0 and row["id"] not in shown), key=_spread)
+    chosen_ids = {row["id"] for row in closest + furthest}
+    by_spread = sorted((row for row in answered if _spread(row) > 0 and row["id"] not in chosen_ids), key=_spread)
     uncertain = by_spread[::-1][:each]
-    shown |= {row["id"] for row in uncertain}
-    others = [row for row in rows if row["id"] not in shown]
+    chosen_ids |= {row["id"] for row in uncertain}
+    remaining = [row for row in rows if row["id"] not in chosen_ids]
     unanswered = [row for row in rows if row["score"] is None]
     return {
         "closest": closest,
         "furthest": furthest,
         "uncertain": uncertain,
         "unanswered": random.Random(seed).sample(unanswered, min(each // 2, len(unanswered))),
-        "random": random.Random(seed).sample(others, min(each, len(others))),
+        "random": random.Random(seed).sample(remaining, min(each, len(remaining))),
     }
 
 

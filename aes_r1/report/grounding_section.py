@@ -72,10 +72,10 @@ def _examples(stages: Stages, predictions: Sequence[Mapping]) -> list[list[Plate
         is_greedy = row["protocol"] == "greedy" and f"{row['dataset']}/{row['split']}" == first_set
         if is_greedy and row["critique"] and row["mos"] is not None:
             by_stage.setdefault(row["stage"], {})[row["id"]] = row
-    shown = in_order(by_stage, tuple(STAGE_NAMES))
-    if len(shown) < 2:
+    ordered = in_order(by_stage, tuple(STAGE_NAMES))
+    if len(ordered) < 2:
         return []
-    ends = [(stage_name(stage), by_stage[stage]) for stage in (shown[0], shown[-1])]
+    ends = [(stage_name(stage), by_stage[stage]) for stage in (ordered[0], ordered[-1])]
     before = ends[0][1]
     shared = sorted(before.keys() & ends[1][1].keys(), key=lambda name: (before[name]["mos"], name))
     indices = {len(shared) * (2 * index + 1) // (2 * EXAMPLES) for index in range(EXAMPLES)} if shared else set()

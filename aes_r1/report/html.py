@@ -52,10 +52,10 @@ def made_from(cell: Mapping[str, Any]) -> str:
         return f"fitted on {cell['fitted_n']} of {cell['fitted_on']}" if "fitted_on" in cell else "fitted"
     if cell["how"] == "other_group":
         return f"{cell['group']} against the opinions" if "group" in cell else "another group against the opinions"
-    known = [
+    agreements = [
         f"{name.upper()} {format_cell(cell[name])}" for name in ("srcc", "plcc") if cell[name]["value"] is not None
     ]
-    of_halves = f"; half of the raters against the other half: {', '.join(known)}" if known else ""
+    of_halves = f"; half of the raters against the other half: {', '.join(agreements)}" if agreements else ""
     return f"{_by_halves(cell)}{of_halves}"
 
 

@@ -169,14 +169,14 @@ def _in_force(settings: Mapping[str, Any], made: Made) -> Mapping[str, Any]:
     return {**settings, "cold_start": {**cold_start, "min_steps": least}}
 
 
-def _taken(done: Mapping[str, Any], cold_start: Mapping[str, Any]) -> Iterator[str]:
+def _taken(recorded: Mapping[str, Any], cold_start: Mapping[str, Any]) -> Iterator[str]:
     """Say how long the cold start took: for min_steps it may have made more passes than its settings' epochs."""
-    if {"records", "epochs", "steps"} <= set(done):
-        passes, steps = done["epochs"], done["steps"]
+    if {"records", "epochs", "steps"} <= set(recorded):
+        passes, steps = recorded["epochs"], recorded["steps"]
         taught = "critiques and comparisons" if cold_start.get("pairs") else "critiques"
         yield (
             f"The cold start took {steps} step{'s' * (steps != 1)}: {passes} pass{'es' * (passes != 1)} over "
-            f"{done['records']} {taught}."
+            f"{recorded['records']} {taught}."
         )
 
 
@@ -195,9 +195,9 @@ def _data(settings: Mapping[str, Any], evaluation: Evaluation, made: Made, model
 
 def _critiques_from(settings: Mapping[str, Any]) -> str:
     cold_start, data = settings["cold_start"], settings["data"]
-    given = cold_start["data"] or (data["root"] if data["name"] == "aescot" else None)
-    if given is not None:
-        return f"the file {Path(given).name}"
+    file = cold_start["data"] or (data["root"] if data["name"] == "aescot" else None)
+    if file is not None:
+        return f"the file {Path(file).name}"
     return f"written by expert={cold_start['expert'] or settings['expert']['name']}"
 
 
@@ -216,14 +216,14 @@ def _measured(evaluation: Evaluation, stage: str, cells: Cells) -> str:
         values = " | ".join(_interval(cell[metric]) for metric in METRICS)
         lines.append(f"| {dataset} | {protocol} | {cell['n']} | {values} | {percent(cell['parse_failure_rate'])} |")
     lines += _people(evaluation, cells)
-    rated = [(*cell[:2], *part) for cell in cells for part in cell[2].get("sub_scores", {}).items()]
+    rated = [(*cell[:2], *measures) for cell in cells for measures in cell[2].get("sub_scores", {}).items()]
     if rated:
         lines += ["", "Sub-scores against the ratings of their dimension:", ""]
         lines += ["| set | protocol | dimension | n | SRCC | PLCC |", "|---|---|---|---|---|---|"]
         lines += [
-            f"| {dataset} | {protocol} | {dimension.replace('_', ' ')} | {part['n']} | {_interval(part['srcc'])} | "
-            f"{_interval(part['plcc'])} |"
-            for dataset, protocol, dimension, part in rated
+            f"| {dataset} | {protocol} | {dimension.replace('_', ' ')} | {measures['n']} | "
+            f"{_interval(measures['srcc'])} | {_interval(measures['plcc'])} |"
+            for dataset, protocol, dimension, measures in rated
         ]
     changes = [comparison for comparison in evaluation.get("comparisons", []) if comparison["to"] == stage]
     if changes:
@@ -240,16 +240,16 @@ def _measured(evaluation: Evaluation, stage: str, cells: Cells) -> str:
 def _people(evaluation: Evaluation, cells: Cells) -> Iterator[str]:
     """Yield a table of how far people agree about the same pictures, where their opinions show it."""
     baselines = evaluation.get("baseline_cells", {})
-    known = [
+    agreements = [
         (name, by_name["people"])
         for name in dict.fromkeys(cell[0] for cell in cells)
         if "people" in (by_name := baselines.get(name, {}))
     ]
-    if known:
+    if agreements:
         yield "\nHow far people agree about the same pictures:\n"
         yield "| set | people | SRCC | PLCC |"
         yield "|---|---|---|---|"
-    for name, people in known:
+    for name, people in agreements:
         values = " | ".join(_interval(reached(people, metric)) for metric in ("srcc", "plcc"))
         yield f"| {name} | {two_groups(people)} | {values} |"
 
@@ -304,10 +304,10 @@ def _limits(
 
 def _critique_limits(cells: Cells) -> Iterator[str]:
     for dataset, protocol, cell in cells:
-        if written := cell.get("critiques"):
-            agreement = number((written["words_srcc"] or {}).get("value"))
+        if measures := cell.get("critiques"):
+            agreement = number((measures["words_srcc"] or {}).get("value"))
             yield (
-                f"Different critiques of {dataset} ({protocol}): {written['distinct']['value']} of {written['n']}; "
+                f"Different critiques of {dataset} ({protocol}): {measures['distinct']['value']} of {measures['n']}; "
                 f"SRCC of their words with the opinions: {agreement}."
             )
 

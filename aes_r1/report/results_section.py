@@ -9,7 +9,7 @@ from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.charts import Estimate, Figure, interval_chart
 from aes_r1.report.html import reached, short_protocol, stage_color, stage_name
 from aes_r1.report.opinions_section import COMPARABLE, MEASURES, meanings, opinions_section
-from aes_r1.runs.cells import Evaluation, MetricName, Stages
+from aes_r1.runs.cells import Cell, Evaluation, MetricName, Stages
 
 METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "krcc", "mae", "rmse")
 CHARTED: tuple[MetricName, ...] = ("srcc", "plcc")
@@ -75,12 +75,12 @@ def _stage_estimates(cells: Mapping[str, Mapping], metric: str) -> list[Estimate
 
 def _baseline_estimates(baselines: Mapping[str, Mapping], metric: str) -> tuple[str, list[Estimate]] | None:
     """Return the group of baselines that have the metric: the mean opinion, for one, ranks no pictures."""
-    known = [
+    estimates = [
         chart_row(name, reached(cell, metric), "muted")
         for name, cell in baselines.items()
         if reached(cell, metric)["value"] is not None
     ]
-    return (f"{_baselines_title(baselines)} (dashed)", known) if known else None
+    return (f"{_baselines_title(baselines)} (dashed)", estimates) if estimates else None
 
 
 def _baselines_title(baselines: Mapping[str, Any]) -> str:
@@ -118,21 +118,25 @@ def _sub_scores(stages: Stages) -> Iterator[tuple[str, str, str, str, Mapping]]:
 
 def _origins(stages: Stages) -> Iterator[tuple[str, str, str, Mapping]]:
     """Yield photographs and AI-made pictures separately, where a set says which is which."""
-    for stage, sets in stages.items():
-        for dataset, cells in sets.items():
-            for protocol in in_order(cells, PROTOCOL_ORDER)[:1]:
-                for origin, cell in cells[protocol].get("origins", {}).items():
-                    if cell["mae"]["value"] is not None:
-                        yield stage, dataset, _ORIGINS.get(origin, origin), cell
+    for stage, dataset, _, cell in _of_first_protocol(stages):
+        for origin, measures in cell.get("origins", {}).items():
+            if measures["mae"]["value"] is not None:
+                yield stage, dataset, _ORIGINS.get(origin, origin), measures
 
 
 def _sensitivity(stages: Stages) -> Iterator[tuple[str, str, str, str, Mapping]]:
     """Yield (stage, protocol, set, edit, measures) under the first protocol, where edits were asked about."""
+    for stage, dataset, protocol, cell in _of_first_protocol(stages):
+        for edit, measures in cell.get("sensitivity", {}).items():
+            yield stage, protocol, dataset, edit, measures
+
+
+def _of_first_protocol(stages: Stages) -> Iterator[tuple[str, str, str, Cell]]:
+    """Yield (stage, set, protocol, cell) of the first protocol of every stage and set."""
     for stage, sets in stages.items():
         for dataset, cells in sets.items():
             for protocol in in_order(cells, PROTOCOL_ORDER)[:1]:
-                for edit, measures in cells[protocol].get("sensitivity", {}).items():
-                    yield stage, protocol, dataset, edit, measures
+                yield stage, dataset, protocol, cells[protocol]
 
 
 def changes_section(evaluation: Evaluation) -> list[dict[str, Any]]:

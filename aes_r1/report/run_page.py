@@ -162,18 +162,20 @@ def _gallery(
         return None
     rows = [row for row in predictions if row["stage"] == stage]
     protocol = in_order({row["protocol"]: None for row in rows}, PROTOCOL_ORDER)[0]
-    first = next((row["dataset"], row["split"]) for row in rows if row["protocol"] == protocol)
-    rows = [row for row in rows if (row["dataset"], row["split"]) == first]  # the pictures of two sets may share ids
+    first_set = next((row["dataset"], row["split"]) for row in rows if row["protocol"] == protocol)
+    rows = [
+        row for row in rows if (row["dataset"], row["split"]) == first_set
+    ]  # the pictures of two sets may share ids
     scores_of_picture = {row["id"]: row["scores"] for row in rows if len(row.get("scores") or []) > 1}
     chosen = choose(
         {**row, "scores": scores_of_picture.get(row["id"], row.get("scores"))}
         for row in rows
         if row["protocol"] == protocol
     )
-    shown = {_GALLERY_TITLES[kind]: plates(rows) for kind, rows in chosen.items() if rows}
+    plates_by_title = {_GALLERY_TITLES[kind]: plates(rows) for kind, rows in chosen.items() if rows}
     key = {
         "model": model_name(stage, last_stage),
-        "set": "/".join(first),
+        "set": "/".join(first_set),
         "protocol": names.get(protocol, protocol),
     }
-    return {**key, "plates": shown} if shown else None
+    return {**key, "plates": plates_by_title} if plates_by_title else None

@@ -71,8 +71,8 @@ def main_settings(settings: Mapping, resumed: Sequence[Mapping[str, Any]] = ()) 
     values = [(key, setting(settings, key)) for key in _SHOWN]
     main = [(key, _cell_text(value)) for key, value in values if value is not None]
     changed = dict.fromkeys(key for start in resumed for key in start)
-    told = {key: [setting(settings, key), *(start[key] for start in resumed if key in start)] for key in changed}
-    return main + [(key, ", then ".join(map(_cell_text, values))) for key, values in told.items()]
+    histories = {key: [setting(settings, key), *(start[key] for start in resumed if key in start)] for key in changed}
+    return main + [(key, ", then ".join(map(_cell_text, values))) for key, values in histories.items()]
 
 
 def _cell_text(value: Any) -> str:

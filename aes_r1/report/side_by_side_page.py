@@ -31,28 +31,30 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
     common = set.intersection(*(set(rows) for rows in starts.values()))
     if not common:
         raise InputError(f"starts={[str(folder) for folder in folders]}: these runs share no picture")
-    first = next(iter(starts.values()))
-    ranked = sorted(common, key=lambda key: (first[key]["mos"] is None, first[key]["mos"], key))
+    first_start = next(iter(starts.values()))
+    ranked = sorted(common, key=lambda key: (first_start[key]["mos"] is None, first_start[key]["mos"], key))
     indices = np.unique(np.linspace(0, len(ranked) - 1, min(pictures, len(ranked))).round().astype(int))
-    chosen = [ranked[index] for index in indices]
+    keys = [ranked[index] for index in indices]
 
     make_folder(out)
     measures = {
-        name: _measures([rows[key] for key in chosen], n_bootstrap=n_bootstrap, seed=seed)
+        name: _measures([rows[key] for key in keys], n_bootstrap=n_bootstrap, seed=seed)
         for name, rows in starts.items()
     }
     write_json(out / "side_by_side.json", measures)
-    write_rows(out / "side_by_side.jsonl", (_picture_row(starts, key) for key in chosen))
-    shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in chosen]
+    write_rows(out / "side_by_side.jsonl", (_picture_row(starts, key) for key in keys))
+    shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in keys]
     html = render("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=shown)
     return write_text_atomically(out / "side_by_side.html", html)
 
 
 def _picture_row(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
     """Return what is known of one picture, and what every run answered."""
-    first = next(iter(starts.values()))
-    facts = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
-    answers = {name: {part: rows[key][part] for part in ("score", "critique", "text")} for name, rows in starts.items()}
+    first_start = next(iter(starts.values()))
+    facts = {field: first_start[key][field] for field in ("id", "dataset", "split", "image", "mos")}
+    answers = {
+        name: {field: rows[key][field] for field in ("score", "critique", "text")} for name, rows in starts.items()
+    }
     return {**facts, "starts": answers}
 
 
@@ -81,11 +83,11 @@ def _epochs(run: RunFolder) -> int | None:
 
     None where the start is not the run's own: an evaluation, or trainer.init_from=DIR.
     """
-    asked: int | None = run.settings.get("cold_start", {}).get("epochs")
+    epochs: int | None = run.settings.get("cold_start", {}).get("epochs")
     if run.stage_done("cold_start"):
-        return run.stage_values("cold_start").get("epochs", asked)
+        return run.stage_values("cold_start").get("epochs", epochs)
     is_own = run.settings.get("trainer", {}).get("init_from", "cold_start") in ("base", "cold_start")
-    return 0 if asked is not None and is_own else None
+    return 0 if epochs is not None and is_own else None
 
 
 def _measures(rows: Sequence[Row], *, n_bootstrap: int, seed: int) -> dict[str, Any]:

@@ -119,11 +119,11 @@ def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     apart. Two runs of the same settings, say the same run in two folders, are numbered.
     """
     seeds = {settings.get("seed") for settings in runs}
-    own: list[list[str]] = []
+    names_of_runs: list[list[str]] = []
     for settings, condition in zip(runs, condition_names(runs), strict=True):
         seed = [f"seed {settings['seed']}"] if "seed" in settings and (len(seeds) > 1 or not condition) else []
-        own.append([*filter(None, [condition]), *seed])
-    return numbered([name or "run" for name in with_measuring(runs, [", ".join(parts) for parts in own])])
+        names_of_runs.append([*filter(None, [condition]), *seed])
+    return numbered([name or "run" for name in with_measuring(runs, [", ".join(parts) for parts in names_of_runs])])
 
 
 def with_measuring(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
@@ -135,9 +135,9 @@ def with_measuring(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> l
     also = [key for key in _COUNTING if key not in keys and len({str(setting(run, key)) for run in runs}) > 1]
     complete = []
     for settings, name in zip(runs, names, strict=True):
-        twins = [{"settings": other} for other, its in zip(runs, names, strict=True) if its == name]
-        named = [*also, *(key for key in varied(twins) if key not in (*keys, *also))]
-        measured = [f"{short_name(key, differing)}={value_text(setting(settings, key))}" for key in named]
+        twins = [{"settings": other} for other, other_name in zip(runs, names, strict=True) if other_name == name]
+        keys_to_name = [*also, *(key for key in varied(twins) if key not in (*keys, *also))]
+        measured = [f"{short_name(key, differing)}={value_text(setting(settings, key))}" for key in keys_to_name]
         complete.append(", ".join([*filter(None, [name]), *measured]))
     return complete
 
@@ -153,8 +153,11 @@ def condition_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         return [f"{short_name(keys[0], keys)}={label(settings, keys)}" for settings in runs]
     names = []
     for settings in runs:
-        named = keys if len(keys) <= _ALL_NAMED else [key for key in keys if not _is_common(settings, key, runs)]
-        names.append(label(settings, named, keys) if named else "settings of most" if keys else "")
+        own_keys = keys
+        if len(keys) > _ALL_NAMED:
+            own_keys = [key for key in keys if not _is_common(settings, key, runs)]
+        without_own = "settings of most" if keys else ""
+        names.append(label(settings, own_keys, keys) if own_keys else without_own)
     return names
 
 

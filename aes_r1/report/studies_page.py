@@ -91,9 +91,9 @@ def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, 
     They are grouped by the set that they were measured on, with the highest mean SRCC first; those without one are
     last.
     """
-    named = _named(runs, keys)
+    names = _named(runs, keys)
     members: dict[str, list[Mapping[str, Any]]] = {}
-    for run, name in sorted(zip(runs, named, strict=True), key=lambda pair: pair[0]["settings"]["seed"]):
+    for run, name in sorted(zip(runs, names, strict=True), key=lambda pair: pair[0]["settings"]["seed"]):
         members.setdefault(name, []).append(run)
     sets = _sets(runs)
 
@@ -131,21 +131,21 @@ def _measured_on(runs: Runs) -> str:
 
 
 def _mean_srcc(runs: Runs, measured_on: str) -> float | None:
-    known = [run["headline"]["srcc"] for run in runs if "srcc" in run["headline"] and run["set"] == measured_on]
-    return fmean(known) if known else None
+    srccs = [run["headline"]["srcc"] for run in runs if "srcc" in run["headline"] and run["set"] == measured_on]
+    return fmean(srccs) if srccs else None
 
 
 def _ends(conditions: Mapping[str, Runs]) -> dict[str, list[tuple[float | None, str]]]:
     """Return {set: the highest and the lowest mean SRCC on it with their conditions}. Empty without any."""
     ends: dict[str, list[tuple[float | None, str]]] = {}
     for measured_on in dict.fromkeys(map(_measured_on, conditions.values())):
-        known = [
+        means = [
             (srcc, name)
             for name, runs in conditions.items()
             if _measured_on(runs) == measured_on and (srcc := _mean_srcc(runs, measured_on)) is not None
         ]
-        if known:
-            ends[measured_on] = [known[0], known[-1] if len(known) > 1 else (None, "")]
+        if means:
+            ends[measured_on] = [means[0], means[-1] if len(means) > 1 else (None, "")]
     return ends
 
 
@@ -179,23 +179,24 @@ def _results(
     study: str, keys: Sequence[str], conditions: Mapping[str, Runs], colors: Mapping[str, str]
 ) -> dict[str, Figure]:
     """Draw the runs with results: settings beside SRCC, if any differ, and PLCC by SRCC."""
-    drawn = [(run, colors.get(name, "")) for name, members in conditions.items() for run in members]
-    drawn = [(run, color) for run, color in drawn if "srcc" in run["headline"]]
+    runs_and_colors = [(run, colors.get(name, "")) for name, members in conditions.items() for run in members]
+    runs_and_colors = [(run, color) for run, color in runs_and_colors if "srcc" in run["headline"]]
     names = list(colors.items()) if len(conditions) <= len(COLORS) else []
-    own = ", on the set that the table names" if len(_sets([run for run, _ in drawn])) > 1 else ""
+    of_table = ", on the set that the table names" if len(_sets([run for run, _ in runs_and_colors])) > 1 else ""
     figures = {}
-    if drawn and keys:
+    if runs_and_colors and keys:
         axes = [
-            Axis(short_name(key, keys), [_drawable(setting(run["settings"], key)) for run, _ in drawn]) for key in keys
+            Axis(short_name(key, keys), [_drawable(setting(run["settings"], key)) for run, _ in runs_and_colors])
+            for key in keys
         ]
-        axes.append(Axis("SRCC", [run["headline"]["srcc"] for run, _ in drawn]))
-        chart = parallel_coordinates(f"Settings and SRCC of {study}", axes, [color for _, color in drawn])
-        figures["settings"] = Figure("Settings and SRCC", chart, f"A line per run{own}.", names)
-    if drawn:
-        headlines = [(run["headline"], color or "base") for run, color in drawn]
+        axes.append(Axis("SRCC", [run["headline"]["srcc"] for run, _ in runs_and_colors]))
+        chart = parallel_coordinates(f"Settings and SRCC of {study}", axes, [color for _, color in runs_and_colors])
+        figures["settings"] = Figure("Settings and SRCC", chart, f"A line per run{of_table}.", names)
+    if runs_and_colors:
+        headlines = [(run["headline"], color or "base") for run, color in runs_and_colors]
         points = [(values["srcc"], values["plcc"], color) for values, color in headlines if "plcc" in values]
         chart = points_chart(f"PLCC by SRCC of the runs of {study}", points, ("SRCC", "PLCC"))
-        figures["plcc"] = Figure("PLCC by SRCC", chart, f"A dot per run{own}.", names)
+        figures["plcc"] = Figure("PLCC by SRCC", chart, f"A dot per run{of_table}.", names)
     return figures
 
 

@@ -104,19 +104,19 @@ def _calibration(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
 def _sub_scores(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
     table = titled_table(f"{name}: sub-scores against ratings", ["", "dimension", "n", *NAMES.values(), "failed"])
     for stage, protocol, cell in rows:
-        for dimension, part in cell.get("sub_scores", {}).items():
-            metrics = [format_value(part[metric]) for metric in METRICS]
-            failed = _percent(part["parse_failure_rate"])
-            table.add_row(f"{stage}\n{protocol}", dimension.replace("_", " "), str(part["n"]), *metrics, failed)
+        for dimension, measures in cell.get("sub_scores", {}).items():
+            metrics = [format_value(measures[metric]) for metric in METRICS]
+            failed = _percent(measures["parse_failure_rate"])
+            table.add_row(f"{stage}\n{protocol}", dimension.replace("_", " "), str(measures["n"]), *metrics, failed)
     return table if table.row_count else None
 
 
 def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
     table = titled_table(f"{name}: photographs and AI-made pictures", ["", "made by", "n", *NAMES.values(), "bias"])
     for stage, protocol, cell in rows:
-        for origin, part in cell.get("origins", {}).items():
-            metrics = [format_value(part[metric]) for metric in METRICS]
-            table.add_row(f"{stage}\n{protocol}", origin, str(part["n"]), *metrics, format_value(part["bias"]))
+        for origin, measures in cell.get("origins", {}).items():
+            metrics = [format_value(measures[metric]) for metric in METRICS]
+            table.add_row(f"{stage}\n{protocol}", origin, str(measures["n"]), *metrics, format_value(measures["bias"]))
     return table if table.row_count else None
 
 
@@ -210,7 +210,7 @@ def _critiques(critiques: Mapping) -> Iterator[Table]:
             if exchanged := measures.get("interventions"):
                 follows = [exchanged[kind]["follow"] for kind in ("swapped_critique", "swapped_picture", "negated")]
                 followed.add_row(f"{stage}\n{name}", *map(format_value, follows))
-    yield from (part for part in (table, followed) if part.row_count)
+    yield from (printed for printed in (table, followed) if printed.row_count)
 
 
 def format_value(cell: Interval | Mapping[str, Any], *, digits: int = 3, signed: bool = False) -> str:

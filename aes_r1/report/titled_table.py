@@ -28,9 +28,9 @@ def titled_table(title: str, head: Iterable[str], *, no_wrap: bool = False) -> T
     """
     table = _PlainTable(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.caption_justify = "left"
-    first, *others = head
+    first, *further = head
     table.add_column(first, no_wrap=no_wrap)
-    for name in others:
+    for name in further:
         table.add_column(name, justify="right", no_wrap=no_wrap)
     return table
 

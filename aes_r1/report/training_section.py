@@ -102,8 +102,8 @@ def _curves(
 
 def curve(rows: Sequence[Mapping], metric: str, name: str, color: str, *, dots: bool = False) -> Line:
     """Return a metric over the steps of the rows that have it."""
-    known = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
-    return Line(name, [step for step, _ in known], [value for _, value in known], color, dots)
+    points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
+    return Line(name, [step for step, _ in points], [value for _, value in points], color, dots)
 
 
 def health_section(

@@ -125,8 +125,8 @@ def _parts_of_scores(
 
 def relative_reward(scores: Tensor, mos: Tensor, reward: RewardSettings, *, pool: Tensor | None) -> Tensor:
     """Return the rank reward [N, K] of the pairwise model that reward.rank names. Arguments as for `total_reward`."""
-    within = pool if reward.rank.pool == "dataset" else None
-    return _pairwise_model(reward)(scores, mos, ties=reward.rank.ties, pool=within)
+    pool = pool if reward.rank.pool == "dataset" else None
+    return _pairwise_model(reward)(scores, mos, ties=reward.rank.ties, pool=pool)
 
 
 def _pairwise_model(reward: RewardSettings) -> Callable[..., Tensor]:

@@ -46,8 +46,8 @@ def _attend_to_block(
 # These sizes change from rollout to rollout; Triton would otherwise compile a variant for multiples of 16.
 @triton.jit(do_not_specialize=["rows", "prompt_length", "capacity"])
 def _attend(
-    query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
-    rows, prompt_length, capacity, query_stride, key_stride, value_stride,
+    query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled,
+    maxima, totals, value_sums, rows, prompt_length, capacity, query_stride, key_stride, value_stride,
     SCALING: tl.constexpr, GROUPS: tl.constexpr, SHARED: tl.constexpr, SHARED_TILE: tl.constexpr,
     WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -78,24 +78,24 @@ def _attend(
     of_image = tl.load(image + row)
     prompt = (of_image * GROUPS + group) * prompt_length * WIDTH
     start = tl.load(prompt_start + of_image)
-    shown = prompt_length - start  # number of prompt keys; the parts divide prompt and past in this order
-    share = tl.cdiv(tl.cdiv(shown + length, PARTS), BLOCK) * BLOCK
-    begin, end = part * share, tl.minimum((part + 1) * share, shown + length)
-    prompt_end = start + tl.minimum(end, shown)
+    prompt_count = prompt_length - start  # number of prompt keys; the parts divide prompt and past in this order
+    share = tl.cdiv(tl.cdiv(prompt_count + length, PARTS), BLOCK) * BLOCK
+    begin, end = part * share, tl.minimum((part + 1) * share, prompt_count + length)
+    prompt_end = start + tl.minimum(end, prompt_count)
     for first in range(start + begin, prompt_end, BLOCK):
         top, total, accumulated = _attend_to_block(
             queries, top, total, accumulated, prompt_keys + prompt, prompt_values + prompt, first, prompt_end,
             SCALING, WIDTH, WIDTH_TILE, BLOCK,
         )  # fmt: skip
-    for first in range(tl.maximum(begin - shown, 0), end - shown, BLOCK):
+    for first in range(tl.maximum(begin - prompt_count, 0), end - prompt_count, BLOCK):
         top, total, accumulated = _attend_to_block(
-            queries, top, total, accumulated, keys + past, values + past, first, end - shown,
+            queries, top, total, accumulated, keys + past, values + past, first, end - prompt_count,
             SCALING, WIDTH, WIDTH_TILE, BLOCK,
         )  # fmt: skip
     of_row = (part * rows + row) * GROUPS * SHARED
-    tl.store(tops + of_row + group * SHARED + head, top, mask=head < SHARED)
+    tl.store(maxima + of_row + group * SHARED + head, top, mask=head < SHARED)
     tl.store(totals + of_row + group * SHARED + head, total, mask=head < SHARED)
-    tl.store(seens + of_row * WIDTH + of_query, accumulated, mask=real)
+    tl.store(value_sums + of_row * WIDTH + of_query, accumulated, mask=real)
 
 
 @torch.library.custom_op("aes_r1::attend_to_parts", mutates_args=("keys", "values"))
@@ -119,17 +119,18 @@ def _attend_to_parts(
     """
     rows, heads, width = query.shape
     groups, capacity = keys.shape[1:3]
-    tops, totals, seens = _empty(query)
+    maxima, totals, value_sums = _empty(query)
     shared = heads // groups
     _attend[(rows, groups, PARTS)](
-        query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
-        rows, prompt_keys.shape[2], capacity, query.stride(0), key.stride(0), value.stride(0),
+        query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled,
+        maxima, totals, value_sums, rows, prompt_keys.shape[2], capacity,
+        query.stride(0), key.stride(0), value.stride(0),
         SCALING=scaling * 1.4426950408889634,  # log2(e): the kernel takes powers of two
         GROUPS=groups, SHARED=shared, SHARED_TILE=max(LEAST, triton.next_power_of_2(shared)),
         WIDTH=width, WIDTH_TILE=max(LEAST, triton.next_power_of_2(width)), BLOCK=BLOCK, PARTS=PARTS,
         num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
-    return tops, totals, seens
+    return maxima, totals, value_sums
 
 
 @_attend_to_parts.register_fake
@@ -147,7 +148,7 @@ def attend_in_one_kernel(query: Tensor, key: Tensor, value: Tensor, past: Past, 
     assert past.prompt_start is not None
     prompt = (past.prompt_keys, past.prompt_values)
     cache = (past.keys, past.values, past.prompt_start, past.image, past.filled)
-    tops, totals, seens = _attend_to_parts(query, key, value, *prompt, *cache, scaling)
-    weights = torch.exp2(tops - tops.amax(dim=0))
-    accumulated = (weights[..., None] * seens).sum(dim=0)
+    maxima, totals, value_sums = _attend_to_parts(query, key, value, *prompt, *cache, scaling)
+    weights = torch.exp2(maxima - maxima.amax(dim=0))
+    accumulated = (weights[..., None] * value_sums).sum(dim=0)
     return (accumulated / (weights * totals).sum(dim=0)[..., None]).to(query.dtype)

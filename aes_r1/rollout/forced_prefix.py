@@ -56,13 +56,14 @@ def read_back(
     It is None where there is no critique. batch_size: critiques per pass.
     """
     blank = reader.encode(blank_picture(), question)
-    read: list[str | None] = [None] * len(critiques)
+    answers: list[str | None] = [None] * len(critiques)
     rows = [row for row, critique in enumerate(critiques) if critique]
     for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        prefixes = [unscored(critiques[row] or "") for row in part]
-        prompts, room = [blank] * len(part), answer_tokens(question)
-        texts = complete_prefix(reader, prompts, prefixes, max_new_tokens=room, sample=sample)
-        for row, text in zip(part, texts, strict=True):
-            read[row] = text
-    return read
+        batch = rows[start : start + batch_size]
+        prefixes = [unscored(critiques[row] or "") for row in batch]
+        texts = complete_prefix(
+            reader, [blank] * len(batch), prefixes, max_new_tokens=answer_tokens(question), sample=sample
+        )
+        for row, text in zip(batch, texts, strict=True):
+            answers[row] = text
+    return answers

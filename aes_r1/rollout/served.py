@@ -38,10 +38,10 @@ from aes_r1.rollout.vllm_client import Servers, Weights
 from aes_r1.runs.files import read_json, replacing_folder, write_json
 from aes_r1.settings import InputError, RolloutSettings, place
 
-AT_ONCE = 64  # concurrent requests of one process, each for all completions of a picture
+MAX_CONCURRENCY = 64  # concurrent requests of one process, each for all completions of a picture
 BAN = -100.0  # added to a banned token's logit, which makes its probability negligible: e^-100 of what it was
 HELD = "held.json"  # file in the weights' folder that tells the other processes which weights servers must hold
-KEPT_WHOLE = 2  # vLLM's FINAL_ONLY: without it some versions lose some of a request's completions
+FINAL_ONLY = 2  # of vLLM's RequestOutputKind; without it some versions lose some of a request's completions
 LARGEST_GAP = {torch.float32: 1e-3}  # nats, mean over tokens; equal weights differ only by rounding
 LARGEST_GAP_IN_HALF = 0.05
 CAUSES = (
@@ -77,7 +77,7 @@ class ServedPolicy:
         self._start = secrets.token_hex(4)  # makes the names of weights unique to this start of the run
         self._pushes = 0
         self._base_of: Backbone | None = None
-        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._pool = ThreadPoolExecutor(MAX_CONCURRENCY)
 
     # -- weights -------------------------------------------------------------------------------------------------------
     def push(self, backbone: Backbone, *, wait: Callable[[], None] = lambda: None) -> None:
@@ -163,7 +163,7 @@ class ServedPolicy:
             "stop_token_ids": [backbone.end_token],
             "detokenize": False,
             "logit_bias": {str(token): BAN for token in backbone.banned.nonzero()[:, 0].tolist()},
-            "output_kind": KEPT_WHOLE,
+            "output_kind": FINAL_ONLY,
         }
         keys = None if noise is None else noise.cpu().numpy().reshape(len(prompts), -1)
         futures = [
@@ -239,12 +239,12 @@ class ServedPolicy:
         InputError if it is larger than rollout.max_mismatch: the servers then do not compute what this process
         computes. The weights of this process must be gathered.
         """
-        first = prompts.select(torch.tensor([0]))
+        prompt = prompts.select(torch.tensor([0]))
         drawn = self.sample_completions(
-            backbone, first, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
+            backbone, prompt, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
         )
         device, mask, row = backbone.device, drawn.mask.cpu(), torch.zeros(1, dtype=torch.long)
-        logps, _ = completion_likelihood(backbone, first.to(device), drawn.tokens.to(device), mask, row)
+        logps, _ = completion_likelihood(backbone, prompt.to(device), drawn.tokens.to(device), mask, row)
         gap = float((logps.cpu() - drawn.logps.cpu())[mask].abs().mean())
         require_match(gap, largest_gap(self.settings, backbone.model.dtype), "the first answer")
         return gap
@@ -352,5 +352,7 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
 
 def _weights_folder(folder: str | None) -> Path:
     """Return `folder`; if it is None, one in memory (/dev/shm) where there is that, else the temporary folder."""
-    shared = Path("/dev/shm")
-    return place(folder, "rollout.weights") if folder else shared if shared.is_dir() else Path(tempfile.gettempdir())
+    if folder:
+        return place(folder, "rollout.weights")
+    in_memory = Path("/dev/shm")
+    return in_memory if in_memory.is_dir() else Path(tempfile.gettempdir())

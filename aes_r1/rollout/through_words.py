@@ -58,9 +58,9 @@ def answer_from_words(
     rows = [row for row, count in enumerate(drawn.mask.sum(dim=1).tolist()) if lengths[row] < count]
     if not rows:
         return drawn
-    host = drawn.tokens.cpu().numpy()
+    host_tokens = drawn.tokens.cpu().numpy()
     prompts = [
-        dataclasses.replace(blank, input_ids=np.concatenate([blank.input_ids, host[row, : int(lengths[row])]]))
+        dataclasses.replace(blank, input_ids=np.concatenate([blank.input_ids, host_tokens[row, : int(lengths[row])]]))
         for row in rows
     ]
     positions = lengths[rows][:, None] + torch.arange(ANSWER_TOKENS)

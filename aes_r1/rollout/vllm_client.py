@@ -22,7 +22,7 @@ SERVED = "policy"  # the name under which aes_r1.serve serves the model
 STARTED_WITH = "default"  # vLLM's version name for weights that were never replaced
 LONGEST_PAUSE_S = 5.0  # longest time for which a failed server gets no requests
 HEALTH_S = 10.0
-_AGAIN = (408, 409, 425, 429)  # the 4xx codes after which the same request may be repeated
+_REPEATABLE = (408, 409, 425, 429)  # the 4xx codes after which the same request may be repeated
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Server:
     def call(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float) -> Any:
         """POST `body`, or GET if it is None; return the JSON of the answer, or None for a path whose answer has none.
 
-        Unusable if there is no answer or the server reports a failure of its own; Refused if it rejects the request.
+        Unusable if there is no answer or the server reports a failure of its own; RequestRejected if it rejects the
+        request.
         """
         try:
             if body is None:
@@ -62,7 +63,7 @@ class Server:
         except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the client was closed during the call
             raise CutOff(f"{self.url}: {error or type(error).__name__}") from error
         message = " ".join(answer.text.split())[:500]
-        if answer.status_code >= 500 or answer.status_code in _AGAIN:
+        if answer.status_code >= 500 or answer.status_code in _REPEATABLE:
             raise Unusable(f"{self.url}{path}: {answer.status_code} {message}")
         if answer.status_code != 200:
             raise RequestRejected(answer.status_code, f"{self.url}{path}: {answer.status_code} {message}")
@@ -121,7 +122,7 @@ class Server:
             raise Unusable(f"{self.url}/weight_info: names no version of its weights")
         try:
             if info["weight_version"] != weights.version:
-                self._exchange(folder, weights.version, timeout)
+                self._replace_weights(folder, weights.version, timeout)
             self.call("/resume", {}, timeout=timeout)  # also needed if an exchange was cut short before it
             if weights.adapter is not None:
                 self._load_adapter(weights.adapter, str(weights.adapter_folder), timeout)
@@ -129,7 +130,7 @@ class Server:
             self._refusals += 1  # under the lock, so that waiting callers do not all try in turn
             raise
 
-    def _exchange(self, folder: Path, version: str, timeout: float) -> None:
+    def _replace_weights(self, folder: Path, version: str, timeout: float) -> None:
         """Replace the server's weights by those in `folder`; if that fails, it stays paused and draws nothing."""
         self.call("/pause?mode=abort", {}, timeout=timeout)  # this also empties its caches
         self.call("/init_weight_transfer_engine", {"init_info": {}}, timeout=timeout)
@@ -223,7 +224,7 @@ class Servers:
         check(answer) raises Unusable if something is missing. ServersGone after `patience` seconds without a usable
         answer; InputError if the request itself is at fault.
         """
-        until = time.monotonic() + self.patience
+        deadline = time.monotonic() + self.patience
         body = {**request, "model": weights.adapter or SERVED}
         while True:
             server = self._next_server(first)
@@ -238,20 +239,20 @@ class Servers:
             else:
                 server.worked()
                 return answer
-            rest = min(candidate.rests_until for candidate in self.servers) - time.monotonic()
-            if self._closed or time.monotonic() + max(rest, 0.0) > until:
+            pause = min(candidate.rests_until for candidate in self.servers) - time.monotonic()
+            if self._closed or time.monotonic() + max(pause, 0.0) > deadline:
                 raise ServersGone(
                     f"rollout.url: no usable answer within rollout.patience={self.patience:g} seconds "
                     f"(last: {reason}); see that python -m aes_r1.serve runs there"
                 )
-            time.sleep(max(rest, 0.0))
+            time.sleep(max(pause, 0.0))
 
     def _next_server(self, first: int) -> Server:
         """Return server number `first`, or the next that is in use; if none is, the one that will be back first."""
         order = [self.servers[(first + offset) % len(self.servers)] for offset in range(len(self.servers))]
         now = time.monotonic()
-        awake = [server for server in order if server.rests_until <= now]
-        return awake[0] if awake else min(order, key=lambda server: server.rests_until)
+        available = [server for server in order if server.rests_until <= now]
+        return available[0] if available else min(order, key=lambda server: server.rests_until)
 
     def _answer(self, server: Server, body: Mapping[str, Any], weights: Weights) -> Any:
         """Return the server's answer with `weights`; if it holds others, as after a restart, give it those first."""
@@ -261,19 +262,19 @@ class Servers:
             except RequestRejected as error:
                 if error.status != 404 or weights.adapter is None:
                     raise
-                other = "no such adapter"
+                wrong_weights = "no such adapter"
             else:
                 versions = versions_of(answer)
                 if versions == {weights.version}:
                     return answer
-                other = f"weights {', '.join(sorted(versions)) or 'of no version'}"
+                wrong_weights = f"weights {', '.join(sorted(versions)) or 'of no version'}"
             if weights.folder is None:
                 raise InputError(
-                    f"--url: {server.url} was given {other} by a training run since it was started; start it again "
-                    "with the model that is to score"
+                    f"--url: {server.url} was given {wrong_weights} by a training run since it was started; start it "
+                    "again with the model that is to score"
                 )
             server.hold(weights, timeout=self._timeout)
-        raise Unusable(f"{server.url}: answers with {other} instead of {weights.adapter or weights.version}")
+        raise Unusable(f"{server.url}: answers with {wrong_weights} instead of {weights.adapter or weights.version}")
 
 
 def is_healthy(url: str) -> bool:

@@ -44,9 +44,9 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
 
     def init_transfer_engine(self, init_info: NothingToConnect) -> None:  # noqa: ARG002, the signature of vLLM
         """Record the names of the model's weights before the first update; there is nothing to connect."""
-        if not hasattr(self, "_wanted"):
+        if not hasattr(self, "_weight_names"):
             # Tied weights have only their first name here. An adapter adds ".base_layer" to a name.
-            self._wanted = {name.replace(".base_layer.", ".") for name, _ in self.model.named_parameters()}
+            self._weight_names = {name.replace(".base_layer.", ".") for name, _ in self.model.named_parameters()}
 
     def start_weight_update(self) -> None:
         """Give every layer back its unprocessed parameters, into which the weights are loaded."""
@@ -66,7 +66,7 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
     def receive_weights(self, update_info: Folder) -> None:
         """Load every weight in the folder; ValueError if one of the model's weights is missing."""
         loaded = self.model.load_weights(_weights_in(Path(update_info.path)))
-        missing = sorted((self._wanted - set(loaded)) | _loaded_in_part(self.model))
+        missing = sorted((self._weight_names - set(loaded)) | _loaded_in_part(self.model))
         if missing:
             raise ValueError(
                 f"{update_info.path} lacks {len(missing)} of the model's weights ({', '.join(missing[:3])})"

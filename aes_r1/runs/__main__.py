@@ -31,17 +31,17 @@ _DEFAULT = "runs"  # the folder in which training writes its runs
 _STATE_WIDTH = 60  # characters of the column of states
 
 
-def run(given: argparse.Namespace) -> int:
+def run(parsed: argparse.Namespace) -> int:
     """List or clean; return the exit code."""
-    root = place(given.folder)
-    if given.folder == _DEFAULT and not root.exists():
+    root = place(parsed.folder)
+    if parsed.folder == _DEFAULT and not root.exists():
         raise InputError(
             f"{root}/: not here, so nothing was trained from this folder yet; aes-r1 train +experiment=.. starts a run "
             "(aes-r1 train --help), and aes-r1 runs FOLDER lists those of another folder"
         )
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the one that holds runs")
-    if given.clean:
+    if parsed.clean:
         clean(root)
     else:
         print_runs(root)
@@ -53,7 +53,7 @@ def print_runs(root: Path) -> None:
     studies: dict[Path, list[RunFolder]] = {}
     for folder in _folders(root):
         studies.setdefault(folder.parent, []).append(RunFolder(folder))
-    left = sum(_is_left(run) for runs in studies.values() for run in runs)
+    false_starts = sum(_is_left(run) for runs in studies.values() for run in runs)
     table = Table("run", "state", "SRCC", "measured on", "folder", box=None, pad_edge=False)
     if not studies:
         is_run = RunFolder(root).exists
@@ -61,15 +61,15 @@ def print_runs(root: Path) -> None:
         print(f"{root}: no run in it; {cure}")
         return
     for runs in studies.values():
-        begun = [run for run in runs if run.exists and not _is_left(run)]
-        rows = [table_row(run) for run in begun]
+        started = [run for run in runs if run.exists and not _is_left(run)]
+        rows = [table_row(run) for run in started]
         names = run_names([row["settings"] for row in rows])
         for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
             study = Path(row["folder"]).parent.name
             table.add_row(f"{study}: {name}", row["state"], row["srcc"], row["measured_on"], row["folder"])
     Console(width=None if Console().is_terminal else 200, markup=False, emoji=False).print(table)
-    if left:
-        print(f"{left} left by false starts; aes-r1 runs --clean removes them")
+    if false_starts:
+        print(f"{false_starts} left by false starts; aes-r1 runs --clean removes them")
 
 
 def table_row(run: RunFolder) -> dict[str, Any]:
@@ -128,11 +128,11 @@ def clean(root: Path) -> None:
 def _folders(root: Path) -> Sequence[Path]:
     """Return the folders of runs and of false starts in `root` and in the studies in it, but none inside a run."""
     children = _inside(root)
-    found = _of_study(children)
+    folders = _of_study(children)
     for study in children:
-        if study not in found:
-            found += _of_study(_inside(study))
-    return sorted(found)
+        if study not in folders:
+            folders += _of_study(_inside(study))
+    return sorted(folders)
 
 
 def _of_study(folders: Sequence[Path]) -> list[Path]:

@@ -191,10 +191,10 @@ def format_cell(
     The ends have `end_digits` decimals, by default `digits` as the number has. `signed` writes a plus before numbers
     that are not negative. `write(number, decimals)` formats them in another way; `missing` is returned for None.
     """
-    written = write or (lambda number, decimals: f"{number:{'+' if signed else ''}.{decimals}f}")
+    format_number = write or (lambda number, decimals: f"{number:{'+' if signed else ''}.{decimals}f}")
     if cell[key] is None:
         return missing
-    value, decimals = written(cell[key], digits), digits if end_digits is None else end_digits
+    value, decimals = format_number(cell[key], digits), digits if end_digits is None else end_digits
     if cell["low"] is None:
         return value
-    return f"{value} [{written(cell['low'], decimals)}, {written(cell['high'], decimals)}]"
+    return f"{value} [{format_number(cell['low'], decimals)}, {format_number(cell['high'], decimals)}]"

@@ -100,12 +100,12 @@ def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> Non
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        run, mine = RunFolder(folder), as_dict(settings)
+        run, values = RunFolder(folder), as_dict(settings)
         if not require_own(folder, settings):
             run.resumed_file.unlink(missing_ok=True)
-            write_json(run.settings_file, mine, sort_keys=True)
+            write_json(run.settings_file, values, sort_keys=True)
             return
-        changed = changed_on_resume(run.latest_settings, mine)
+        changed = changed_on_resume(run.latest_settings, values)
         if changed:
             write_json(run.resumed_file, {"starts": [*run.resumed, changed]})
     except OSError as error:

@@ -46,10 +46,10 @@ class Stored(dict[str, Any]):
 
 def stored(values: Mapping[str, Any], path: Path, number: int | None = None) -> Stored:
     """Return `values` as the object of `path`, or of its line `number`; an __init__ would take twice the time."""
-    made = Stored(values)
-    made.path = path
-    made.number = number
-    return made
+    result = Stored(values)
+    result.path = path
+    result.number = number
+    return result
 
 
 def foreign(fault: str, path: Path, number: int | None = None) -> str:
@@ -138,10 +138,10 @@ def _require_replaceable(path: Path) -> None:
 def delete_left_drafts(path: Path) -> None:
     """Delete the drafts of `path` whose writers were killed, which are those that no process holds locked."""
     names = os.listdir(path.parent) if path.parent.is_dir() else []
-    for left in [path.with_name(name) for name in names if is_draft_of(path, name)]:
-        with contextlib.suppress(OSError), left.open("r+b") as file:  # another user's file, or renamed meanwhile
+    for draft in [path.with_name(name) for name in names if is_draft_of(path, name)]:
+        with contextlib.suppress(OSError), draft.open("r+b") as file:  # another user's file, or renamed meanwhile
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink()
+            draft.unlink()
 
 
 def is_draft_of(path: Path, name: str) -> bool:

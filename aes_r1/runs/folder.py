@@ -402,12 +402,12 @@ def runs_inside(
     inside = [run for pattern in ("*", "*/*") for run in runs_below(folder, pattern)]
     if not inside:
         return "give the folder of a run (aes-r1 runs lists them)"
-    here = f"it is the folder of {len(inside)} run{'s' * (len(inside) != 1)}"
+    count_of_runs = f"it is the folder of {len(inside)} run{'s' * (len(inside) != 1)}"
     times = {run: path.stat().st_mtime for run in inside if (path := file(run)) is not None and path.exists()}
     if not times:
-        return f"{here}, none of which has {what} yet"
+        return f"{count_of_runs}, none of which has {what} yet"
     latest = max(times, key=lambda run: times[run])
-    return f"{here}; give one of them, the latest{f' with {what}' if what else ''} is {latest}"
+    return f"{count_of_runs}; give one of them, the latest{f' with {what}' if what else ''} is {latest}"
 
 
 def runs_below(folder: Path, pattern: str = "*") -> list[RunFolder]:

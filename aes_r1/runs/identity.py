@@ -153,30 +153,32 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def differences(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
+def differences(earlier: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """Return the dotted keys in which two runs' settings differ, without those that change no result."""
-    return _differences(theirs, mine, "", set(_not_identity(theirs)) & set(_not_identity(mine)))
+    return _differences(earlier, current, "", set(_not_identity(earlier)) & set(_not_identity(current)))
 
 
-def changed_on_resume(before: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
-    """Return {key: value in `mine`} of the settings that say how the same run is computed, where they differ."""
+def changed_on_resume(before: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
+    """Return {key: value in `current`} of the settings that say how the same run is computed, where they differ."""
     changed = {}
     for key in _NOT_IDENTITY:
         # The key is not compared where one side lacks it, as an older run or an evaluation does.
         with suppress(KeyError, MissingKey):
-            if key not in _NOT_HOW and _value(before, key) != _value(mine, key):
-                changed[key] = _value(mine, key)
+            if key not in _NOT_HOW and _value(before, key) != _value(current, key):
+                changed[key] = _value(current, key)
     return changed
 
 
-def _differences(theirs: Any, mine: Any, prefix: str, ignored: set[str]) -> list[str]:
-    if isinstance(theirs, dict) and isinstance(mine, dict):
-        keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in ignored)
+def _differences(earlier: Any, current: Any, prefix: str, ignored: set[str]) -> list[str]:
+    if isinstance(earlier, dict) and isinstance(current, dict):
+        keys = sorted(key for key in set(earlier) | set(current) if f"{prefix}{key}" not in ignored)
         before = _SINCE_ADDED | _SINCE_ADDED_TO_EVALUATE
-        pairs = {key: [side.get(key, before.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
-        return [
-            row for key, (one, other) in pairs.items() for row in _differences(one, other, f"{prefix}{key}.", ignored)
-        ]
-    if isinstance(theirs, list) and isinstance(mine, list):  # lists of further data sets; other lists hold plain values
-        theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))
-    return [] if theirs == mine else [prefix.rstrip(".")]
+        pairs = {key: [side.get(key, before.get(f"{prefix}{key}")) for side in (earlier, current)] for key in keys}
+        return [row for key, (a, b) in pairs.items() for row in _differences(a, b, f"{prefix}{key}.", ignored)]
+    if isinstance(earlier, list) and isinstance(
+        current, list
+    ):  # lists of further data sets; other lists hold plain values
+        earlier, current = (
+            [_as_before(one) if isinstance(one, dict) else one for one in side] for side in (earlier, current)
+        )
+    return [] if earlier == current else [prefix.rstrip(".")]

@@ -242,15 +242,19 @@ def typed(rows: Iterable[dict[str, Any]], kinds: Kinds, numbers: tuple[str, ...]
 
 def require_stage(name: str, values: Mapping[str, Any], path: Path) -> None:
     """Raise InputError for a value of the done-marker of stage `name` that is not of its kind."""
-    if (every := _EVERY.get(name)) is not None:
-        require_kinds(values, dict.fromkeys(values, every), path)
-    kinds = _BASELINE if name.startswith("baseline_") else _ANSWERED if name.startswith("predictions_") else {}
-    require_kinds(values, STAGES.get(name, kinds), path)
+    if (kind_of_all := _EVERY.get(name)) is not None:
+        require_kinds(values, dict.fromkeys(values, kind_of_all), path)
+    kinds = STAGES.get(name, {})
+    if name.startswith("baseline_"):
+        kinds = STAGES.get(name, _BASELINE)
+    elif name.startswith("predictions_"):
+        kinds = STAGES.get(name, _ANSWERED)
+    require_kinds(values, kinds, path)
     if name == "labels":
-        for one, noted in values.get("lists", {}).items():
+        for list_name, noted in values.get("lists", {}).items():
             files = {"files": NAMED_TEXTS}
             kinds = {**dict.fromkeys(noted, TEXT_OR_NULL), **files}
-            require_kinds(noted, kinds, path, before=f"lists.{one}.")
+            require_kinds(noted, kinds, path, before=f"lists.{list_name}.")
 
 
 def require_measurements(evaluation: Mapping[str, Any], path: Path) -> None:

@@ -78,8 +78,8 @@ def _lines(name: str) -> ProgressUpdate:
         if now - last < EVERY_S or done >= total:
             return
         last, (before, since) = now, first
-        left = f", about {clock((now - since) / (done - before) * (total - done))} left" if done > before else ""
-        log.info("%s: %d of %d after %s%s%s", name, done, total, clock(now - start), left, text and f", {text}")
+        remaining = f", about {clock((now - since) / (done - before) * (total - done))} left" if done > before else ""
+        log.info("%s: %d of %d after %s%s%s", name, done, total, clock(now - start), remaining, text and f", {text}")
 
     return update
 

@@ -74,32 +74,34 @@ def _require_arguments(init: Any, arguments: Mapping[str, Any]) -> None:
 
     Ray itself would fail with a traceback, or only after it had started processes.
     """
-    known = inspect.signature(init).parameters
+    parameters = inspect.signature(init).parameters
     for name, value in arguments.items():
-        given = f"hydra.launcher.init.{name}={value}"
-        if name not in known:
+        setting = f"hydra.launcher.init.{name}={value}"
+        if name not in parameters:
             if name.startswith("_"):  # Ray takes further ones, whose names begin so
                 continue
-            raise InputError(f"{given}: ray.init has no such argument; leave it out, or correct its name")
-        kinds = _stated_kinds(known[name].annotation)
+            raise InputError(f"{setting}: ray.init has no such argument; leave it out, or correct its name")
+        kinds = _stated_kinds(parameters[name].annotation)
         if name != "logging_level" and kinds and value is not None and type(value) not in kinds:
-            raise InputError(f"{given}: must be {' or '.join(_KINDS[kind] for kind in kinds)}")
+            raise InputError(f"{setting}: must be {' or '.join(_KINDS[kind] for kind in kinds)}")
 
 
 def _stated_kinds(annotation: Any) -> list[type]:
     """Return the types of _KINDS that `annotation` accepts; none where it names only other types."""
-    named = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Union else (annotation,)
-    kinds = [typing.get_origin(one) or one for one in named]
+    annotations = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Union else (annotation,)
+    kinds = [typing.get_origin(alternative) or alternative for alternative in annotations]
     return [kind for kind in _KINDS if kind in kinds or (kind is int and float in kinds)]
 
 
 def _require_answer(address: str) -> None:
     """Raise InputError where `address` is HOST:PORT and nothing accepts a connection there."""
-    named = _HOST_AND_PORT.match(address)
-    if named is None:
+    host_and_port = _HOST_AND_PORT.match(address)
+    if host_and_port is None:
         return
     try:
-        socket.create_connection((named["host"].strip("[]"), int(named["port"])), timeout=_ANSWERS_S).close()
+        socket.create_connection(
+            (host_and_port["host"].strip("[]"), int(host_and_port["port"])), timeout=_ANSWERS_S
+        ).close()
     except (OSError, OverflowError) as error:
         raise InputError(f"Ray: no cluster answers at {address} ({error}); {_way_out(address)}") from error
 

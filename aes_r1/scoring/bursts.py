@@ -27,19 +27,21 @@ def group_takes(rows: Sequence[Row], *, within: int) -> list[Row]:
     score is the highest (uncertainty.probability_highest); None where there is nothing to compare, or where no picture
     of the group has two answers, as with a scorer.
     """
-    chosen: list[Row] = []
+    sorted_takes: list[Row] = []
     for number, places in enumerate(takes_of_one_scene([row["hash"] for row in rows], within=within), 1):
-        group = [{name: value for name, value in rows[place].items() if name != "hash"} for place in places]
+        group = [{name: value for name, value in rows[index].items() if name != "hash"} for index in places]
         judged = [row for row in group if row["score"] is not None]
         answers = [np.array([score for score in row.get("scores", ()) if score is not None]) for row in judged]
         likely = probability_highest(answers) if len(judged) > 1 else None
-        best: list[float | None] = [None] * len(judged) if likely is None else [round(float(one), 4) for one in likely]
-        order = sorted(range(len(judged)), key=lambda place: -judged[place]["score"])
-        for rank, place in enumerate(order):
-            chosen.append({**judged[place], "group": number, "keep": rank == 0, "best": best[place]})
-        silent = [row for row in group if row["score"] is None]
-        chosen += [{**row, "group": number, "keep": None, "best": None} for row in silent]
-    return chosen
+        best: list[float | None] = (
+            [None] * len(judged) if likely is None else [round(float(probability), 4) for probability in likely]
+        )
+        order = sorted(range(len(judged)), key=lambda index: -judged[index]["score"])
+        for rank, index in enumerate(order):
+            sorted_takes.append({**judged[index], "group": number, "keep": rank == 0, "best": best[index]})
+        unanswered = [row for row in group if row["score"] is None]
+        sorted_takes += [{**row, "group": number, "keep": None, "best": None} for row in unanswered]
+    return sorted_takes
 
 
 def kept_summary(rows: Sequence[Row]) -> Iterator[str]:

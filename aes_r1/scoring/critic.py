@@ -64,9 +64,11 @@ class Critic:
         greedy completion. device: None takes a GPU where there is one. InputError when there is no such model.
         """
         folder, profile = find_model(path, "--model")
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        backbone = backbones.load(folder, dtype=profile.dtype_on(place), max_pixels=profile.max_pixels, key="--model")
-        backbone.model.to(place).eval()
+        torch_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        backbone = backbones.load(
+            folder, dtype=profile.dtype_on(torch_device), max_pixels=profile.max_pixels, key="--model"
+        )
+        backbone.model.to(torch_device).eval()
         return cls(backbone, profile, samples=samples, seed=seed)
 
     @classmethod
@@ -159,8 +161,10 @@ def identity_of(path: str | Path, *, samples: int | None = None, seed: int = 0) 
         return scorer_identity(path)
     folder, profile = find_model(path, "--model")
     backbones.check_model(folder, question=profile.question, max_pixels=profile.max_pixels, key="--model")
-    named: Any = digest_of(content_of(Path(folder))) if Path(folder).is_dir() else [folder, revision_of(folder)]
-    return fingerprint(named, asdict(profile), samples or profile.n_samples, seed)
+    weights_identity: Any = (
+        digest_of(content_of(Path(folder))) if Path(folder).is_dir() else [folder, revision_of(folder)]
+    )
+    return fingerprint(weights_identity, asdict(profile), samples or profile.n_samples, seed)
 
 
 def _content(picture: Image.Image) -> str:
@@ -186,8 +190,8 @@ def verdict(
     if not answered:
         critique = next((words for text in texts if (words := parse_critique(text, order))), None)
         dimensions, judgement = split_dimensions(critique or "")
-        compared = word_score_agreement(critique, None)._asdict() | {"sub_scores": means}
-        return Verdict(None, None, None, None, scores, critique, dimensions, judgement or None, **compared)
+        further = word_score_agreement(critique, None)._asdict() | {"sub_scores": means}
+        return Verdict(None, None, None, None, scores, critique, dimensions, judgement or None, **further)
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
     critique = parse_critique(texts[nearest], order)
@@ -196,10 +200,10 @@ def verdict(
         kind = "not_calibrated"
     elif half_width is not None:
         kind, low, high = "conformal", max(0.0, mean - half_width), min(1.0, mean + half_width)
-    elif (held := next_answer_interval(answered)) is not None:
-        kind, (low, high) = "samples", held
+    elif (interval := next_answer_interval(answered)) is not None:
+        kind, (low, high) = "samples", interval
     else:
         kind = "too_few_answers"
-    compared = word_score_agreement(critique, mean)._asdict() | {"sub_scores": means}
+    further = word_score_agreement(critique, mean)._asdict() | {"sub_scores": means}
     dimensions, judgement = split_dimensions(critique or "")
-    return Verdict(mean, low, high, kind, scores, critique or None, dimensions, judgement or None, **compared)
+    return Verdict(mean, low, high, kind, scores, critique or None, dimensions, judgement or None, **further)

@@ -79,10 +79,10 @@ def some_readable(found: Iterable[str | PictureError]) -> Iterator[str | Picture
 
     Files are opened up to the first that can be read. URLs are not fetched here and count as readable.
     """
-    rest = iter(found)
+    remaining = iter(found)
     looked_at: list[str | PictureError] = []
     faults: list[PictureError] = []
-    for picture in rest:
+    for picture in remaining:
         looked_at.append(picture)
         fault = picture if isinstance(picture, PictureError) else _fault(picture)
         if fault is None:
@@ -91,7 +91,7 @@ def some_readable(found: Iterable[str | PictureError]) -> Iterator[str | Picture
     if faults and len(faults) == len(looked_at):
         several = f"none of {len(faults)} pictures can be read; the first: " if len(faults) > 1 else ""
         raise InputError(f"{several}{faults[0]}{_way_to(faults[0].path)}")
-    return chain(looked_at, rest)
+    return chain(looked_at, remaining)
 
 
 def _way_to(name: str) -> str:
@@ -121,17 +121,17 @@ def named_once(pictures: Iterable[str | PictureError]) -> Iterator[str | Picture
     """Yield what `find_pictures` found, each file once, even if it is named several times or also by a link."""
     seen = set()
     for picture in pictures:
-        place = picture if isinstance(picture, PictureError) or is_url(picture) else os.path.realpath(picture)
-        if place not in seen:
-            seen.add(place)
+        identity = picture if isinstance(picture, PictureError) or is_url(picture) else os.path.realpath(picture)
+        if identity not in seen:
+            seen.add(identity)
             yield picture
 
 
 def skipped_line(skipped: Counter[str]) -> str:
     """Return what was passed over, counted by kind: "12 .txt, 2 hidden folders"; empty when there was nothing."""
     return ", ".join(
-        f"{count} {what}{'s' * (count != 1 and what.endswith(('folder', 'picture')))}"
-        for what, count in skipped.most_common()
+        f"{count} {kind}{'s' * (count != 1 and kind.endswith(('folder', 'picture')))}"
+        for kind, count in skipped.most_common()
     )
 
 
@@ -158,9 +158,9 @@ def _below(folder: str, skipped: Counter[str]) -> Iterator[str | PictureError]:
     for directory, folders, files in os.walk(folder, onerror=unreadable.append):
         while unreadable:
             yield _closed(unreadable.pop())
-        shown = sorted(name for name in folders if not is_hidden(name))
-        skipped["hidden folder"] += len(folders) - len(shown)
-        folders[:] = shown  # os.walk descends into these only
+        visible = sorted(name for name in folders if not is_hidden(name))
+        skipped["hidden folder"] += len(folders) - len(visible)
+        folders[:] = visible  # os.walk descends into these only
         skipped["linked folder"] += sum(os.path.islink(os.path.join(directory, name)) for name in folders)
         for name in sorted(files):
             suffix = Path(name).suffix.lower()
@@ -172,8 +172,8 @@ def _below(folder: str, skipped: Counter[str]) -> Iterator[str | PictureError]:
                 skipped[suffix or "without a suffix"] += 1
     while unreadable:
         yield _closed(unreadable.pop())
-    for what in [what for what, count in skipped.items() if not count]:
-        del skipped[what]
+    for kind in [kind for kind, count in skipped.items() if not count]:
+        del skipped[kind]
 
 
 def _closed(error: OSError) -> PictureError:

@@ -62,9 +62,9 @@ def sorted_rows(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[
     if by == "path":
         return sorted(rows, key=lambda row: row["path"], reverse=reverse)
     rows = list(rows)
-    known = [row for row in rows if row[by] is not None]
-    known.sort(key=lambda row: row[by], reverse=(by == "score") != reverse)
-    return known + [row for row in rows if row[by] is None]
+    with_number = [row for row in rows if row[by] is not None]
+    with_number.sort(key=lambda row: row[by], reverse=(by == "score") != reverse)
+    return with_number + [row for row in rows if row[by] is None]
 
 
 def write_verdict_rows(
@@ -163,8 +163,8 @@ def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: b
         return
     console.print(table)
     for kind in dict.fromkeys(row["interval"] for row in rows):
-        if said := meaning(kind, measured_on):
-            console.print(f"low to high {said}" if kind in HOLDING else said)
+        if text := meaning(kind, measured_on):
+            console.print(f"low to high {text}" if kind in HOLDING else text)
     if words and any(row["agreement"] is not None for row in rows):
         console.print("words: how favourable the critique is, 0 to 1; agreement: 1 less its distance to the score")
 

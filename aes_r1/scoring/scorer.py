@@ -62,10 +62,10 @@ class Scorer:
         from safetensors import SafetensorError
 
         folder = place(folder)
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         family, max_pixels, weights, constant = _read(folder)
         try:
-            tower = towers.load_tower(folder / TOWER, family=family, max_pixels=max_pixels, device=chosen)
+            tower = towers.load_tower(folder / TOWER, family=family, max_pixels=max_pixels, device=torch_device)
         except (SafetensorError, StrictDataclassError, OSError, ValueError, RecursionError, UnpicklingError) as error:
             raise _no_scorer(folder, error) from error
         if weights.shape != (2 * tower.width,):
@@ -99,9 +99,9 @@ def is_scorer(path: str | Path) -> bool:
 def stated(folder: str | Path) -> list[str]:
     """Return lines on what the scorer in `folder` was fitted on and how it compares; InputError for other content."""
     try:
-        made = read_json(place(folder) / FILE)
-        fitted = f"fitted to the opinions of {operator.index(made['fitted_n'])} pictures of {made['fitted_on']}"
-        return [f"a scorer without language, {fitted}", *comparison_lines(made)]
+        content = read_json(place(folder) / FILE)
+        fitted = f"fitted to the opinions of {operator.index(content['fitted_n'])} pictures of {content['fitted_on']}"
+        return [f"a scorer without language, {fitted}", *comparison_lines(content)]
     except (RecursionError, *_OTHER_CONTENT) as error:
         raise _no_scorer(place(folder), error) from error
 
@@ -178,7 +178,7 @@ def make_scorer(
         samples = [sample for sample, _ in rows]
         scores = np.clip(features_of(samples, look, progress) @ weights + constant, 0, 1)
         measured[split_name] = _compare(scores, [answer for _, answer in rows], [sample.mos for sample in samples])
-    made = {
+    content = {
         "family": backbone.core.config.model_type,
         "max_pixels": profile.max_pixels,
         "fitted_on": f"{name}/train",
@@ -190,8 +190,8 @@ def make_scorer(
         draft.mkdir(parents=True)
         towers.save_tower(backbone, draft / TOWER)
         save_file({"weights": weights, "constant": np.array([constant])}, draft / LAYER)
-        write_json(draft / FILE, made)
-    return made
+        write_json(draft / FILE, content)
+    return content
 
 
 def _train(run: RunFolder, name: str, pictures: int) -> Sequence[Sample]:
@@ -211,12 +211,12 @@ def _test_rows(run: RunFolder) -> dict[str, list[tuple[Sample, float | None]]]:
 
     Empty where that model was not evaluated by PROTOCOL.
     """
-    found: dict[str, list[tuple[Sample, float | None]]] = {}
+    rows_by_set: dict[str, list[tuple[Sample, float | None]]] = {}
     for row in run.predictions(run.last_stage, PROTOCOL):
         if row["mos"] is not None:
             sample = _sample_of(row)
-            found.setdefault(sample.dataset_split, []).append((sample, row["score"]))
-    return found
+            rows_by_set.setdefault(sample.dataset_split, []).append((sample, row["score"]))
+    return rows_by_set
 
 
 def _sample_of(row: Mapping[str, Any]) -> Sample:
@@ -238,10 +238,10 @@ def _compare(scores: np.ndarray, answers: Sequence[float | None], mos: Sequence[
     return {"n": len(opinions), **measured, "difference": difference}
 
 
-def comparison_lines(made: dict[str, Any]) -> list[str]:
+def comparison_lines(content: dict[str, Any]) -> list[str]:
     """Return lines that compare a scorer with the run's own answers, one for each set on which the run was tested."""
     lines = []
-    for name, measured in made["srcc"].items():
+    for name, measured in content["srcc"].items():
         scorer, answers = measured["scorer"]["value"], measured["answers"]["value"]
         if scorer is None or answers is None:
             lines.append(f"{name}: too few pictures to compare with the run's own answers")

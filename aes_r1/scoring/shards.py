@@ -123,10 +123,13 @@ def score_shards(
     identity = identity_of(model, samples=samples, seed=seed)  # a wrong model fails here, before a worker starts
     _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
-    left = [(number, names) for number, names in shards if not _is_done(out, number)]
-    left.sort(key=lambda shard: _part(out, shard[0]).exists())  # shards without a part first, then URLs to fetch again
+    unfinished = [(number, names) for number, names in shards if not _is_done(out, number)]
+    unfinished.sort(
+        key=lambda shard: _part(out, shard[0]).exists()
+    )  # shards without a part first, then URLs to fetch again
     missing = [
-        {"number": number, "names": json.dumps(names), "left": _left(out, number, names)} for number, names in left
+        {"number": number, "names": json.dumps(names), "left": _left(out, number, names)}
+        for number, names in unfinished
     ]
     if missing:
         with _Cluster(ray, workers), lost_workers(ray):

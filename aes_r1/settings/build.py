@@ -50,21 +50,21 @@ def _values_of(file: Path, asked_by: tuple[Path, ...]) -> dict[str, Any]:
     if file in asked_by:
         raise InputError(f"{asked_by[-1]}: its defaults lead back to {file}; {_MEND}")
     if asked_by and not file.exists():
-        asks = f"for which {asked_by[-1]} asks in its defaults"
-        raise InputError(f"{file}: No such file or directory, {asks}; {_MEND}")
-    own = dict(_read(file))
-    extended = own.pop("defaults", [])
+        asked_for = f"for which {asked_by[-1]} asks in its defaults"
+        raise InputError(f"{file}: No such file or directory, {asked_for}; {_MEND}")
+    own_values = dict(_read(file))
+    extended = own_values.pop("defaults", [])
     if not isinstance(extended, list):
         raise InputError(f"{file}: defaults: must be a list, as [base, _self_]; {_MEND}")
     values: dict[str, Any] = {}
     for parent in extended if "_self_" in extended else [*extended, "_self_"]:
         if parent == "_self_":
-            values = _merged(values, own)
+            values = _merged(values, own_values)
             continue
-        others, place = _parent(file, parent)
-        if others is not None:
-            above = _values_of(others, (*asked_by, file))
-            values = _merged(values, {place: above} if place else above)
+        parent_file, key = _parent(file, parent)
+        if parent_file is not None:
+            inherited = _values_of(parent_file, (*asked_by, file))
+            values = _merged(values, {key: inherited} if key else inherited)
     return values
 
 
@@ -97,9 +97,9 @@ def _parent(file: Path, parent: Any) -> tuple[Path | None, str]:
     if isinstance(parent, dict) and len(parent) == 1:
         ((name, option),) = parent.items()
         if isinstance(name, str) and (option is None or isinstance(option, str | list)):
-            group, _, place = name.removeprefix("override ").lstrip("/").partition("@")
-            if place and isinstance(option, str):
-                return CONF / group / f"{option}.yaml", "" if place == "_here_" else place
+            group, _, key = name.removeprefix("override ").lstrip("/").partition("@")
+            if key and isinstance(option, str):
+                return CONF / group / f"{option}.yaml", "" if key == "_here_" else key
             if group.startswith("hydra/") or any((folder / group).is_dir() for folder in (CONF, file.parent)):
                 return None, ""
     raise InputError(f"{file}: defaults: {parent} is neither the name of a file nor GROUP: NAME of a group; {_MEND}")

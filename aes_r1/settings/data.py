@@ -82,10 +82,10 @@ def sets_rule(key: str, tested: Sequence[DataSettings]) -> None:
 
     Results are named by set and split, so the pictures of both would be counted as those of one.
     """
-    named = [(test_set.name, test_set.split) for test_set in tested]
-    for place, (name, split) in enumerate(named):
+    names_and_splits = [(test_set.name, test_set.split) for test_set in tested]
+    for position, (name, split) in enumerate(names_and_splits):
         rule = f"the {split} split stands twice, with data and data.unseen; name each set once, and {MEASURE_APART}"
-        require((name, split) not in named[:place], key, name, rule)
+        require((name, split) not in names_and_splits[:position], key, name, rule)
 
 
 def _is_column(value: Any) -> bool:

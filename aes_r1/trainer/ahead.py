@@ -43,5 +43,5 @@ class DrawnAhead:
 
     def _begin(self, step: int, timer: PhaseTimer) -> PendingCompletions:
         with timer("wait"):
-            of_step, encoded = self._upcoming.take(step)
-        return self._rollouts.begin(of_step, encoded, timer)
+            images, encoded = self._upcoming.take(step)
+        return self._rollouts.begin(images, encoded, timer)

@@ -89,7 +89,7 @@ def save_checkpoint(
     """
     final = root / f"step_{step}"
     draft = draft_of(final)
-    with _written(final):
+    with _input_error_if_unwritable(final):
         if engine.rank == 0:
             for leftover in root.glob(".step_*"):  # drafts of a process that was killed while it wrote or pruned
                 shutil.rmtree(leftover)
@@ -120,7 +120,7 @@ def save_best(root: Path, step: int, score: float, engine: Engine, backbone: Bac
     full or cannot be written.
     """
     best = best_beside(root)
-    with _written(best):
+    with _input_error_if_unwritable(best):
         draft = draft_of(best)
         if engine.rank == 0:
             shutil.rmtree(draft, ignore_errors=True)
@@ -137,22 +137,23 @@ def _save_model(folder: Path, engine: Engine, backbone: Backbone) -> None:
             backbone.save_half(folder)
 
 
-def keep_models_alone(root: Path, *, final: int) -> None:
+def keep_only_models(root: Path, *, final: int) -> None:
     """Delete everything but model/ from the checkpoints of a finished run, and the whole checkpoint of step `final`."""
-    for useless in [*root.glob(".step_*"), *root.glob("damaged_step_*")]:
-        shutil.rmtree(useless)
+    for leftover in [*root.glob(".step_*"), *root.glob("damaged_step_*")]:
+        shutil.rmtree(leftover)
     for step, folder in checkpoints_in(root).items():
         if step == final:
             remove_folder(folder)  # the run's final model holds the same weights
-        elif (folder / MODEL).is_dir():
-            (folder / "progress.json").unlink(missing_ok=True)  # first, so that no run resumes from a part of it
-            for path in folder.iterdir():
-                if path.name != MODEL:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            continue
+        if not (folder / MODEL).is_dir():
+            continue
+        (folder / "progress.json").unlink(missing_ok=True)  # first, so that no run resumes from a part of it
+        for path in [path for path in folder.iterdir() if path.name != MODEL]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextlib.contextmanager
-def _written(final: Path) -> Iterator[None]:
+def _input_error_if_unwritable(final: Path) -> Iterator[None]:
     """Raise InputError, in one line, when `final` cannot be written to the disk."""
     try:
         yield
@@ -192,11 +193,11 @@ def progress_of(root: Path, identity: str | None = None) -> dict:
 
 def _require_same(folder: Path, progress: dict, identity: str | None) -> None:
     """Raise InputError if the checkpoint in `folder` has another identity; one of an older version may have none."""
-    of = progress.get("identity")
-    if None not in (of, identity) and of != identity:
+    saved = progress.get("identity")
+    if None not in (saved, identity) and saved != identity:
         raise InputError(
-            f"{folder}: a checkpoint of {of}, written as {progress.get('written_as')}, but {identity} is trained here; "
-            f"move it out of {folder.parent}/, and the same command goes on without it"
+            f"{folder}: a checkpoint of {saved}, written as {progress.get('written_as')}, but {identity} is trained "
+            f"here; move it out of {folder.parent}/, and the same command goes on without it"
         )
 
 
@@ -211,17 +212,8 @@ def load_latest(root: Path, engine: Engine, identity: str | None = None) -> dict
     if engine.rank == 0:
         restore_folder(best_beside(root))
     engine.barrier()  # no process lists the folder while rank 0 still renames in it
-    for step in reversed(steps(root)):
-        folder = root / f"step_{step}"
-        _require_same(folder, _read_progress(folder) or {}, identity)
-        damage = next(iter(engine.all_gather_objects(_damage(folder, engine))), None)
-        if damage is None:
-            break
-        if engine.rank == 0:
-            log.warning("checkpoint %s is damaged (%s): going on from the one before", folder, damage)
-            move_folder(folder, root / f"damaged_step_{step}")
-        engine.barrier()
-    else:
+    folder = _newest_undamaged(root, engine, identity)
+    if folder is None:
         return None
     progress = _read_progress(folder)
     assert progress is not None
@@ -237,6 +229,21 @@ def load_latest(root: Path, engine: Engine, identity: str | None = None) -> dict
     state_file = folder / f"random_{engine.rank}.pt"
     set_random_state(torch.load(state_file if state_file.exists() else folder / "random_0.pt", weights_only=True))
     return progress
+
+
+def _newest_undamaged(root: Path, engine: Engine, identity: str | None) -> Path | None:
+    """Return the newest checkpoint under `root` without damage; set aside the newer ones. Collective."""
+    for step in reversed(steps(root)):
+        folder = root / f"step_{step}"
+        _require_same(folder, _read_progress(folder) or {}, identity)
+        damages = engine.all_gather_objects(_damage(folder, engine))
+        if not damages:
+            return folder
+        if engine.rank == 0:
+            log.warning("checkpoint %s is damaged (%s): going on from the one before", folder, damages[0])
+            move_folder(folder, root / f"damaged_step_{step}")
+        engine.barrier()
+    return None
 
 
 def _damage(folder: Path, engine: Engine) -> list[str]:

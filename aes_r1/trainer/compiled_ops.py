@@ -24,7 +24,7 @@ from aes_r1.settings import InputError, user_cache
 
 log = logging.getLogger("aes_r1")
 
-LONG = 600.0  # seconds; a compilation takes one or two minutes
+LONGEST_COMPILATION = 600.0  # seconds; a compilation takes one or two minutes
 
 
 def before_compiling() -> None:
@@ -54,21 +54,21 @@ def clear(lock: Path, *, provable: bool) -> None:
     """Remove `lock` when its owner is gone; the lock of a living process of this machine stays.
 
     Where another machine may hold the lock (`provable` is false), wait until it disappears, and raise InputError once
-    it is LONG old.
+    it is LONGEST_COMPILATION old.
     """
     with _one_at_a_time(lock.parent):
-        if _held(lock):
+        if _is_held(lock):
             return
         time.sleep(0.5)  # an owner closes its lock a moment before it removes it
-        if _held(lock) or not lock.exists():
+        if _is_held(lock) or not lock.exists():
             return
         if provable:
             log.warning("removed %s: the process that compiled there is gone", lock)
             lock.unlink(missing_ok=True)
             return
     log.warning("%s: no process of this machine holds it; waiting for another machine to finish", lock)
-    while lock.exists() and not _held(lock):
-        if _age(lock) > LONG:
+    while lock.exists() and not _is_held(lock):
+        if _age(lock) > LONGEST_COMPILATION:
             raise InputError(
                 f"{lock}: {_age(lock) / 60:.0f} minutes old, and no process of this machine holds it; remove it unless "
                 "another machine compiles there, or unset TORCH_EXTENSIONS_DIR"
@@ -76,20 +76,26 @@ def clear(lock: Path, *, provable: bool) -> None:
         time.sleep(0.5)
 
 
-def _held(lock: Path) -> bool:
-    """Return whether a process of this machine has `lock` open; the log names one that has held it for LONG."""
+def _is_held(lock: Path) -> bool:
+    """Return whether a process of this machine has `lock` open; the log names one that has done so for too long."""
     with contextlib.suppress(FileNotFoundError):
         lock_stat = os.stat(lock)
         for opened in Path("/proc").glob("[0-9]*/fd/*"):
-            with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
-                if os.path.samestat(os.stat(opened), lock_stat):
-                    if _age(lock) > LONG:
-                        log.warning(
-                            "%s: process %s has compiled for %d minutes; end it if it hangs",
-                            *(lock, opened.parts[2], _age(lock) / 60),
-                        )
-                    return True
+            if not _is_file(opened, lock_stat):
+                continue
+            if _age(lock) > LONGEST_COMPILATION:
+                message = "%s: process %s has compiled for %d minutes; end it if it hangs"
+                log.warning(message, lock, opened.parts[2], _age(lock) / 60)
+            return True
     return False
+
+
+def _is_file(opened: Path, file_stat: os.stat_result) -> bool:
+    """Return whether the descriptor `opened` is of the file with `file_stat`; False where it cannot be seen."""
+    try:
+        return os.path.samestat(os.stat(opened), file_stat)
+    except OSError:  # the process has ended, or belongs to another user
+        return False
 
 
 def _age(lock: Path) -> float:

@@ -70,7 +70,7 @@ class Rollouts:
         self.question, self.sub_scores = policy.question, sub_scores_of(policy.question)
         self.engine, self.trainer = engine, trainer
         self.blank = blank_prompt(policy.backbone, policy.question, policy.answer_from)
-        self._greeted = False
+        self._handshake_done = False
         self._thread = ThreadPoolExecutor(1)
 
     def begin(
@@ -112,33 +112,31 @@ class Rollouts:
             padded = [functional.pad(tensor, (0, longest - tensor.shape[1])) for tensor in tensors]
             return torch.cat(padded)[rows]
 
-        rollouts = [part.rollout for part in parts]
         rollout = Rollout(
-            tokens=joined(drawn.tokens for drawn in rollouts),
-            mask=joined(drawn.mask for drawn in rollouts),
-            logps=joined(drawn.logps for drawn in rollouts),
-            truncated=torch.cat([drawn.truncated for drawn in rollouts])[rows],
+            tokens=joined(part.rollout.tokens for part in parts),
+            mask=joined(part.rollout.mask for part in parts),
+            logps=joined(part.rollout.logps for part in parts),
+            truncated=torch.cat([part.rollout.truncated for part in parts])[rows],
         )
-        every = [prompt for part in parts for prompt in part.encoded]
-        encoded = [every[image] for image in chosen]
+        all_encoded = [prompt for part in parts for prompt in part.encoded]
+        encoded = [all_encoded[image] for image in chosen]
         with self.engine.gathered_parameters():
             prompts = self.backbone.with_vision_features(self.backbone.collate(encoded).to(self.engine.device))
         tokens = [row for part in parts for row in part.tokens]
         texts = [text for part in parts for text in part.texts]
         scores = [score for part in parts for score in part.scores]
         sub_scores = [named_scores for part in parts for named_scores in part.sub_scores]
-        under_picture = joined(part.under_picture for part in parts)
         return Completions(
-            images,
-            encoded,
-            prompts,
-            parts[0].blank,
-            under_picture,
-            rollout,
-            [tokens[row] for row in rows],
-            [texts[row] for row in rows],
-            [scores[row] for row in rows],
-            [sub_scores[row] for row in rows],
+            images=images,
+            encoded=encoded,
+            prompts=prompts,
+            blank=parts[0].blank,
+            under_picture=joined(part.under_picture for part in parts),
+            rollout=rollout,
+            tokens=[tokens[row] for row in rows],
+            texts=[texts[row] for row in rows],
+            scores=[scores[row] for row in rows],
+            sub_scores=[sub_scores[row] for row in rows],
         )
 
     def _push(self, served: ServedPolicy, batch: PromptBatch, pushed: bool) -> PromptBatch:
@@ -150,9 +148,9 @@ class Rollouts:
             if not pushed:
                 served.push(self.backbone, wait=self.engine.barrier)
             batch = self.backbone.with_vision_features(batch)
-            if not self._greeted:
+            if not self._handshake_done:
                 served.handshake(self.backbone, batch, max_new_tokens=self.trainer.max_new_tokens)
-                self._greeted = True
+                self._handshake_done = True
         return batch
 
     def _draw(self, batch: PromptBatch, noise: Tensor, sample: Sampler) -> Rollout:
@@ -172,10 +170,18 @@ class Rollouts:
         texts = [backbone.decode(row) for row in tokens]
         blank = None if self.blank is None else backbone.collate([self.blank]).to(self.engine.device)
         lengths = rollout.mask.sum(dim=1).cpu() if blank is None else critique_lengths(backbone, rollout)
-        under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
-        scores = [parse_answer(text, self.question) for text in texts]
-        parsed = [parse_sub_scores(text, self.order, self.sub_scores) for text in texts]
-        return Completions(images, encoded, prompts, blank, under_picture, rollout, tokens, texts, scores, parsed)
+        return Completions(
+            images=images,
+            encoded=encoded,
+            prompts=prompts,
+            blank=blank,
+            under_picture=torch.arange(rollout.mask.shape[1]) < lengths[:, None],
+            rollout=rollout,
+            tokens=tokens,
+            texts=texts,
+            scores=[parse_answer(text, self.question) for text in texts],
+            sub_scores=[parse_sub_scores(text, self.order, self.sub_scores) for text in texts],
+        )
 
 
 def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
@@ -194,7 +200,7 @@ def completion_rows(
     numbers |= {name: table.flatten().tolist() for name, table in advantages.items()}
     return [
         {
-            **_named(local[row // num_samples]),
+            **_image_fields(local[row // num_samples]),
             "k": row % num_samples,
             "text": text,
             "score": completions.scores[row],
@@ -206,7 +212,7 @@ def completion_rows(
     ]
 
 
-def _named(image: Sample | Pair) -> dict[str, Any]:
+def _image_fields(image: Sample | Pair) -> dict[str, Any]:
     """Return the fields of a row of completions.jsonl that describe its image.
 
     A pair's `mos` is the number of its better picture. An edited twin's `image` is the file of the picture before the

@@ -58,57 +58,58 @@ class StepCritiques:
 
 
 def critique_rewards(
-    drawn: StepCritiques,
+    step: StepCritiques,
     *,
     reward: RewardSettings,
     mos: Tensor,
     pool: Tensor,
     question: str,
     engine: Engine,
-    frozen: Callable[[], AbstractContextManager[Backbone]],
+    reference_model: Callable[[], AbstractContextManager[Backbone]],
     micro_batch_size: int,
 ) -> dict[str, Tensor]:
     """Return {name: [N, K]} of each weighted critique reward except the judge's, over all processes. Collective.
 
     The N images are in the order of ranks, as in StepRewards, which holds the judge's reward. A completion without a
-    critique earns 0. mos, pool [N]: in the same order. frozen(): a context manager that yields the whole initial model,
-    which reads critiques and computes their likelihood, `micro_batch_size` at once.
+    critique earns 0. mos, pool [N]: in the same order. reference_model(): a context manager that yields the whole
+    initial model, which reads critiques and computes their likelihood, `micro_batch_size` at once.
     """
-    weights, own_images = reward.critique_weights, drawn.images[engine.rank :: engine.size]
-    shape = (len(own_images), len(drawn.texts) // len(own_images))
-    read_in = zip(drawn.texts, drawn.scores, strict=True)
-    critiques = [parse_critique(text) if score is not None else None for text, score in read_in]
-    earned: dict[str, Tensor] = {}
+    weights, own_images = reward.critique_weights, step.images[engine.rank :: engine.size]
+    shape = (len(own_images), len(step.texts) // len(own_images))
+    scored_texts = zip(step.texts, step.scores, strict=True)
+    critiques = [None if score is None else parse_critique(text) for text, score in scored_texts]
+    rewards: dict[str, Tensor] = {}
     if "faithfulness" in weights:
         stated = engine.all_gather(stated_table(critiques).to(mos.device).view(*shape, len(DIMENSIONS)))
         ratings = engine.all_gather(ratings_table(own_images).to(mos.device))
-        within = pool if reward.rank.pool == "dataset" else None
-        earned["faithfulness"] = faithfulness_reward(stated, ratings, form=reward.faithfulness.form, pool=within)
+        rewards["faithfulness"] = faithfulness_reward(
+            stated, ratings, form=reward.faithfulness.form, pool=pool if reward.rank.pool == "dataset" else None
+        )
     if not reward.needs_reference:
-        return earned
-    with frozen() as start, torch.no_grad():
+        return rewards
+    with reference_model() as reference, torch.no_grad():
         if "read_back" in weights:
-            read = read_scores(start, critiques, question=question, batch_size=micro_batch_size)
-            scores = engine.all_gather(read.to(mos.device).view(shape))
-            earned["read_back"] = error_reward(scores, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon)
+            own_scores = read_scores(reference, critiques, question=question, batch_size=micro_batch_size)
+            scores = engine.all_gather(own_scores.to(mos.device).view(shape))
+            rewards["read_back"] = error_reward(scores, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon)
         if "information" in weights:
-            positions = range(engine.rank, len(drawn.images), engine.size)
-            pictures = dict(zip(positions, drawn.prompts, strict=True))
-            logps = under_pictures(
-                start,
+            positions = range(engine.rank, len(step.images), engine.size)
+            pictures = dict(zip(positions, step.prompts, strict=True))
+            logps = logps_under_pictures(
+                reference,
                 critiques,
-                drawn.tokens,
-                drawn.in_critique,
-                drawn.images,
+                step.tokens,
+                step.in_critique,
+                step.images,
                 pictures,
                 question=question,
                 batch_size=micro_batch_size,
             ).view(*shape, -1)
             gathered = engine.all_gather(logps)
-            earned["information"] = information_reward(
+            rewards["information"] = information_reward(
                 gathered[:, :, 0], gathered[:, :, 1:], cap=reward.information.cap
             )
-    return earned
+    return rewards
 
 
 def stated_table(critiques: Sequence[str | None]) -> Tensor:
@@ -131,7 +132,7 @@ def read_scores(reader: Backbone, critiques: Sequence[str | None], *, question: 
     return torch.tensor([math.nan if score is None else score for score in scores])
 
 
-def under_pictures(
+def logps_under_pictures(
     scorer: Backbone,
     critiques: Sequence[str | None],
     tokens: Tensor,
@@ -148,16 +149,16 @@ def under_pictures(
     whichever process they belong to. pictures: {index in `images`: prompt} of this process's n pictures, each with
     R / n critiques. in_critique [R, T] bool: the tokens of the critiques, with which the completions begin.
     """
-    positions, others = list(pictures), min(OTHERS, len(images) - 1)
-    per_image = len(critiques) // len(positions)
+    own_positions, shifts = list(pictures), range(1 + min(OTHERS, len(images) - 1))  # shift 0 is the own picture
+    per_image = len(critiques) // len(own_positions)
     encoded = dict(pictures)
-    for position in {(own + shift) % len(images) for own in positions for shift in range(1, others + 1)} - set(encoded):
+    for position in {(own + shift) % len(images) for own in own_positions for shift in shifts} - set(encoded):
         encoded[position] = scorer.encode(open_listed(images[position].image), question)
     words = [row[block].tolist() for row, block in zip(tokens.cpu(), in_critique.cpu(), strict=True)]
-    table = torch.full((len(critiques), 1 + others), math.nan, device=tokens.device)
+    table = torch.full((len(critiques), len(shifts)), math.nan, device=tokens.device)
     rows = [row for row, critique in enumerate(critiques) if critique]
-    for shift in range(1 + others) if rows else ():
-        pairs = [(row, (positions[row // per_image] + shift) % len(images)) for row in rows]
+    for shift in shifts if rows else ():
+        pairs = [(row, (own_positions[row // per_image] + shift) % len(images)) for row in rows]
         batches = likelihood_of_pairs(scorer, words, encoded.__getitem__, pairs, batch_size=batch_size)
         table[rows, shift] = torch.cat([logps.sum(dim=1) for logps in batches])
     return table

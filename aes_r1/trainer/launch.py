@@ -27,9 +27,9 @@ def world() -> tuple[int, int]:
     return rank, size
 
 
-def launched(name: str, otherwise: int) -> int:
-    """Return the number in a launcher's variable, `otherwise` where it is not set; InputError for anything else."""
-    value = os.environ.get(name) or str(otherwise)
+def launched(name: str, default: int) -> int:
+    """Return the number in a launcher's variable, `default` where it is not set; InputError for anything else."""
+    value = os.environ.get(name) or str(default)
     if not (value.isascii() and value.isdigit()):
         raise InputError(f"{name}={value}: a launcher sets a number there; unset it, or launch by torchrun")
     return int(value)

@@ -46,12 +46,12 @@ def scene_with_facts(index: int, *, seed: int) -> tuple[Image.Image, PictureFact
 
 def lesson(facts: PictureFacts, rng: np.random.Generator) -> tuple[str, str]:
     """Draw a question about a picture and its true answer."""
-    drawn = rng.random()
-    if drawn < RATED_SHARE:
+    uniform = rng.random()
+    if uniform < RATED_SHARE:
         return prompts.RATING_PROMPT, unjudged(facts, rng, count=int(rng.integers(2, 4)))
-    if drawn < RATED_SHARE + SCORED_SHARE:
+    if uniform < RATED_SHARE + SCORED_SHARE:
         return prompts.SCORE_ONLY_PROMPT, unjudged(facts, rng, count=0)
-    if drawn < RATED_SHARE + SCORED_SHARE + MEASURED_SHARE:
+    if uniform < RATED_SHARE + SCORED_SHARE + MEASURED_SHARE:
         question, value = facts.measured[rng.integers(len(facts.measured))]
         return question, prompts.answer("", value)
     return DESCRIBE, facts.description
@@ -74,7 +74,7 @@ def unjudged(facts: PictureFacts, rng: np.random.Generator, *, count: int) -> st
 def spelling(all_facts: Sequence[PictureFacts]) -> Iterable[str]:
     """Return the texts of which lessons about such pictures consist, so that the tokenizer can be trained on them.
 
-    They are those of the first pictures, so `known` must be in a random order.
+    They are those of the first pictures, so `all_facts` must be in a random order.
     """
     measured = [pair for facts in all_facts[:300] for pair in facts.measured]
     rng = np.random.default_rng(0)

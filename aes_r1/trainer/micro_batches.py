@@ -35,28 +35,28 @@ def micro_batches(
     for row in sorted(rows, key=lambda row: (-lengths[row], row)):
         groups.setdefault(row // num_samples, []).append(row)
     pieces: list[list[int]] = []
-    current: list[int] = []
+    piece: list[int] = []
 
-    def cost(piece: list[int]) -> int:
-        images = {row // num_samples for row in piece}
+    def tokens_of(candidate: list[int]) -> int:
+        images = {row // num_samples for row in candidate}
         if shared_prefix:
-            return sum(prompt_tokens[image] for image in images) + sum(lengths[row] for row in piece)
-        return len(piece) * (max(prompt_tokens[image] for image in images) + max(lengths[row] for row in piece))
+            return sum(prompt_tokens[image] for image in images) + sum(lengths[row] for row in candidate)
+        return len(candidate) * (max(prompt_tokens[image] for image in images) + max(lengths[row] for row in candidate))
 
     for group in groups.values():
-        if current and cost(current + group) > max_tokens:
-            pieces.append(current)
-            current = []
-        if cost(current + group) <= max_tokens:
-            current = current + group
+        if piece and tokens_of(piece + group) > max_tokens:
+            pieces.append(piece)
+            piece = []
+        if tokens_of(piece + group) <= max_tokens:
+            piece = piece + group
             continue
         for row in group:  # the image's completions do not fit together
-            if current and cost([*current, row]) > max_tokens:
-                pieces.append(current)
-                current = []
-            current = [*current, row]
-    if current:
-        pieces.append(current)
+            if piece and tokens_of([*piece, row]) > max_tokens:
+                pieces.append(piece)
+                piece = []
+            piece = [*piece, row]
+    if piece:
+        pieces.append(piece)
     return [sorted(piece) for piece in pieces]
 
 
@@ -98,13 +98,13 @@ def plan_micro_batches(
         size=size,
         max_tokens=max_tokens,
     )
-    counted = len(pieces)
+    own_pieces = len(pieces)
     if engine.size > 1 and max_tokens is not None:
-        most = int(engine.all_reduce_max(torch.tensor(counted, device=engine.device)))
-        pieces += [[min(rows.tolist(), key=lambda row: lengths[row])]] * (most - counted)
+        most_pieces = int(engine.all_reduce_max(torch.tensor(own_pieces, device=engine.device)))
+        pieces += [[min(rows.tolist(), key=lambda row: lengths[row])]] * (most_pieces - own_pieces)
     planned = []
     for position, piece in enumerate(pieces):
         tokens = torch.tensor([lengths[row] for row in piece])
         mask = torch.arange(int(tokens.max())) < tokens[:, None]
-        planned.append(MicroBatch(torch.tensor(piece), mask, position < counted))
+        planned.append(MicroBatch(torch.tensor(piece), mask, position < own_pieces))
     return planned

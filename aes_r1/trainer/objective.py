@@ -184,7 +184,7 @@ def clipped_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Return [B, T] bool twice: the tokens whose ratio is bounded from below, and from above, by their objective.
 
-    A bounded token of `clip` has no gradient, one of `cispo` has one with a bounded weight; `sapo` has no bound.
+    A bounded token of `ppo` has no gradient, one of `cispo` has one with a bounded weight; `sapo` has no bound.
     """
     none = torch.zeros_like(ratio, dtype=torch.bool)
     if surrogate.kind == "sapo":

@@ -18,12 +18,14 @@ def batch_indices(step: int, *, per_step: int, count: int, seed: int) -> list[in
     return [int(permutations[position // count][position % count]) for position in positions]
 
 
-def further_indices(step: int, drawing: int, *, wanted: int, used: Collection[int], count: int, seed: int) -> list[int]:
-    """Return up to `wanted` indices of `count` that are not `used`, for the further `drawing` (from 0) of a step.
+def further_indices(
+    step: int, round_number: int, *, wanted: int, used: Collection[int], count: int, seed: int
+) -> list[int]:
+    """Return up to `wanted` indices of `count` that are not `used`, for refill `round_number` (from 0) of a step.
 
     They come from a separate permutation, so that the images of the other steps do not change.
     """
-    permutation = np.random.default_rng([seed, step, drawing, 1]).permutation(count)
+    permutation = np.random.default_rng([seed, step, round_number, 1]).permutation(count)
     return [index for index in permutation.tolist() if index not in used][:wanted]
 
 

@@ -37,9 +37,9 @@ class Passes:
             size=trainer.micro_batch_size,
             max_tokens=trainer.micro_batch_tokens,
         )
-        every_row = torch.arange(len(self.lengths))
-        self.all_micro_batches = plan(every_row)
-        self.minibatches = [(rows, plan(rows)) for rows in every_row.tensor_split(trainer.minibatches)]
+        all_rows = torch.arange(len(self.lengths))
+        self.all_micro_batches = plan(all_rows)
+        self.minibatches = [(rows, plan(rows)) for rows in all_rows.tensor_split(trainer.minibatches)]
 
     def logps(self, model: Backbone, micro_batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows [r] of a pass, and their tokens' log-probabilities and entropies [r, longest] in nats."""
@@ -47,7 +47,7 @@ class Passes:
         rows = to_device(micro_batch.rows, self.device)
         images, image_of = torch.unique(micro_batch.rows // self.trainer.num_samples, return_inverse=True)
         tokens = completions.rollout.tokens[rows, :longest]
-        seeing = micro_batch.mask & completions.under_picture[micro_batch.rows, :longest]
+        sees_image = micro_batch.mask & completions.under_picture[micro_batch.rows, :longest]
         score = partial(
             completion_likelihood,
             model,
@@ -55,11 +55,11 @@ class Passes:
             shared_prefix=self.policy.shares_prefix,
             entropy_gradient=self.trainer.entropy_coef > 0,
         )
-        logps, entropy = score(completions.prompts.select(images), tokens, seeing, image_of)
+        logps, entropy = score(completions.prompts.select(images), tokens, sees_image, image_of)
         if completions.blank is None:
             return rows, logps, entropy
         answer_logps, answer_entropy = score(
-            completions.blank, tokens, micro_batch.mask & ~seeing, torch.zeros_like(image_of)
+            completions.blank, tokens, micro_batch.mask & ~sees_image, torch.zeros_like(image_of)
         )
         return rows, logps + answer_logps, entropy + answer_entropy
 
@@ -76,8 +76,8 @@ class Passes:
         """Return the log-probabilities [R, T] under the reference model, or None where none is needed. Collective."""
         if not self.trainer.needs_reference:
             return None
-        with self.policy.frozen() as start:
-            return self.all_logps(start)
+        with self.policy.reference_model() as reference:
+            return self.all_logps(reference)
 
     def old_logps(self) -> Tensor | None:
         """Return the old log-probabilities [R, T] of the completions, from before the first update of the step.

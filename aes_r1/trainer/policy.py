@@ -41,17 +41,17 @@ class Policy:
         return self.shared_prefix and self.backbone.shares_prefix
 
     @contextlib.contextmanager
-    def frozen(self) -> Iterator[Backbone]:
+    def reference_model(self) -> Iterator[Backbone]:
         """Yield the reference model for the block. Collective."""
-        with reference_weights(self.backbone, self.reference) as start:
-            yield start
+        with reference_weights(self.backbone, self.reference) as reference:
+            yield reference
 
     @contextlib.contextmanager
-    def whole_frozen(self, engine: Engine) -> Iterator[Backbone]:
+    def whole_reference_model(self, engine: Engine) -> Iterator[Backbone]:
         """Yield the reference model for the block, with whole weights on the device so that it can decode. Collective.
 
         If the reference has weights of its own, the policy stays sharded, so the device never holds both models whole.
         """
         gathered = engine.gathered_parameters() if self.reference is None else contextlib.nullcontext()
-        with gathered, self.frozen() as start:
-            yield start
+        with gathered, self.reference_model() as reference:
+            yield reference

@@ -62,27 +62,28 @@ def pretrain_tiny(
     # -- data ----------------------------------------------------------------------------------------------------------
     report(0, 1, "drawing scenes")
     draw = partial(scene_with_facts, seed=SCENE_SEED + pretrain.seed)
-    drawn = list(in_workers(draw, range(pretrain.pictures)))
-    kinds = [kind for kind in (drawn, photographs) if kind]
-    pictures, facts = zip(*chain.from_iterable(kinds), strict=True)
-    tokenizer = tiny.build_tokenizer([*corpus, *(text for kind in kinds for text in spelling([f for _, f in kind]))])
+    scenes = list(in_workers(draw, range(pretrain.pictures)))
+    pictures = [picture for picture, _ in chain(scenes, photographs)]
+    facts_by_source = [[facts for _, facts in source] for source in (scenes, photographs) if source]
+    all_facts = list(chain.from_iterable(facts_by_source))
+    tokenizer = tiny.build_tokenizer([*corpus, *chain.from_iterable(map(spelling, facts_by_source))])
     backbone = tiny.build_tiny_model(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
-    targets = _side_by_side([[facts.numbers for _, facts in kind] for kind in kinds])
-    readout, features = _readout(backbone, targets.shape[1], pretrain.seed)
+    known_numbers = _side_by_side([[facts.numbers for facts in source] for source in facts_by_source])
+    readout, features = _readout(backbone, known_numbers.shape[1], pretrain.seed)
     modules = torch.nn.ModuleList([backbone.model, readout])
     engine = SingleEngine(modules, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
     total = len(pictures) * pretrain.epochs // pretrain.batch_size
     rng = np.random.default_rng([pretrain.seed, 1])
-    unfinished = RunFolder(target).checkpoints
-    done = (checkpoint.load_latest(unfinished, engine, target.name) or {"step": 0})["step"]
+    checkpoints = RunFolder(target).checkpoints
+    done_steps = (checkpoint.load_latest(checkpoints, engine, target.name) or {"step": 0})["step"]
 
     for step in range(total):
-        chosen = batch_indices(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
-        lessons = [lesson(facts[index], rng) for index in chosen]
-        if step < done:
+        indices = batch_indices(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
+        lessons = [lesson(all_facts[index], rng) for index in indices]
+        if step < done_steps:
             continue  # its lessons are drawn all the same, because all lessons share one random stream
         encoded = [
-            backbone.encode(pictures[index], question) for index, (question, _) in zip(chosen, lessons, strict=True)
+            backbone.encode(pictures[index], question) for index, (question, _) in zip(indices, lessons, strict=True)
         ]
         batch = backbone.collate(encoded)
         tokens, mask = completion_table([backbone.encode_answer(text) for _, text in lessons], backbone.pad_token)
@@ -93,27 +94,27 @@ def pretrain_tiny(
         answer_loss = -logps.sum() / mask.sum()
         pooled = _pooled(features.pop(), batch.image_grid_thw, backbone)
         if photographs:
-            looks = batch_indices(step, per_step=LOOKS * len(chosen), count=len(photographs), seed=pretrain.seed)
-            pooled = torch.cat([pooled, looked_at(backbone, [photographs[index][0] for index in looks])])
+            looks = batch_indices(step, per_step=LOOKS * len(indices), count=len(photographs), seed=pretrain.seed)
+            pooled = torch.cat([pooled, mean_vision_features(backbone, [photographs[look][0] for look in looks])])
             features.clear()  # of these looks, which `pooled` holds already
-            chosen += [len(drawn) + index for index in looks]
-        errors = (readout(pooled) - torch.from_numpy(targets[chosen])).nan_to_num()  # 0 where a number is not known
+            indices += [len(scenes) + look for look in looks]
+        errors = (readout(pooled) - torch.from_numpy(known_numbers[indices])).nan_to_num()  # 0 for an unknown number
         readout_loss = errors.square().sum(dim=1).mean()
         engine.backward(answer_loss + readout_loss)
 
         # -- step ------------------------------------------------------------------------------------------------------
         engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
         if (step + 1) % SAVE_EVERY == 0:
-            checkpoint.save_checkpoint(unfinished, step + 1, engine, {"identity": target.name}, keep=1)
+            checkpoint.save_checkpoint(checkpoints, step + 1, engine, {"identity": target.name}, keep=1)
         report(step + 1, total, f"saying {answer_loss.item():.3f}  seeing {readout_loss.item():.3f}")
 
     # -- save ----------------------------------------------------------------------------------------------------------
     backbone.save(target)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def _readout(backbone: Backbone, size: int, seed: int) -> tuple[torch.nn.Linear, list[torch.Tensor]]:
-    """Return a linear layer for `facts` numbers, and the list in which a forward pass leaves the vision features."""
+    """Return a linear layer for `size` numbers, and the list in which a forward pass leaves the vision features."""
     features: list[torch.Tensor] = []
     backbone.core.model.visual.register_forward_hook(lambda _, __, output: features.append(output.pooler_output))
     with torch.random.fork_rng(devices=[]):
@@ -121,7 +122,7 @@ def _readout(backbone: Backbone, size: int, seed: int) -> tuple[torch.nn.Linear,
         return torch.nn.Linear(backbone.model.config.get_text_config().hidden_size, size), features
 
 
-def looked_at(backbone: Backbone, pictures: Sequence[Image.Image]) -> torch.Tensor:
+def mean_vision_features(backbone: Backbone, pictures: Sequence[Image.Image]) -> torch.Tensor:
     """Return the vision tower's mean feature of each picture, [n, D], without the language model."""
     core = backbone.core
     pixels, grids, _ = zip(

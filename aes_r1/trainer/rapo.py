@@ -142,8 +142,8 @@ def train_rapo(
         context.log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------
-        before, best = best, checkpoint.better(best, step + 1, validation_srcc)
-        if best is not None and best != before:
+        previous_best, best = best, checkpoint.better(best, step + 1, validation_srcc)
+        if best is not None and best != previous_best:
             checkpoint.save_best(context.folder, best["step"], best["score"], engine, backbone)
         save_and_leave(
             step + 1,
@@ -188,7 +188,7 @@ def _with_critique_rewards(
         pool=rewards.pool,
         question=policy.question,
         engine=engine,
-        frozen=partial(policy.whole_frozen, engine),
+        reference_model=partial(policy.whole_reference_model, engine),
         micro_batch_size=trainer.micro_batch_size,
     )
     return replace(rewards, parts=rewards.parts | of_critiques)

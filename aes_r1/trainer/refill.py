@@ -54,15 +54,18 @@ class Refill:
         """
         count, processes = len(completions.images.local), self.engine.size
         used = set(self._first_indices(step))
-        for drawing in range(self.trainer.dynamic_sampling):
-            without = rewards.zero_spread.view(processes, count).T.flatten()  # in the order of the step
-            places = without.nonzero().flatten().tolist()
-            wanted = min(len(places), len(self.images) - len(used))
+        for round_number in range(self.trainer.dynamic_sampling):
+            is_zero_spread = rewards.zero_spread.view(processes, count).T.flatten()  # in the order of the step
+            positions = is_zero_spread.nonzero().flatten().tolist()
+            unused = len(self.images) - len(used)
+            wanted = min(len(positions), unused)
             if wanted == 0:
                 break
-            further = further_indices(step, drawing, wanted=wanted, used=used, count=len(self.images), seed=self.seed)
-            used |= set(further)
-            chosen, drawn = stand_ins(further, places, count=count, processes=processes)
+            replacements = further_indices(
+                step, round_number, wanted=wanted, used=used, count=len(self.images), seed=self.seed
+            )
+            used |= set(replacements)
+            chosen, drawn = stand_ins(replacements, positions, count=count, processes=processes)
             completions = self._choose(step, [completions, self._draw(step, drawn, timer)], chosen)
             rewards = reward_fn(completions)
         return completions, rewards
@@ -71,8 +74,8 @@ class Refill:
         """Return {"rollout/refilled": share of `images` that replace others in `step`}; {} without dynamic_sampling."""
         if not self.trainer.dynamic_sampling:
             return {}
-        first = {_identity(self.images[index]) for index in self._first_indices(step)}
-        replaced = sum(_identity(image) not in first for image in images.all_ranks)
+        original = {_identity(self.images[index]) for index in self._first_indices(step)}
+        replaced = sum(_identity(image) not in original for image in images.all_ranks)
         return {"rollout/refilled": replaced / len(images.all_ranks)}
 
     def _first_indices(self, step: int) -> list[int]:
@@ -84,13 +87,13 @@ class Refill:
             first_pass=self.first_pass,
         )
 
-    def _shared_out(self, step: int, all_ranks: Sequence[Sample | Pair]) -> StepImages:
+    def _step_images(self, step: int, all_ranks: Sequence[Sample | Pair]) -> StepImages:
         return StepImages.of(
             all_ranks, step, trainer=self.trainer, engine=self.engine, seed=self.seed, mixed=self.mixed
         )
 
     def _draw(self, step: int, indices: Sequence[int], timer: PhaseTimer) -> Completions:
-        images = self._shared_out(step, [self.images[index] for index in indices])
+        images = self._step_images(step, [self.images[index] for index in indices])
         with timer("wait"):
             encoded = [encode_image(image, self.policy) for image in images.local]
         pending = self.rollouts.begin(images, encoded, timer, pushed=True)
@@ -102,27 +105,27 @@ class Refill:
         of_parts = [part.images.by_rank(self.engine.size) for part in parts]
         of_ranks = [[image for part in of_parts for image in part[rank]] for rank in range(self.engine.size)]
         chosen_images = [[images[index] for index in indices] for images, indices in zip(of_ranks, chosen, strict=True)]
-        images = self._shared_out(step, [image for row in zip(*chosen_images, strict=True) for image in row])
+        images = self._step_images(step, [image for row in zip(*chosen_images, strict=True) for image in row])
         return self.rollouts.choose(parts, images, chosen[self.engine.rank])
 
 
 def stand_ins(
-    further: Sequence[int], places: Sequence[int], *, count: int, processes: int
+    replacements: Sequence[int], positions: Sequence[int], *, count: int, processes: int
 ) -> tuple[list[list[int]], list[int]]:
     """Return the images that each of `processes` keeps, and the images to draw, in the order of a step.
 
-    further: the replacements of the images at the first of `places`, in a step with `count` images per process. Every
-    process gets equally many images to draw. The indices that it keeps count its own images from 0, then the images
-    that it drew.
+    replacements: the images that take the places of those at the first of `positions`, in a step with `count` images
+    per process. Every process gets equally many images to draw. The indices that it keeps count its own images from 0,
+    then the images that it drew.
     """
     chosen = [list(range(count)) for _ in range(processes)]
-    drawn: list[list[int]] = [[] for _ in range(processes)]
-    for position, image in zip(places, further, strict=False):
+    to_draw: list[list[int]] = [[] for _ in range(processes)]
+    for position, image in zip(positions, replacements, strict=False):
         local, rank = divmod(position, processes)
-        chosen[rank][local] = count + len(drawn[rank])
-        drawn[rank].append(image)
-    most = max(map(len, drawn))
-    padded = [[*images, *[further[0]] * (most - len(images))] for images in drawn]
+        chosen[rank][local] = count + len(to_draw[rank])
+        to_draw[rank].append(image)
+    longest = max(map(len, to_draw))
+    padded = [[*images, *[replacements[0]] * (longest - len(images))] for images in to_draw]
     return chosen, [image for row in zip(*padded, strict=True) for image in row]
 
 

@@ -115,8 +115,8 @@ def train_sft(
         }
 
         # -- evaluate --------------------------------------------------------------------------------------------------
-        last = step + 1 == total
-        if cold_start.probe_every and (last or (step + 1) % cold_start.probe_every == 0):
+        is_last = step + 1 == total
+        if cold_start.probe_every and (is_last or (step + 1) % cold_start.probe_every == 0):
             backbone.model.eval()
             with engine.gathered_parameters():
                 values |= context.evaluate(step + 1)

@@ -34,23 +34,27 @@ def assign_credit(
 ) -> StepCredit:
     """Return the credit of a step (trainer.credit). in_critique [R, T] bool: the tokens of critiques."""
     if trainer.advantage == "per_reward":
-        answers = advantage_by_reward(rewards.parts, rewards.weights)
+        answer_advantage = advantage_by_reward(rewards.parts, rewards.weights)
     else:
-        answers = group_advantage(rewards.total, scale=trainer.scale_advantage)
-    by_completion, without_spread, critiques = {"advantage": answers[rewards.local]}, rewards.zero_spread, None
+        answer_advantage = group_advantage(rewards.total, scale=trainer.scale_advantage)
+    by_completion = {"advantage": answer_advantage[rewards.local]}
+    without_spread = rewards.zero_spread
     if trainer.credit == "parts":
-        critique_rewards = {name: rewards.parts[name] for name in reward.critique_weights}
+        weights = reward.critique_weights
+        critique_rewards = {name: rewards.parts[name] for name in weights}
         readable = ~rewards.scores.isnan()
-        every = critique_advantage(critique_rewards, reward.critique_weights, readable, scale=trainer.scale_advantage)
-        without_spread = without_spread & zero_spread(every)
-        by_completion["critique_advantage"] = critiques = every[rewards.local]
+        of_critiques = critique_advantage(critique_rewards, weights, readable, scale=trainer.scale_advantage)
+        without_spread = without_spread & zero_spread(of_critiques)
+        by_completion["critique_advantage"] = of_critiques[rewards.local]
     in_loss = rollout.mask.clone()
     if trainer.mask_truncated:
         in_loss &= ~rollout.truncated[:, None]
     if trainer.drop_zero_spread:
         in_loss &= ~without_spread[rewards.local].repeat_interleave(trainer.num_samples)[:, None]
     return StepCredit(
-        advantages=token_advantages(by_completion["advantage"], critiques, in_critique, trainer.credit),
+        advantages=token_advantages(
+            by_completion["advantage"], by_completion.get("critique_advantage"), in_critique, trainer.credit
+        ),
         kl_coef=token_kl_coef(trainer.kl_coef, trainer.critique_kl_coef, in_critique),
         in_loss=in_loss,
         zero_spread=without_spread,

@@ -94,8 +94,10 @@ class UpcomingImages:
         )
         chosen = [self.images[index] for index in indices]
         twins = edited_twins(chosen, step, trainer=self.trainer, seed=self.seed, mixed=self.mixed)
-        shared = [*chosen, *twins]
-        return StepImages.of(shared, step, trainer=self.trainer, engine=self.engine, seed=self.seed, mixed=self.mixed)
+        with_twins = [*chosen, *twins]
+        return StepImages.of(
+            with_twins, step, trainer=self.trainer, engine=self.engine, seed=self.seed, mixed=self.mixed
+        )
 
 
 def is_mixed(images: Sequence[Sample | Pair]) -> bool:
@@ -147,11 +149,11 @@ def edited_twins(
     well.
     """
     drawn = np.random.default_rng([seed, step, 2]).integers(len(trainer.edits), size=trainer.edited_pairs)
+    edits = [trainer.edits[index] for index in drawn]
     singles = [image for image in images if isinstance(image, Sample)]  # no twin of a pair is made
-    with_twin = zip(singles[: len(drawn)], drawn, strict=True)
     return [
-        edited_sample(image, trainer.edits[edit], seed=_seed_of_set(seed, image.dataset) if mixed else seed)
-        for image, edit in with_twin
+        edited_sample(image, edit, seed=_seed_of_set(seed, image.dataset) if mixed else seed)
+        for image, edit in zip(singles[: len(edits)], edits, strict=True)
     ]
 
 

@@ -124,14 +124,14 @@ def reward_completions(
             keyed_uniform_noise([("guess", *key) for key in images.keys], 1).to(scores).view(count, -1)
         )
     # Pairs are left out: no reward that needs the images is used together with reward.pair.
-    ordered = [image for image in chain(*images.by_rank(engine.size)) if isinstance(image, Sample)]
-    raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
+    all_images = [image for image in chain(*images.by_rank(engine.size)) if isinstance(image, Sample)]
+    raters = rater_table(all_images, device) if reward.distribution.weight > 0 else None
     sub_scores = _sub_scores(completions, trainer.num_samples, engine)
-    twins = twins_of(ordered, device)
+    twins = twins_of(all_images, device)
     if twins is not None and reward.twin.of == "sub_score":
-        twins = by_edited_dimension(twins, ordered, sub_scores)
-    rated = [index for index, image in enumerate(ordered) if not isinstance(image, EditedSample)]
-    rated_images = [ordered[index] for index in rated]
+        twins = by_edited_dimension(twins, all_images, sub_scores)
+    rated = [index for index, image in enumerate(all_images) if not isinstance(image, EditedSample)]
+    rated_images = [all_images[index] for index in rated]
     custom = None
     if custom_fn is not None:
         custom = _of_rank_zero(
@@ -143,29 +143,27 @@ def reward_completions(
     total, parts = total_reward(
         scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom, twins=twins
     )
-    weights = weights_at(reward, progress)
-    for name, earned in _by_dimension(sub_scores, ordered, reward, pool, progress).items():
-        total = total + reward.sub_scores.weight * earned
-        parts |= {name: earned}
-        weights |= {name: reward.sub_scores.weight}
+    of_dimensions = _by_dimension(sub_scores, all_images, reward, pool, progress)
+    parts |= of_dimensions
+    further_weights = dict.fromkeys(of_dimensions, reward.sub_scores.weight)
     if trainer.overlong_penalty:
         lengths = engine.all_gather(completions.rollout.mask.sum(dim=1).view(count, -1))
-        overlong = overlong_penalty(lengths, limit=trainer.max_new_tokens, begin=trainer.overlong_from)
-        total = total + trainer.overlong_penalty * overlong
-        parts |= {"overlong": overlong}
-        weights |= {"overlong": trainer.overlong_penalty}
+        parts["overlong"] = overlong_penalty(lengths, limit=trainer.max_new_tokens, begin=trainer.overlong_from)
+        further_weights["overlong"] = trainer.overlong_penalty
     if reward.judge.weight > 0:
         with timer("judge"):
             ratings = _of_rank_zero(lambda texts: _ratings(judge, rated_images, texts), rated, completions, engine)
-        ratings, asked = ratings.to(scores), ~scores.isnan()
-        parts |= {"judge": judge_reward(ratings, asked), "judge_unread": (asked & ratings.isnan()).to(scores)}
+        ratings, parsed = ratings.to(scores), ~scores.isnan()
+        parts |= {"judge": judge_reward(ratings, parsed), "judge_unread": (parsed & ratings.isnan()).to(scores)}
         if trainer.credit != "parts":  # with parts it is paid to the critique's own tokens (step_credit.py)
-            total = total + reward.judge.weight * parts["judge"]
-            weights |= {"judge": reward.judge.weight}
+            further_weights["judge"] = reward.judge.weight
+    for name, weight in further_weights.items():
+        total = total + weight * parts[name]
+    weights = weights_at(reward, progress) | further_weights
     # The advantage of each reward by itself is 0 only where that reward has no spread.
-    normalized = [rewards for name, rewards in parts.items() if weights.get(name)]
-    compared = normalized if trainer.advantage == "per_reward" else [total]
-    without_spread = torch.stack([zero_spread(rewards) for rewards in compared]).all(dim=0)
+    weighted = [rewards for name, rewards in parts.items() if weights.get(name)]
+    in_advantage = weighted if trainer.advantage == "per_reward" else [total]
+    without_spread = torch.stack([zero_spread(rewards) for rewards in in_advantage]).all(dim=0)
     local = slice(engine.rank * count, (engine.rank + 1) * count)
     return StepRewards(scores, mos, pool, total, parts, weights, without_spread, local, twins)
 
@@ -264,22 +262,22 @@ def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequenc
 
 
 def _of_rank_zero(
-    ask: Callable[[list[list[str]]], Tensor], rated: Sequence[int], completions: Completions, engine: Engine
+    rate: Callable[[list[list[str]]], Tensor], rated: Sequence[int], completions: Completions, engine: Engine
 ) -> Tensor:
-    """Return the rewards [N, K] that `ask` gives to the texts of the images `rated`, on rank 0; else 0. Collective.
+    """Return the rewards [N, K] that `rate`, called on rank 0, gives the images `rated`; 0 elsewhere. Collective.
 
     If it raises InputError or ServerGone, every process does, so that none waits for the others.
     """
-    everybody = engine.all_gather_objects(list(completions.texts))
+    texts = engine.all_gather_objects(list(completions.texts))
     samples = len(completions.texts) // len(completions.images.local)
-    groups = [everybody[start : start + samples] for start in range(0, len(everybody), samples)]
-    answer: list[Tensor | InputError | ServerGone] = []
+    groups = [texts[start : start + samples] for start in range(0, len(texts), samples)]
+    own_result: list[Tensor | InputError | ServerGone] = []  # empty on all processes but rank 0
     if engine.rank == 0:
         try:
-            answer = [ask([groups[index] for index in rated])]
+            own_result = [rate([groups[index] for index in rated])]
         except (InputError, ServerGone) as error:
-            answer = [error]
-    (result,) = engine.all_gather_objects(answer)
+            own_result = [error]
+    (result,) = engine.all_gather_objects(own_result)
     if isinstance(result, InputError | ServerGone):
         raise result
     rewards = result.new_zeros(len(groups), samples)

@@ -39,9 +39,9 @@ class Utilisation:
         if self.card is not None:
             peak, operations = self.card.tflops, passes * self._operations(prompts, lengths)
         # A process whose card's peak is unknown takes part too, because the others would wait for it.
-        here = torch.tensor([operations / 1e12, peak, float(self.card is None)], device=self.engine.device)
-        done, peaks, unknown = self.engine.all_reduce_sum(here).tolist()
-        return {} if unknown else {"perf/mfu": done / (peaks * seconds)}
+        local = torch.tensor([operations / 1e12, peak, float(self.card is None)], device=self.engine.device)
+        total_operations, total_peak, unknown = self.engine.all_reduce_sum(local).tolist()
+        return {} if unknown else {"perf/mfu": total_operations / (total_peak * seconds)}
 
     def _operations(self, prompts: PromptBatch, lengths: Sequence[int]) -> float:
         """Return the floating-point operations of one pass."""

@@ -38,7 +38,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.runs.files import read_json, write_json
 from aes_r1.settings import DataSettings
 from aes_r1.trainer.objective import learning_rate
-from aes_r1.trainer.pretrain import looked_at
+from aes_r1.trainer.pretrain import mean_vision_features
 from aes_r1.trainer.single_engine import SingleEngine
 
 RESULT = Path(__file__).parent / "results" / "looking.json"
@@ -76,7 +76,7 @@ def look(backbone: Backbone, pictures: Pictures) -> dict[str, float]:
     rng, started, errors = np.random.default_rng(0), time.process_time(), []
     while (share := (time.process_time() - started) / SECONDS) < 1:
         chosen = rng.integers(len(targets), size=BATCH)
-        pooled = looked_at(backbone, [Image.fromarray(pictures["pics"][index]) for index in chosen])
+        pooled = mean_vision_features(backbone, [Image.fromarray(pictures["pics"][index]) for index in chosen])
         loss = (readout(pooled) - targets[torch.from_numpy(chosen)]).square().sum(dim=1).mean()
         engine.backward(loss)
         engine.step(learning_rate(int(1000 * share), 1000, base=LR, schedule="cosine", warmup=50))

@@ -91,7 +91,7 @@ def openings(path: Path, backbone: Backbone, journal: Path) -> dict[str, Callabl
     def under_pictures() -> object:
         tokens, block = torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.bool)
         pictures = {0: backbone.encode(open_picture(other.image), RATING_PROMPT)}
-        return critique_rewards.under_pictures(
+        return critique_rewards.logps_under_pictures(
             backbone, ["a"], tokens, block, [other, one], pictures, batch_size=1, **how
         )
 

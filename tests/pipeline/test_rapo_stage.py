@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from aes_r1.aescot.failures import AccessRefused, ServerGone
-from aes_r1.pipeline.rapo_stage import _last_save_named
+from aes_r1.pipeline.rapo_stage import _last_save_in_error
 from aes_r1.rollout.failures import ServersGone
 
 
@@ -40,7 +40,7 @@ def test_every_error_by_which_servers_are_gone_names_the_last_save(error, kind, 
         (tmp_path / f"step_{step}").mkdir()
         (tmp_path / f"step_{step}" / "progress.json").write_text("{}")
     job = SimpleNamespace(run=SimpleNamespace(checkpoints=tmp_path))
-    with pytest.raises(kind) as caught, _last_save_named(job):
+    with pytest.raises(kind) as caught, _last_save_in_error(job):
         raise error
     last = max(saved, default=0)
     assert str(caught.value) == f"{error}; the same command goes on after step {last} of RAPO, the last saved"

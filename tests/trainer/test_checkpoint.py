@@ -117,7 +117,7 @@ def test_a_copy_under_another_name_is_no_checkpoint_and_stays(tmp_path):
     checkpoint.save_checkpoint(tmp_path, 2, engine(), {}, keep=1, backbone=Written(2))
     assert checkpoint.steps(tmp_path) == [2]
     assert checkpoint.load_latest(tmp_path, engine())["step"] == 2
-    checkpoint.keep_models_alone(tmp_path, final=3)
+    checkpoint.keep_only_models(tmp_path, final=3)
     assert [path.name for path in (tmp_path / "step_2").iterdir()] == ["model"]
     assert sorted(path for copy in copies for path in copy.rglob("*")) == before
 
@@ -163,7 +163,7 @@ def test_a_finished_run_keeps_the_models_of_its_checkpoints_alone(tmp_path):
     checkpoint.save_checkpoint(tmp_path, 4, trained, {}, keep=4)  # without a model, as an older version wrote them
     (tmp_path / "damaged_step_9").mkdir()
     for _ in range(2):  # a second call changes nothing
-        checkpoint.keep_models_alone(tmp_path, final=3)
+        checkpoint.keep_only_models(tmp_path, final=3)
         left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
         models = {f"step_{step}/model/{name}" for step in (1, 2) for name in ("config.json", "model.safetensors")}
         assert left == models | {f"step_4/{name}" for name in ("progress.json", "random_0.pt", "state.pt")}
@@ -185,7 +185,7 @@ def test_nobody_goes_on_from_a_checkpoint_that_is_being_pruned(tmp_path, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", dying)
         with pytest.raises(Killed):
-            checkpoint.keep_models_alone(tmp_path, final=9)
+            checkpoint.keep_only_models(tmp_path, final=9)
     assert calls[0] == "progress.json"
     assert checkpoint.load_latest(tmp_path, engine(seed=1)) is None
     assert (tmp_path / "step_1" / "model" / "model.safetensors").read_text() == "1"

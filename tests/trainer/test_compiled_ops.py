@@ -80,7 +80,7 @@ def test_a_folder_of_the_users_own_is_kept_and_its_old_lock_named(own, tmp_path,
     process = owner(lock)
     process.kill()
     process.wait()
-    monkeypatch.setattr(compiled_ops, "LONG", 1.0)
+    monkeypatch.setattr(compiled_ops, "LONGEST_COMPILATION", 1.0)
     with pytest.raises(InputError, match="no process of this machine holds it; remove it") as error:
         compiled_ops.before_compiling()
     assert str(lock) in str(error.value)

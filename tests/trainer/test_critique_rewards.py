@@ -125,7 +125,7 @@ def step(backbone, picture_folder):
         own = [row for place in range(rank, 4, size) for row in (2 * place, 2 * place + 1)]
         order = [place for first in range(size) for place in range(first, 4, size)]  # as an engine gathers
         return {
-            "drawn": judged.StepCritiques(
+            "step": judged.StepCritiques(
                 [texts[row] for row in own],
                 [scores[row] for row in own],
                 tokens[own],
@@ -137,7 +137,7 @@ def step(backbone, picture_folder):
             "mos": torch.tensor([images[place].mos for place in order]),
             "pool": torch.zeros(4, dtype=torch.long),
             "question": RATING_PROMPT,
-            "frozen": lambda: contextlib.nullcontext(backbone),
+            "reference_model": lambda: contextlib.nullcontext(backbone),
             "micro_batch_size": 4,
         }
 
@@ -208,7 +208,7 @@ def test_rewards_without_weight_are_not_made(step):
         **arguments(0, 1),
         "reward": replace(PARTS, read_back=ReadBackSettings(), information=InformationSettings()),
     }
-    given["frozen"] = None  # the reference model is not needed
+    given["reference_model"] = None  # the reference model is not needed
     assert list(judged.critique_rewards(**given, engine=Together())) == ["faithfulness"]
 
 

@@ -61,7 +61,7 @@ def test_the_policy_is_gathered_only_where_it_is_its_own_reference(backbone, own
     device = torch.device("cpu")
     reference = build_reference("device", copy.deepcopy(backbone), device=device, rank=0, size=1) if own else None
     policy = Policy(backbone if own else add_adapter(backbone, LoraSettings(rank=2), seed=0), reference, RATING_PROMPT)
-    with policy.whole_frozen(
+    with policy.whole_reference_model(
         Divided(policy.backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
     ) as start:
         assert gathered == ([] if own else [True])

@@ -95,4 +95,4 @@ def test_whether_a_run_has_several_sets_is_asked_of_all_its_images(tmp_path):
     for images in (one, two):
         refill = Refill(images, None, None, TRAINER, ALONE, seed=7)
         expected = [(7, 3, *(("ava",) if images is two else ()), "10", k) for k in range(2)]
-        assert refill._shared_out(3, images[:1]).keys == expected
+        assert refill._step_images(3, images[:1]).keys == expected
