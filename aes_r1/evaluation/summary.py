@@ -235,7 +235,7 @@ def _mean_over_sets(
     cells: Sequence[Cell], draws: Sequence[Mapping[str, Array]], generator: np.random.Generator
 ) -> dict[str, Interval]:
     """Return the mean of each metric over the cells of several sets, from the resampled values of each set."""
-    means = {}
+    means: dict[str, Interval] = {}
     for metric in METRICS:
         values = [cell[metric]["value"] for cell in cells]
         known = [value for value in values if value is not None]
