@@ -20,7 +20,7 @@ def test_a_run_has_one_process_that_works_on_it(short_job, tmp_path):
         wait_for(first, lambda: len(steps(run)) >= 2, said=tmp_path / "said")
         (tmp_path / "second").mkdir()
         second = start(tmp_path / "second", *long, f"out={run}", "trainer.resume=never")
-        assert second.wait(300) == 2
+        assert second.wait(900) == 2
         told = (tmp_path / "second" / "said").read_text()
         *notes, line = told.splitlines()
         assert [note.partition(" ")[0] for note in notes] == ["note:", "note:"], "of two keys that are given twice"
@@ -34,7 +34,7 @@ def test_a_run_has_one_process_that_works_on_it(short_job, tmp_path):
     third = start(tmp_path, *long)
     wait_for(third, lambda: not is_free(run) and len(steps(run)) >= 2, said=tmp_path / "said")
     third.terminate()
-    assert third.wait(300) == 75
+    assert third.wait(900) == 75
     assert steps(run) == list(range(1, len(steps(run)) + 1))
 
 
@@ -56,7 +56,7 @@ def test_a_multirun_that_is_started_twice_does_every_point_once(short_job, tmp_p
         assert is_free(run)
         assert (run / "evaluation.json").exists()
         assert not (run / "failure.txt").exists(), "the start that was refused left no trace"
-    assert sweep(tmp_path, short_job, "seed=1,2", "trainer.max_steps=20").wait(300) == 0, "both are done"
+    assert sweep(tmp_path, short_job, "seed=1,2", "trainer.max_steps=20").wait(900) == 0, "both are done"
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_a_second_ctrl_c_ends_a_multirun_at_once_and_it_goes_on(launcher, short_
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.wait(300) == 1, (tmp_path / "said").read_text()
+    assert process.wait(900) == 1, (tmp_path / "said").read_text()
     told = (tmp_path / "said").read_text()
     assert "Traceback" not in told, told
     assert told.splitlines()[-1].startswith("aes_r1: ")

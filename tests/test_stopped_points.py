@@ -19,7 +19,7 @@ def test_a_sweep_that_is_stopped_takes_its_point_along_and_goes_on(number, short
     wait_for(process, lambda: len(steps(first)) >= 2, said=tmp_path / "said")
     assert not is_free(first)
     process.send_signal(number)
-    assert process.wait(300) == 75, (tmp_path / "said").read_text()
+    assert process.wait(900) == 75, (tmp_path / "said").read_text()
     told = (tmp_path / "said").read_text().splitlines()[-1]
     assert "1 point(s) stopped" in told
     assert "failed" not in told
@@ -30,7 +30,7 @@ def test_a_sweep_that_is_stopped_takes_its_point_along_and_goes_on(number, short
     assert not second.exists() or not steps(second), "no further point starts"
     assert not list(tmp_path.glob("runs/sweeps/.*"))
 
-    assert sweep(tmp_path, short_job, "seed=1,2").wait(300) == 0, (tmp_path / "said").read_text()
+    assert sweep(tmp_path, short_job, "seed=1,2").wait(900) == 0, (tmp_path / "said").read_text()
     assert steps(first) == steps(second) == list(range(1, STEPS + 1)), "no step twice"
 
 
@@ -54,7 +54,7 @@ def test_no_point_outlives_its_sweep(number, arguments, short_job, tmp_path):
     first = tmp_path / "runs" / "1"
     wait_for(process, lambda: len(steps(first)) >= 2, said=tmp_path / "said")
     process.send_signal(number)
-    assert process.wait(300) == (75 if number == signal.SIGTERM else -signal.SIGKILL), (tmp_path / "said").read_text()
+    assert process.wait(900) == (75 if number == signal.SIGTERM else -signal.SIGKILL), (tmp_path / "said").read_text()
     runs = [run for run in (tmp_path / "runs").glob("[12]") if (run / ".lock").exists()]
     for _ in range(0 if number == signal.SIGTERM else 3000):
         if all(is_free(run) for run in runs):
