@@ -28,14 +28,15 @@ from aes_r1.settings import InputError, place, require
 
 def run(parsed: argparse.Namespace) -> int:
     """Print the findings about the model that the command line names; return 1 if it cannot be used, otherwise 0."""
-    if parsed.scratch is not None and not Path(parsed.scratch).is_dir():
+    scratch_folder = None if parsed.scratch is None else place(parsed.scratch, "--scratch")
+    if scratch_folder is not None and not scratch_folder.is_dir():
         raise InputError(f"--scratch {parsed.scratch}: no such folder; make it, or give another")
     require(parsed.max_pixels >= 256, "--max-pixels", parsed.max_pixels, "must be at least 256, a picture of 16 x 16")
     model = _model(parsed.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     table = Table("check", "result", "measured, or why not", title=model)
     findings = []
-    with tempfile.TemporaryDirectory(dir=parsed.scratch) as scratch:
+    with tempfile.TemporaryDirectory(dir=scratch_folder) as scratch:
         draft = Path(scratch) / "copy"
         for finding in examine(model, dtype=parsed.dtype, max_pixels=parsed.max_pixels, device=device, draft=draft):
             findings.append(finding)

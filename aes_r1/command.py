@@ -46,7 +46,7 @@ def _run(module: str, task: Callable[[Any], None], config_name: str, schema: typ
     sweep = Sweep(module, overrides.sources(sys.argv[1:]), schema, folder, os.getpid())
     code, message, lost = 0, "", []
     try:
-        overrides.check(sys.argv[1:], schema)
+        overrides.check(sys.argv[1:], schema, is_typed=REASON not in os.environ)
         sys.argv[1:] = overrides.options_first(sys.argv[1:])
         _say_repeated(sys.argv[1:])
         _refuse_hidden_keys(sys.argv, schema)

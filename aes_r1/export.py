@@ -26,24 +26,25 @@ from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import copy_folder, read_json, replacing_folder, write_json
 from aes_r1.runs.folder import RunFolder, no_final_model, require_run
 from aes_r1.scoring.scorer import comparison_lines, make_scorer
-from aes_r1.settings import InputError, RolloutSettings, require
+from aes_r1.settings import InputError, RolloutSettings, place, require
 
 COMPARED = 8  # tokens of an answer whose log-probabilities are compared with vLLM's
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Export the model that the command line names; return the exit code."""
+    folder, out = place(parsed.run), place(parsed.out)
     if parsed.scorer:
         require(not parsed.check_vllm, "--check-vllm", "true", "vLLM serves no scorer; leave one of the two out")
-        run_folder, out = require_run(Path(parsed.run)), Path(parsed.out)
+        run_folder = require_run(folder)
         scorer = make_scorer(run_folder, _model(run_folder, parsed.step), out)
         print(out)
         print("\n".join(comparison_lines(scorer)))
         return 0
-    folder = export(Path(parsed.run), Path(parsed.out), step=parsed.step)
-    print(folder)
+    exported = export(folder, out, step=parsed.step)
+    print(exported)
     if parsed.check_vllm:
-        gap = compare_with_vllm(folder)
+        gap = compare_with_vllm(exported)
         print(f"vLLM: {COMPARED} log-probabilities of one answer differ by {gap:.1e} nats on average")
     return 0
 

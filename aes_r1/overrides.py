@@ -60,8 +60,11 @@ def config_folders(arguments: Sequence[str]) -> list[str]:
     return [value for name, value in pairs if name in ("--config-dir", "-cd")]
 
 
-def check(arguments: Sequence[str], schema: type = Settings) -> None:
-    """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
+def check(arguments: Sequence[str], schema: type = Settings, *, is_typed: bool = True) -> None:
+    """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant.
+
+    is_typed: whether a person wrote the arguments; those of a multirun's point are Hydra's.
+    """
     options = _options()
     has_axes = any(argument.lstrip("+").startswith(_WITH_AXES) for argument in arguments)
     has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
@@ -76,7 +79,7 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
                     f"{argument}: a setting without a value; give {_beginning(argument)}VALUE, without blanks"
                 )
             _check_axis(argument, has_axes=has_axes)
-            _check_override(argument, schema, [other for other, _ in all_arguments[index + 1 :]])
+            _check_override(argument, schema, [other for other, _ in all_arguments[index + 1 :]], is_typed=is_typed)
             _check_plan(argument, schema)
             continue
         name, equals, value = argument.partition("=")
@@ -177,10 +180,10 @@ def _with_values(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield argument, list(following)
 
 
-def _check_override(argument: str, schema: type, rest: Sequence[str] = ()) -> None:
+def _check_override(argument: str, schema: type, rest: Sequence[str] = (), *, is_typed: bool = True) -> None:
     """Raise InputError where Hydra cannot read `argument`, or would seldom read what was meant.
 
-    rest: the arguments after it.
+    rest: the arguments after it. is_typed: as in `check`.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -218,7 +221,7 @@ def _check_override(argument: str, schema: type, rest: Sequence[str] = ()) -> No
                 f"{argument}: one place with a comma in its name, or several? One: {quoted(key, value)}; "
                 f"several, with --multirun: {shlex.quote(f'{key}=choice({value})')}"
             )
-    check_texts(argument, override, schema)
+    check_texts(argument, override, schema, is_typed=is_typed)
 
 
 def _check_plan(argument: str, schema: type) -> None:

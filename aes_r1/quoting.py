@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from aes_r1.config_names import keys_of, keys_with_null
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, printable
 
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
-_KINDS = ((str,), (int, float, bool), (list[str], list[float]))  # texts, numbers, lists
+_KINDS = ((int, float, bool), (list[str], list[float]))  # numbers, lists
 
 
 def quoted(key: str, value: str) -> str:
-    """Quote KEY=VALUE so that both a shell and Hydra read `value` as text; empty where that is impossible."""
-    text = as_text(key, value)
+    """Quote KEY=VALUE so that both a shell and Hydra read `value` as text; empty where that is impossible.
+
+    It is impossible where a message cannot show a letter of it.
+    """
+    text = as_text(key, value) if printable(value) == value else ""
     return text and shlex.quote(text)
 
 
@@ -45,7 +48,8 @@ def way_to_quote(argument: str, rest: Sequence[str], schema: type, given: str) -
     rest: the arguments after it, into which a shell may have cut it at blanks. `schema` says what its key holds.
     """
     key, _, value = argument.partition("=")
-    is_text, is_number, is_list = (key.lstrip("+") in keys_of(schema, *kinds) for kinds in _KINDS)
+    is_number, is_list = (key.lstrip("+") in keys_of(schema, *kinds) for kinds in _KINDS)
+    is_text = holds_text(key.lstrip("+"), schema)
     if is_number:
         shorter = value.strip(", ")
         return f"; give {key}={shorter}" if _reads(f"{key}={shorter}") else f"; give {key}=NUMBER"
@@ -59,7 +63,7 @@ def way_to_quote(argument: str, rest: Sequence[str], schema: type, given: str) -
     if is_list:
         return f"; give {_as_list(key, value, of_texts=key.lstrip('+') in keys_of(schema, list[str]))}"
     text = quoted(key, given)
-    return f"; as text it is {text}" if text else "; quote its parts"
+    return f"; as text it is {text}" if text else "; quote its parts, or rename what it names"
 
 
 def _as_list(key: str, value: str, *, of_texts: bool) -> str:
@@ -98,8 +102,12 @@ def _open_brackets(value: str) -> str:
 
 def _entries_of(value: str) -> list[str]:
     """Return the entries of the list [A,B,..] as they were typed, without the blanks around them."""
-    entries, entry, quote = [], "", ""
+    entries, entry, quote, is_escaped = [], "", "", False
     for letter in value.strip()[1:-1]:
+        if is_escaped:
+            entry, is_escaped = entry + letter, False
+            continue
+        is_escaped = letter == "\\"
         if quote or letter in "\"'":
             quote = "" if letter == quote else quote or letter
         if letter == "," and not quote and not _open_brackets(entry):
@@ -110,14 +118,21 @@ def _entries_of(value: str) -> list[str]:
     return [*entries, entry.strip()] if entries or entry.strip() else []
 
 
-def check_texts(argument: str, override: Any, schema: type) -> None:
+def holds_text(key: str, schema: type) -> bool:
+    """Return whether the value of `key` is a text, also where it is one of those that a key has by name."""
+    by_name = key.rpartition(".")[0] in keys_of(schema, dict[str, str | None])
+    return by_name or key in keys_of(schema, str)
+
+
+def check_texts(argument: str, override: Any, schema: type, *, is_typed: bool = True) -> None:
     """Raise InputError where Hydra would read another text than was typed, or a value as one that is missing.
 
-    override: what Hydra read `argument` as.
+    override: what Hydra read `argument` as. is_typed: whether a person wrote it; Hydra itself escapes letters of a text
+    for the points of a multirun.
     """
     typed, _, text_of_all = argument.partition("=")
     key = typed.lstrip("+")
-    is_text, is_list = key in keys_of(schema, str), key in keys_of(schema, list[str])
+    is_text, is_list = holds_text(key, schema), key in keys_of(schema, list[str])
     for text, parsed in _alternatives(text_of_all, override):
         if text in ("None", "none") and key in keys_with_null(schema):
             as_text_it_is = f"; as text it is {quoted(typed, text)}" if is_text else ""
@@ -131,22 +146,44 @@ def check_texts(argument: str, override: Any, schema: type) -> None:
         if not (is_list if isinstance(parsed, list) else is_text) or len(entries) != len(values):
             continue
         misread = {
-            entry: value
-            for entry, value in zip(entries, values, strict=True)
-            if isinstance(value, bool | int | float) and str(value) != entry
+            entry: value for entry, value in zip(entries, values, strict=True) if _is_changed(entry, value, is_typed)
         }
         for entry, value in misread.items():
-            mended = [json.dumps(entry) if entry in misread else entry for entry in entries]
-            cure = shlex.quote(f"{typed}=[{','.join(mended)}]") if isinstance(parsed, list) else quoted(typed, text)
-            raise InputError(f"{argument}: {entry} would be read as {value}; as text it is {cure}")
+            mended = [_as_json(entry) if entry in misread else entry for entry in entries]
+            cure = shlex.quote(f"{typed}=[{','.join(mended)}]") if isinstance(parsed, list) else quoted(typed, entry)
+            escaped = isinstance(value, str) and not isinstance(parsed, list)
+            without = f"; without the backslash it is {quoted(typed, value)}" if escaped and cure else ""
+            as_text_it_is = f"as text it is {cure}" if cure else "rename what it names"
+            raise InputError(f"{argument}: {entry} would be read as {value}{without}; {as_text_it_is}")
+        if is_text and is_typed and text == text_of_all.strip() != text_of_all and text[:1] not in ("'", '"', ""):
+            cure = quoted(typed, text_of_all)
+            as_text_it_is = f"as text it is {cure}" if cure else "rename what it names"
+            raise InputError(
+                f"{argument!r}: the blanks around it would be left out; without them it is "
+                f"{shlex.quote(f'{typed}={text}')}; {as_text_it_is}"
+            )
+
+
+def _is_changed(typed: str, value: Any, is_typed: bool) -> bool:
+    """Return whether Hydra read a text without quotes as another value; what is null is left out on purpose."""
+    if isinstance(value, bool | int | float):
+        return str(value) != typed
+    return is_typed and isinstance(value, str) and value != typed and typed[:1] not in ("'", '"', "")
+
+
+def _as_json(text: str) -> str:
+    """Return `text` in double quotes, as Hydra reads them: it keeps a backslash as it is except before a quote."""
+    return as_text("", text).removeprefix("=") if "\\" in text else json.dumps(text, ensure_ascii=False)
 
 
 def _alternatives(value: str, override: Any) -> list[tuple[str, Any]]:
-    """Return the value of an override, or each one of a plain sweep (a,b), as it was typed and as Hydra read it."""
+    """Return the value of an override, or each one of a sweep (a,b), as it was typed and as Hydra read it."""
     parsed = override.value()
     if not override.is_sweep_override():
-        return [(value.strip(), parsed)]
-    if not getattr(parsed, "simple_form", False):
+        text = value.strip()
+        return [(text + " " * (text.endswith("\\") and value.endswith(" ")), parsed)]  # an escaped blank is kept
+    choice = re.fullmatch(r"\s*choice\s*\((.*)\)\s*", value, re.DOTALL)
+    if not getattr(parsed, "simple_form", False) and not choice:
         return []
-    texts = [part.strip() for part in value.split(",")]
+    texts = _entries_of(f"[{choice[1] if choice else value}]")
     return list(zip(texts, parsed.list, strict=True)) if len(texts) == len(parsed.list) else []

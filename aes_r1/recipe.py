@@ -6,7 +6,7 @@ from typing import Any
 
 from aes_r1 import config_names
 from aes_r1.runs.identity import fingerprint, run_fingerprint
-from aes_r1.settings import CONF, InputError, Settings, build_settings, values_of
+from aes_r1.settings import CONF, InputError, Settings, build_settings, place, values_of
 
 
 def to_settings(config: Any, schema: type = Settings) -> Any:
@@ -16,9 +16,21 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     if schema is Settings:
         values.pop("plan", None)  # recipes for one kind of card hold what aes_r1.plan assumes of it
+    _refuse_home_sign(values)
     _expand_sets(values)  # first, because it moves the short key `also` to its place
     config_names.check_keys(values, schema, CONF)
     return build_settings(schema, values)
+
+
+def _refuse_home_sign(values: dict) -> None:
+    """Raise InputError for a folder of the command's own whose name begins with ~, which would be made as it stands."""
+    for key in ("out", "store", "runs", "analyses", "audit"):
+        given = values.get(key)
+        for name in given if isinstance(given, list) else [given]:
+            if isinstance(name, str) and name.startswith("~"):
+                raise InputError(
+                    f"{key}={name}: must be a whole path, {place(name, key)}, or ./{name} where the name begins with ~"
+                )
 
 
 def _expand_sets(values: dict) -> None:

@@ -34,7 +34,6 @@ import argparse
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
@@ -51,7 +50,7 @@ from aes_r1.scoring.critic import Critic, load_any
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, sorted_rows, write_verdict_rows
 from aes_r1.scoring.scorer import Scorer, is_scorer, stated
-from aes_r1.settings import address_rule, printable, require
+from aes_r1.settings import address_rule, place, printable, require
 
 AT_ONCE = 32  # pictures that one server is asked about
 _SORT_HELP = (
@@ -127,9 +126,10 @@ def _score_shards(options: argparse.Namespace, paths: Iterable[str | PictureErro
     """Score `found` through Ray into the folder --shards, and print its name."""
     from aes_r1.scoring.shards import score_shards
 
+    out = place(options.shards, "--shards")
     counts, unreadable = score_shards(
         paths,
-        Path(options.shards),
+        out,
         model=options.model,
         samples=options.samples,
         seed=options.seed,
@@ -137,7 +137,7 @@ def _score_shards(options: argparse.Namespace, paths: Iterable[str | PictureErro
         shard_size=options.shard_size,
         workers=options.workers,
     )
-    print(options.shards)
+    print(out)
     return Scored(counts, unreadable)
 
 

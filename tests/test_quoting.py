@@ -6,6 +6,7 @@ import re
 import shlex
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -220,3 +221,69 @@ def test_a_key_that_the_recipe_lacks_cannot_be_taken_out(key, near):
         composed(f"~{key}")
     says = f"~{key}: the recipe has no {key}, so nothing can be taken out; leave the argument out{near}"
     assert re.fullmatch(re.escape(says), one_line(caught.value, Settings))
+
+
+def read(cure: str) -> object:
+    """What Hydra reads in the argument that a shell makes of a cure, which is accepted."""
+    (argument,) = shlex.split(cure)
+    overrides.check([argument], Settings)
+    return OverridesParser.create().parse_override(argument).value()
+
+
+ESCAPED = {
+    "/x/\\,a": "/x/,a",
+    "a\\ b": "a b",
+    "a\\(b\\)": "a(b)",
+    "a\\[b\\]": "a[b]",
+    "a\\:b": "a:b",
+    "a\\=b": "a=b",
+    "\\\\server\\share": "\\server\\share",
+    "a\\\\": "a\\",
+    "a\\ ": "a ",
+    "1\\,000": "1,000",
+    "${out}/x\\,a": "${out}/x,a",
+}
+
+
+@pytest.mark.parametrize("key", ["data.root", "out", "+model.path", "run_name", "data.roots.ava"])
+@pytest.mark.parametrize("value", ESCAPED)
+def test_a_backslash_that_hydra_would_take_out_is_asked_about(key, value):
+    said = refusal(f"{key}={value}")
+    assert said.startswith(f"{key}={value}: {value} would be read as {ESCAPED[value]}; without the backslash it is ")
+    without, _, as_text_it_is = said.partition("without the backslash it is ")[2].partition("; as text it is ")
+    for cure, meant in ((without, ESCAPED[value]), (as_text_it_is, value)):
+        assert read(cure) == meant
+    overrides.check([f"{key}={value}"], Settings, is_typed=False)  # by Hydra, for a point of a multirun
+
+
+@pytest.mark.parametrize("value", ["a ", " a", "/x/a b  "])
+def test_blanks_around_a_name_that_hydra_would_leave_out_are_asked_about(value):
+    said = refusal(f"data.root={value}")
+    without, _, as_text_it_is = said.partition("without them it is ")[2].partition("; as text it is ")
+    for cure, meant in ((without, value.strip()), (as_text_it_is, value)):
+        assert read(cure) == meant
+    assert refusal("data.root=a\t").endswith("without them it is data.root=a; rename what it names")
+
+
+@pytest.mark.parametrize("value", ["/x/\\,a,/y", "choice(/x/\\,a,/y)", "/y,1e3"])
+def test_a_text_of_a_sweep_that_hydra_would_change_is_asked_about(value):
+    assert re.search(r"would be read as (/x/,a|1000.0);", refusal(f"run_name={value}"))
+
+
+def test_a_text_of_a_list_with_a_backslash_comes_back_quoted():
+    assert read(refusal("tracker.tags=[b,a\\,c]").rpartition("as text it is ")[2]) == ["b", "a\\,c"]
+
+
+@pytest.mark.parametrize("value", ["1e3", "1_0", "1.50", "str(3)"])
+def test_a_name_of_a_place_by_set_that_hydra_reads_otherwise_comes_back_quoted(value):
+    assert read(refusal(f"data.roots.ava={value}").rpartition("as text it is ")[2]) == value
+
+
+@pytest.mark.parametrize("value", ["'/x/\\,a'", '"a\\b"', "a\\b", "C:\\x", "null", "'007'"])
+def test_quoted_texts_and_backslashes_that_hydra_keeps_pass(value):
+    overrides.check([f"data.root={value}"], Settings)
+
+
+def test_a_name_that_no_message_can_show_is_to_be_changed():
+    for value in ("a\nb", "x\u200b", "a\\\tb"):
+        assert refusal(f"data.root={value}").endswith("rename what it names")

@@ -14,8 +14,9 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from aes_r1.aescot.headings import read_headings
 from aes_r1.aescot.leak import find_leak
-from aes_r1.aescot.reading import after_thinking, plain, read_object
+from aes_r1.aescot.reading import Reading, after_thinking, plain, read_object
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS, PLACEHOLDER, untaught
 
@@ -58,13 +59,17 @@ def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]
     """Read an expert's raw text: (Reply, {}, how it was mended), or (None, {reason code: what was found}, ()).
 
     The last object with all six texts after the model's thinking is read. Its keys may differ in case or spelling and
-    may be wrapped in another object, those of the dimensions also alone; a text may stand alone in a list. A text that
-    must not be taught in training is a reason for rejection.
+    may be wrapped in another object, those of the dimensions also alone; a text may stand alone in a list. Without an
+    object, texts under headings of these names are read. A text that must not be taught in training is a reason for
+    rejection.
     """
     if not text.strip():
         return None, {"empty": ""}, ()
     reading = read_object(text, _KEYS, lambda values: not _missing_texts(values), parts=_PARTS)
-    refused = _REFUSAL.search(after_thinking(text))
+    said = after_thinking(text)
+    refused = _REFUSAL.search(said)
+    if reading is None and "{" not in said and (headed := read_headings(said, _KEYS)) is not None:
+        reading = Reading(headed, ("headings",))
     if reading is None:
         return None, {"refusal": refused[0]} if refused else {"invalid_json": text.strip()[:120]}, ()
     missing = _missing_texts(reading.values)

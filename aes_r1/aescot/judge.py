@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from aes_r1.aescot.answers import Answer
 from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.phrases import read_grade, read_phrase, step_of
-from aes_r1.aescot.reading import plain, read_deciding_object
+from aes_r1.aescot.reading import after_thinking, plain, read_deciding_object
 from aes_r1.aescot.record import Reply
 from aes_r1.data.sample import Sample
-from aes_r1.prompts import DIMENSIONS, LEVELS, judge_prompt, level_of
+from aes_r1.prompts import DIMENSIONS, LEVELS, PLACEHOLDER, judge_prompt, level_of
 
 GRADE_CENTRES = (0.1, 0.3, 0.475, 0.625, 0.775, 0.925)
 STEPS_APART = 2  # a description this many steps from a dimension's true step is a false claim
@@ -69,7 +69,25 @@ def read_verdict(text: str) -> tuple[JudgeVerdict | None, tuple[str, ...]]:
     """Read a judge's raw text: (verdict, how it was mended), or (None, ()) where no verdict can be read from it."""
     reading = read_deciding_object(text, _KEYS, lambda values: _verdict(values) is not None, decides="level")
     verdict = None if reading is None else _verdict(reading.values)
-    return verdict, reading.mended if reading is not None and verdict is not None else ()
+    if reading is None or verdict is None or ("repaired" in reading.mended and _loses_claims(text, verdict)):
+        return None, ()
+    return verdict, reading.mended
+
+
+# What stands behind the last key of the claims in a text.
+_CLAIMS = re.compile(
+    r".*unsupported[\W_]*+claims[\"'“”]?\s*:\s*(?P<claims>\[[^\]]*\]?|[^,}\n]*)", re.IGNORECASE | re.DOTALL
+)
+
+
+def _loses_claims(text: str, verdict: JudgeVerdict) -> bool:
+    """Return whether json_repair left out what `text` has as claims, such as `[...]` or a comment."""
+    found = _CLAIMS.match(after_thinking(text))
+    return not verdict.unsupported_claims and (found is None or not _says_none(found["claims"]))
+
+
+def _says_none(claim: str) -> bool:
+    return _NONE.fullmatch(claim) is not None and _LEFT_OUT.fullmatch(claim) is None
 
 
 _KEYS = {plain(name): name for name in ("level", "score", "unsupported_claims")}
@@ -80,15 +98,18 @@ def _verdict(values: Mapping[str, Any]) -> JudgeVerdict | None:
     level = level.strip().lower() if isinstance(level, str) else level
     if isinstance(score, str):
         score = float(score) if _DECIMAL.fullmatch(score.strip()) else score
-    if claims is None or (isinstance(claims, str) and _NONE.fullmatch(claims)):
+    if claims is None or (isinstance(claims, str) and _says_none(claims)):
         claims = []
     if level not in LEVELS or not isinstance(claims, list):
         return None
     if not all(claim is None or isinstance(claim, str) for claim in claims):
         return None  # such as {"claim": .., "supported": true}, which is no false claim
+    said = [claim for claim in claims if claim is not None and not _says_none(claim)]
+    if any(PLACEHOLDER.fullmatch(claim) for claim in said):
+        return None  # of a form that was not filled in
     if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
         return None
-    return JudgeVerdict(str(level), score, tuple(str(claim) for claim in claims if not _NONE.fullmatch(str(claim))))
+    return JudgeVerdict(str(level), score, tuple(said))
 
 
 _DECIMAL = re.compile(r"[0-9]*\.?[0-9]+")
@@ -112,6 +133,7 @@ _NOTHING = (
     rf"(?: (?:found|identified|to report|{_WRONG}))?"
 )
 _AROUND = r"[\s\-–—*•\"'“”‘’`()\[\].!]*"  # the mark of a list, quotes, brackets and a full stop around a claim
+_LEFT_OUT = re.compile(r"(?=.*(?:\.\.|…))[\s\"'“”‘’`()\[\]<>.,…]*", re.DOTALL)  # dots in place of the claims
 _NONE = re.compile(
     rf"{_AROUND}(?:(?:{_NOTHING}(?:\s*[-–—:;,.(]\s*(?:{_NO_CLAIM}|{_ALL_HOLD}))?|{_NO_CLAIM}|{_ALL_HOLD}|no){_AROUND})?",
     re.IGNORECASE,

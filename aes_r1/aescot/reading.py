@@ -131,7 +131,8 @@ def _last_of(
 ) -> Reading | None:
     """Return the last of `found` that is no draft; "draft" in `mended` if another one is complete and differs.
 
-    The result is None for two values of a name, and where an object of the same group differs.
+    The result is None for two values of a name, where an object of the same group differs, and where the words around
+    the last object make it an example after another one.
     """
     chosen = next((item for item in reversed(items) if not item.draft), None)
     if chosen is None or chosen.repeated:
@@ -141,8 +142,28 @@ def _last_of(
     others = [item for item in items if item.values != chosen.values]
     if any(item.group == chosen.group and not item.draft for item in others):
         return None
-    drafts = any(is_complete(item.values) for item in others)
+    drafts = [item for item in others if is_complete(item.values)]
+    if _is_example(chosen, text) and not all(item.draft for item in drafts):
+        return None
     return Reading(chosen.values, (*chosen.mended, "draft") if drafts else chosen.mended)
+
+
+# Words of the sentence around an object by which it may be an example of the form, and those of a last word.
+_EXAMPLE = re.compile(
+    r"\b(?:e\.?g|examples?|formats?|forms?|schemas?|templates?|samples?|instance|illustrat\w+|placeholders?|structure|"
+    r"hypothetical\w*|suppose|imagine|would)\b",
+    re.IGNORECASE,
+)
+_LAST_WORD = re.compile(r"\b(?:final(?:ly)?|revised|corrected)\b", re.IGNORECASE)
+_SENTENCES = re.compile(r"[.!?]\s|\n|```\w*")
+
+
+def _is_example(item: _Item, text: str) -> bool:
+    """Return whether the sentence before or after an object may call it an example."""
+    before = [part for part in _SENTENCES.split(text[: item.top].rpartition("}")[2]) if re.search(r"\w", part)]
+    after = [part for part in _SENTENCES.split(text[item.end :].partition("{")[0]) if re.search(r"\w", part)]
+    around = [*before[-1:], *after[:1]]
+    return any(_EXAMPLE.search(part) and not _LAST_WORD.search(part) for part in around)
 
 
 def after_thinking(text: str) -> str:
@@ -159,8 +180,11 @@ def _without_thinking(text: str) -> tuple[str, str]:
 
 
 def plain(key: str) -> str:
-    """Return a key without case, spaces and punctuation: "Light & Shadow" becomes "lightandshadow"."""
-    return re.sub(r"[\W_]+", "", key.casefold().replace("&", "and"))
+    """Return a key without case, spaces, punctuation and a number: "1. Light & Shadow" becomes "lightandshadow"."""
+    return re.sub(r"[\W_]+", "", _KEY_NUMBER.sub("", key.casefold()).replace("&", "and"))
+
+
+_KEY_NUMBER = re.compile(r"\A[\W_]*[0-9]{1,2}[\W_]+")
 
 
 def _named(objects: Iterable[Outermost], names: Mapping[str, str], parts: Collection[str] = ()) -> list[_Item]:

@@ -47,6 +47,31 @@ def require_learned(row: dict[str, Any], where: str) -> None:
             )
 
 
+_OURS = "write the row as {'image': its path, 'completion': the answer}"
+
+
+def way_to_ours(row: dict[str, Any]) -> str:
+    """Return what a row of another tool's format is and how to write it in ours; nothing for any other row."""
+    inside = next((row[key] for key in ("response", "result", "body") if isinstance(row.get(key), dict)), row)
+    pairs = {"chosen", "rejected"} & row.keys()
+    several = [key for key in row if re.fullmatch(r"(?:response|completion|answer)(?:s|_?[0-9a-f])", key)]
+    if pairs:
+        return f"; {' and '.join(sorted(pairs))} are of a pair of preferences (TRL); {_OURS} that was chosen"
+    if "method" in row and "url" in row:
+        return f"; it is a request of a batch, without an answer; {_OURS} to it"
+    if inside is not row or {"choices", "candidates"} & row.keys():
+        key = next((key for key, value in row.items() if value is inside), None)
+        named = f"{key} is" if key else "it is"
+        return f"; {named} a server's reply, which names no picture; {_OURS}, the text of the reply"
+    if "contents" in row:
+        return "; contents are messages of Gemini; write messages of role user and assistant, and the picture as image"
+    if several:
+        return f"; {' and '.join(several[:3])} are several answers; {_OURS} to be learned"
+    if {"solution", "ground_truth"} & row.keys():
+        return f"; it has a solution to be compared with, and no answer to learn; {_OURS}"
+    return ""
+
+
 def require_one_answer(row: dict[str, Any], where: str) -> None:
     """Raise InputError where a conversation and another one, or an answer beside it, end in different answers.
 

@@ -31,6 +31,7 @@ from aes_r1.data.conversations import (
     require_learned,
     require_one_answer,
     text_of,
+    way_to_ours,
 )
 from aes_r1.data.embedded import holds_picture, picture_bytes
 from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_fault, name_on_disk, way_to_file
@@ -165,18 +166,21 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
     require_one_answer(row, where)
     if turns is None:
         turns = only_answer(row, where)
+    way_out = way_to_ours(row)
     if turns is None:
-        if any(key in row for key in ("id", "mos")):
+        if not way_out and any(key in row for key in ("id", "mos")):
             return _checked_record(path, where, row)
         raise InputError(
             f"{where}: neither a record (id, image, mos, critique) nor a conversation (messages and images); "
-            f"it has {', '.join(list(row)[:6])}"
+            f"it has {', '.join(str(key)[:40] for key in list(row)[:6])}{way_out}"
         )
     if not isinstance(turns, list) or not turns:
         raise InputError(f"{where}: its conversation is no list of messages")
     speaker = str(turns[-1].get("role", turns[-1].get("from", "assistant"))) if isinstance(turns[-1], dict) else ""
     if speaker and speaker.lower() not in _SPEAKERS:
-        raise InputError(f"{where}: the last message is the {speaker}'s; it must be the answer, <think>..</think>..")
+        raise InputError(
+            f"{where}: the last message is the {speaker}'s; it must be the answer, <think>..</think>..{way_out}"
+        )
     images = [picture for key in IMAGES if key in row for picture in as_list(row[key])]
     inside = pictures_in(row)
     if len(images) == 1:

@@ -19,18 +19,20 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from aes_r1.data import foreign
 from aes_r1.data.jpeg_scans import has_more_scans
+from aes_r1.data.passed_profiles import has_linked_profile, passed_profile
 from aes_r1.data.raw_preview import Preview, find_preview
 from aes_r1.data.srgb import (
     DEEP_COLORS,
     as_rgb,
     deep_color,
+    has_fitting_profile,
     orientation,
     raw_mode,
     scale_transparent_gray,
     turned,
     use_whole_palette,
 )
-from aes_r1.data.stated_space import HIGH_RANGE, code_points, jpeg2000_profile, stated_profile
+from aes_r1.data.stated_space import code_points, stated_profile, unknown_colors
 from aes_r1.data.whole import missing_part, on_clear, painted
 from aes_r1.settings import InputError
 
@@ -207,9 +209,10 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...], 
         return _shown_preview(preview, max_file_pixels, is_whole)
     formats = tuple(name for name in formats if name != "HEIF" or (foreign.is_heic(head) and _reads_heic()))
     points = code_points(file)
-    if points is not None and points[1] in HIGH_RANGE:
-        kind = HIGH_RANGE[points[1]]
-        raise _UnsafePicture(f"an HDR picture ({kind}), which has no fixed brightness; export it as an ordinary JPEG")
+    if reason := unknown_colors(file, points):
+        raise _UnsafePicture(reason)
+    if has_linked_profile(file):
+        raise _UnsafePicture("a BMP whose color profile is another file; convert it to sRGB and save it as PNG")
     file.seek(0)
     try:
         picture = Image.open(file, formats=formats)
@@ -218,8 +221,8 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...], 
     with picture:
         _first_whole_page(picture)
         use_whole_palette(picture)
-        if not picture.info.get("icc_profile"):
-            picture.info["icc_profile"] = jpeg2000_profile(file) or stated_profile(picture, points)
+        if not has_fitting_profile(picture):
+            picture.info["icc_profile"] = passed_profile(file) or stated_profile(picture, points)
         return _decoded(picture, max_file_pixels, file, is_whole=is_whole)
 
 

@@ -53,6 +53,7 @@ def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Imag
     same pixels in 8 bits, where the caller has them already.
     """
     turn, profile, undeclared = orientation(picture), _profile(picture), _may_be_unused_alpha(picture)
+    color_mode = _color_mode(picture)
     picture = picture if shown is None else shown
     alpha = None
     if picture.mode.startswith("I") or picture.mode == "F" or _has_signed_bytes(picture):
@@ -64,7 +65,7 @@ def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Imag
         gray = picture.mode in ("LA", "La", "L", "1")
         layered = picture.convert("LA" if gray else "RGBA")
         alpha, picture = layered.getchannel("A"), layered.getchannel("L") if gray else layered.convert("RGB")
-    picture = _in_srgb(picture, profile)
+    picture = _in_srgb(picture, profile, color_mode)
     if alpha is not None and not (undeclared and alpha.getextrema()[1] == 0):
         picture.putalpha(alpha)
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
@@ -228,11 +229,25 @@ def _samples(picture: Image.Image) -> np.ndarray:
     return samples
 
 
+def has_fitting_profile(picture: Image.Image) -> bool:
+    """Return whether an opened picture has an ICC profile that can be read and is one of its kind of colors."""
+    profile = bytes(picture.info.get("icc_profile") or b"")
+    return bool(profile) and _read_profile(profile, _color_mode(picture)) is not None
+
+
+def _color_mode(picture: Image.Image) -> str:
+    """Return the mode, L, RGB, CMYK or LAB, in which the colors of an opened picture are converted."""
+    if picture.mode in ("CMYK", "LAB"):
+        return picture.mode
+    is_gray = picture.mode in ("1", "L", "LA", "La", "F") or picture.mode.startswith("I")
+    # Pillow opens a GIF or BMP whose palette holds grays as gray, but its profile is one of colors.
+    return "L" if is_gray and picture.format not in ("GIF", "BMP") else "RGB"
+
+
 def _profile(picture: Image.Image) -> bytes | None:
     """Return the ICC profile of the samples; None for sRGB."""
-    embedded = picture.info.get("icc_profile")
-    if embedded:
-        return bytes(embedded)
+    if has_fitting_profile(picture):
+        return bytes(picture.info["icc_profile"])
     if picture.mode == "LAB":
         return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     try:
@@ -244,10 +259,12 @@ def _profile(picture: Image.Image) -> bytes | None:
     return adobe_rgb() if color_space == 0xFFFF and str(interoperability).startswith("R03") else None
 
 
-def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert a picture without transparency to RGB, its colors from `profile` to sRGB."""
+def _in_srgb(picture: Image.Image, profile: bytes | None, mode: str) -> Image.Image:
+    """Convert a picture without transparency to RGB, its colors, which are those of `mode`, from `profile` to sRGB."""
     if picture.mode not in ("L", "RGB", "CMYK", "LAB"):
         picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    if profile and picture.mode == "L" and mode == "RGB":
+        picture = picture.convert("RGB")
     transform = _transform(profile, picture.mode) if profile else None
     if transform is None:
         return picture.convert("RGB")
@@ -255,12 +272,11 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 @lru_cache(maxsize=16)
-def _transform(profile: bytes, mode: str) -> Any:
-    """Return the transform from `profile` to sRGB; None where it does not fit the mode, or changes nothing."""
+def _read_profile(profile: bytes, mode: str) -> Any:
+    """Return the transform from `profile` to sRGB; None where it cannot be read or does not fit the mode."""
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        transform = ImageCms.buildTransform(
-            source,
+        return ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
             _SRGB,
             mode,
             "RGB",
@@ -269,7 +285,13 @@ def _transform(profile: bytes, mode: str) -> Any:
         )
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return None
-    if mode in ("L", "RGB"):
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> Any:
+    """Return the transform from `profile` to sRGB; None where it does not fit the mode, or changes nothing."""
+    transform = _read_profile(profile, mode)
+    if transform is not None and mode in ("L", "RGB"):
         steps = np.linspace(0, 255, 9).round().astype(np.uint8)
         grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(9, 81, 3) if mode == "RGB" else steps[None]
         colors = Image.fromarray(grid)

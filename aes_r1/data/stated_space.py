@@ -1,6 +1,8 @@
-"""Find the color space that Pillow passes over: PNG's cICP, gAMA and cHRM, nclx of AVIF and HEIC, JPEG 2000's profile.
+"""Find the color space that Pillow passes over: PNG's cICP, gAMA and cHRM, nclx of AVIF and HEIC.
 
-Sources: PNG (third edition), 4.3 and 11.3.2; ISO/IEC 14496-12, 8.11 and 12.1.5; ITU-T H.273; ISO/IEC 15444-1, I.5.3.3.
+The profiles that it passes over are found in passed_profiles.py.
+
+Sources: PNG (third edition), 4.3 and 11.3.2; ISO/IEC 14496-12, 8.11 and 12.1.5; ITU-T H.273.
 """
 
 from __future__ import annotations
@@ -14,19 +16,19 @@ from PIL import Image
 
 from aes_r1.data.srgb import icc_profile
 
-_MAX_BYTES = 1 << 20  # of the description in front of the pixels
+MAX_BYTES = 1 << 20  # of the description in front of the pixels
 _MAX_BOXES = 4096
 # Chromaticities x, y of white, red, green, blue by H.273's ColourPrimaries. The primaries of television (1, 5, 6, 7)
 # and unspecified ones (2) count as sRGB.
-_D65 = (0.3127, 0.3290)
-_SRGB = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+D65 = (0.3127, 0.3290)
+_SRGB = (*D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _PRIMARIES = {
-    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
+    9: (*D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
     11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # DCI-P3
-    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
+    12: (*D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
 }
 _EXPONENTS = {4: 2.2, 5: 2.8, 8: 1.0}  # by H.273's TransferCharacteristics; all others count as sRGB, as in browsers
-HIGH_RANGE = {16: "PQ", 18: "HLG"}  # transfers of HDR pictures
+_HIGH_RANGE = {16: "PQ", 18: "HLG"}  # transfers of HDR pictures
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50 = np.array([0.96420, 1.0, 0.82491])
 _NEAR = 0.01  # a gamma this near to 1 / 2.2 means sRGB's own curve
@@ -36,31 +38,28 @@ def code_points(file: BinaryIO) -> tuple[int, int] | None:
     """Return H.273's (primaries, transfer) of a PNG, AVIF or HEIC picture; None where none can be read."""
     file.seek(0)
     head = file.read(12)
-    boxes = head[4:8] == b"ftyp"
-    if not boxes and not head.startswith(b"\x89PNG"):
+    has_boxes = head[4:8] == b"ftyp"
+    if not has_boxes and not head.startswith(b"\x89PNG"):
         return None
-    content = head + file.read(_MAX_BYTES)
+    content = head + file.read(MAX_BYTES)
     try:
-        return _primary_nclx(content) if boxes else _cicp(content)
+        return _primary_nclx(content) if has_boxes else _cicp(content)
     except (IndexError, struct.error):  # damaged or cut there, where the decoder may not look
         return None
 
 
-def jpeg2000_profile(file: BinaryIO) -> bytes | None:
-    """Return the ICC profile of a JPEG 2000 picture, which Pillow passes over; None where it has none.
-
-    It stands in the first box that states a color space (ISO/IEC 15444-1, I.5.3.3; any profile: 15444-2).
-    """
+def unknown_colors(file: BinaryIO, points: tuple[int, int] | None) -> str | None:
+    """Return why the colors of a picture of these `code_points` cannot be known; None where they can."""
+    if points is None:
+        return None
+    if points[1] in _HIGH_RANGE:
+        kind = _HIGH_RANGE[points[1]]
+        return f"an HDR picture ({kind}), which has no fixed brightness; export it as an ordinary JPEG"
     file.seek(0)
-    head = file.read(12)
-    if not head.startswith(b"\0\0\0\x0cjP  "):
-        return None
-    try:
-        header = dict(_boxes(head + file.read(_MAX_BYTES))).get(b"jp2h", b"")
-        color = next((body for name, body in _boxes(header) if name == b"colr"), b"")
-    except struct.error:
-        return None
-    return color[3:] if color[:1] in (b"\2", b"\3") else None
+    head = file.read(MAX_BYTES)
+    if head.startswith(b"\x89PNG") and any(name == b"cICP" and body[3:4] == b"\0" for name, body in _chunks(head)):
+        return "a PNG of video's narrow range (cICP), whose black is not 0; export it as an ordinary PNG"
+    return None
 
 
 def stated_profile(picture: Image.Image, points: tuple[int, int] | None) -> bytes | None:
@@ -74,14 +73,20 @@ def stated_profile(picture: Image.Image, points: tuple[int, int] | None) -> byte
             return None
         exponent = 1 / gamma if gamma and 0.1 < gamma < 3 and abs(gamma - 1 / 2.2) > _NEAR else None
         space = tuple(chromaticities or _SRGB)
+    return None if space == _SRGB and exponent is None else profile_of(() if gray else space, exponent)
+
+
+def profile_of(space: Sequence[float], exponent: float | None) -> bytes | None:
+    """Make the ICC profile of the chromaticities x, y of white, red, green and blue; None where they form no triangle.
+
+    space: empty for gray. exponent: of linear light; None for sRGB's own curve.
+    """
     samples = np.linspace(0, 1, 1024)
     curve = _srgb_light(samples) if exponent is None else samples**exponent
-    if space == _SRGB and exponent is None:
-        return None
     try:
-        return icc_profile(() if gray else _colorants(space), curve.tolist())
+        return icc_profile(_colorants(space) if space else (), curve.tolist())
     except (ArithmeticError, np.linalg.LinAlgError, struct.error):
-        return None  # the chromaticities form no triangle
+        return None
 
 
 def _srgb_light(samples: np.ndarray) -> np.ndarray:
@@ -119,7 +124,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         offset += 12 + length
 
 
-def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield (type, body) of the boxes in `content` (ISO/IEC 14496-12, 4.2); one that is cut ends the list."""
     offset = 0
     for _ in range(_MAX_BOXES):
@@ -138,12 +143,12 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _primary_nclx(content: bytes) -> tuple[int, int] | None:
     """Return the nclx color of the primary picture; those of thumbnails and gain maps beside it mean something else."""
-    meta = dict(_boxes(dict(_boxes(content)).get(b"meta", b"")[4:]))
-    primary, inside = meta.get(b"pitm", b""), dict(_boxes(meta.get(b"iprp", b"")))
+    meta = dict(boxes(dict(boxes(content)).get(b"meta", b"")[4:]))
+    primary, inside = meta.get(b"pitm", b""), dict(boxes(meta.get(b"iprp", b"")))
     if not primary or not inside:
         return None
     (item,) = struct.unpack_from(">I" if primary[0] else ">H", primary, 4)
-    properties = list(_boxes(inside.get(b"ipco", b"")))
+    properties = list(boxes(inside.get(b"ipco", b"")))
     for number in _properties_of(item, inside.get(b"ipma", b"")):
         kind, body = properties[number - 1] if 0 < number <= len(properties) else (b"", b"")
         if kind == b"colr" and body[:4] == b"nclx":

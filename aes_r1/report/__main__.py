@@ -8,18 +8,17 @@ if __name__ == "__main__":
     require_conf()  # before the imports, which read it
 
 import argparse
-from pathlib import Path
 
 from aes_r1.arguments import OneLineParser, run_argparse
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import InputError, require
+from aes_r1.settings import InputError, place, require
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the page of one run or of several; return the exit code."""
-    folders = [Path(name) for name in options.runs]
+    folders = [place(name) for name in options.runs]
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; give the folders of runs (aes-r1 runs lists them)")
@@ -28,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
         require(options.out is None, "--out", options.out, f"is for several runs; one run's page is {page}")
         print(write_report(folders[0]))
     else:
-        page = Path(options.out) if options.out else folders[0].parent / "comparison.html"
+        page = place(options.out, "--out") if options.out else folders[0].parent / "comparison.html"
         require(not page.is_dir(), "--out", page, f"is a folder; give a file, as {page / 'comparison.html'}")
         print(write_comparison(folders, page))
     return 0

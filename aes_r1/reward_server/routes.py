@@ -30,6 +30,7 @@ from aes_r1.reward_server.batches import Batches, Closed, Full
 from aes_r1.scoring.rows import verdict_row
 from aes_r1.scoring.uploads import MAX_BYTES
 from aes_r1.scoring.verdict import Verdict
+from aes_r1.settings import printable
 
 ROUTES = {"GET": re.compile("/health"), "POST": re.compile("/(score|compute)")}
 MAX_BODY = 400_000_000  # bytes of a request at most; 64 PNG of 1024 x 1024 pixels have about 200 million as base64
@@ -71,7 +72,7 @@ def build_server(
     asked = {"samples": batches.critic.samples, "temperature": profile.temperature, "warning": profile.warning()}
 
     async def health(_: Request) -> Response:
-        return _json({"status": "ok", "model": model, **asked, "waiting": batches.waiting})
+        return _json({"status": "ok", "model": printable(model), **asked, "waiting": batches.waiting})
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

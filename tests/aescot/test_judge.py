@@ -172,6 +172,57 @@ def test_a_verdict_is_taken_from_the_object_that_gives_it(text, level):
     assert verdict is None or verdict.unsupported_claims == ("a dog",)
 
 
+EXAMPLES = (
+    "{0}\n\nThe format is: {1}",
+    "{0} Format:\n```json\n{1}\n```",
+    "{0}\n\n## Example\n\n{1}",
+    "{0} (e.g. {1})",
+    "{0} Without the dog it would be {1}",
+    "{0}\n{1} is only a template.",
+    "{0}\n{1}\n\nThe second one is an example.",
+)
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_an_example_after_an_answer_is_not_taken_for_it(text):
+    """Either object could be the answer, so the judge is asked again."""
+    assert read_verdict(text.format(GOOD + "}", BAD)) == (None, ())
+    assert read_rating(text.format('{"rating": 8}', '{"rating": 2}')) == (None, ())
+    assert read_rating(text.format('{"rating": 8}', '{"rating": 8}')) == (8.0, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "In the requested format: {1}",
+        "{0} is an example of the form. My rating:\n{1}",
+        "Draft: {0}\nFinal answer in the requested format:\n```json\n{1}\n```",
+        "<think>{0}</think>Here is the JSON in your format: {1}",
+        "First {0}, then {1}",
+    ],
+)
+def test_an_answer_that_is_said_to_be_in_the_format_is_one(text):
+    assert read_rating(text.format('{"rating": 2}', '{"rating": 8}'))[0] == 8.0
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        *("[...]", "[…]", '["..."]', '["…"]', '"..."', "...", "[ ... ]", '["[...]"]', '["...", "..."]', "[..]"),
+        *('["<claim>"]', '["TBD"]', '["string"]', "[ /* claims */ ]", "[# a dog\n]", "[// the sky is not blue\n]"),
+    ],
+)
+def test_claims_that_were_left_out_are_not_read_as_none(claims):
+    assert read_verdict(f'{{"level": "fair", "score": 0.5, "unsupported_claims": {claims}}}') == (None, ())
+
+
+@pytest.mark.parametrize("claims", ["[]", "[ ]", "null", "None", "['']", "['none']", "[\n]", "'None found.'"])
+def test_a_repaired_verdict_without_claims_has_none(claims):
+    verdict, mended = read_verdict(f"{{'level': 'fair', 'score': 0.5, 'unsupported_claims': {claims},}}")
+    assert verdict == JudgeVerdict("fair", 0.5, ())
+    assert mended == ("repaired",)
+
+
 @pytest.mark.parametrize(
     ("claims", "read"),
     [

@@ -47,6 +47,10 @@ MENDED = [
     ),
     (json.dumps({"reply": {"Dimensions": {key: SAID[key] for key in DIMENSIONS}, **SAID}}), ("wrapped",)),
     (json.dumps({key.replace("_", " ").title(): text for key, text in SAID.items()}), ("keys",)),
+    (json.dumps({f"{n}. {key}": text for n, (key, text) in enumerate(SAID.items(), 1)}), ("keys",)),
+    (json.dumps({f"**({n}) {key}**": text for n, (key, text) in enumerate(SAID.items(), 1)}), ("keys",)),
+    (f"<think>{DRAFT}</think>In the requested format:\n{WHOLE}", ("draft",)),
+    (f"An example was asked for.\nDraft: {DRAFT} Final, in the requested format:\n{WHOLE}", ("draft",)),
     (renamed(color="colour", light_and_shadow="Light & Shade", judgement="judgment"), ("keys",)),
     (json.dumps({key: [text] for key, text in SAID.items()}), ("lists",)),
     (json.dumps({**SAID, "color": {"text": SAID["color"]}}), ("lists",)),
@@ -124,6 +128,68 @@ def test_a_reply_that_cannot_be_read_is_marked_in_bounded_time(text, reason):
     reply, reasons, _ = read_reply(text)
     assert reply is None
     assert list(reasons) == [reason]
+    assert time.process_time() - started < 2
+
+
+TITLES = {key: key.replace("_", " ").title().replace(" And ", " & ") for key in SAID}
+HEADED = {
+    form: separator.join(form.format(number, TITLES[key], text) for number, (key, text) in enumerate(SAID.items(), 1))
+    for form, separator in {
+        "## {0}. {1}\n{2}": "\n\n",
+        "### **{1}**\n\n{2}": "\n\n---\n\n",
+        "**{1}:** {2}": "\n",
+        "**{1}**: {2}": "\n\n",
+        "- **{1}**\n  {2}": "\n",
+        "{0}. {1}: {2}": "\n",
+        "{0}. **{1}** - {2}": "\n",
+        "{1}: '{2}'": "\n",
+        "{1}: >-\n  {2}": "\n",
+    }.items()
+}
+
+
+@pytest.mark.parametrize(
+    "around", ["{}", "# Critique\nAs you asked.\n\n{}\n", "<think>Color: hm.</think>\n{}", "```yaml\n{}\n```"]
+)
+@pytest.mark.parametrize("form", HEADED)
+def test_a_reply_under_headings_of_the_dimensions_names_is_read(form, around):
+    reply, reasons, how = read_reply(around.format(HEADED[form]))
+    assert reasons == {}
+    assert {**reply.dimensions, "judgement": reply.judgement} == SAID
+    assert how == ("headings",)
+
+
+@pytest.mark.parametrize("form", HEADED)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda text: text.replace("portrait.", "port"),  # cut short
+        lambda text: text + "\n\nLet me know if you want more.",  # perhaps no part of the judgement
+        lambda text: text + "\n**Score:** 7/10.",
+        lambda text: text + "\n" + text,
+        lambda text: text.replace("Color", "Lighting"),
+        lambda text: text.replace("Color", "Overall"),
+        lambda text: text.replace("Exposure", "Color"),
+        lambda text: text + ' {"color": "red"}',
+        lambda text: text.replace("Warm browns hold the frame.", ""),
+    ],
+)
+def test_headings_that_leave_a_doubt_are_not_read(form, changed):
+    reply, reasons, _ = read_reply(changed(HEADED[form]))
+    assert reply is None
+    assert set(reasons) <= {"invalid_json", "missing_dimension"}
+
+
+def test_headings_are_read_in_bounded_time():
+    started = time.process_time()
+    for text in (
+        "- " * 50_000,
+        "**" * 50_000,
+        ("**a" * 20 + "\n") * 1000,
+        "1. " * 30_000,
+        "color: " + " \n" * 50_000 + "x",
+    ):
+        assert read_reply(text)[0] is None
     assert time.process_time() - started < 2
 
 

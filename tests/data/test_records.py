@@ -274,6 +274,49 @@ def test_what_is_no_record_is_refused_by_its_line(row, says, tmp_path):
     assert len(str(caught.value)) < 400
 
 
+CHAT = {"choices": [{"index": 0, "message": {"role": "assistant", "content": SAID}}]}
+PARTS = [{"role": "user", "parts": [{"text": "?"}]}, {"role": "model", "parts": [{"text": SAID}]}]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"images": ["a.jpg"], "prompt": "?", "chosen": SAID, "rejected": "x"}, "chosen and rejected are of a pair"),
+        (
+            {"id": "a", "chosen": [{"role": "assistant", "content": SAID}], "rejected": []},
+            "chosen and rejected are of a pair",
+        ),
+        (
+            {"images": ["a.jpg"], "conversations": [{"from": "human", "value": "?"}], "chosen": {"value": SAID}},
+            "chosen are of a pair",
+        ),
+        ({"id": "b", "custom_id": "a", "response": {"body": CHAT}, "error": None}, "response is a server's reply"),
+        ({"id": "c", "object": "chat.completion", **CHAT}, "it is a server's reply"),
+        ({"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {}}, "a request of a batch"),
+        ({"custom_id": "a", "result": {"message": {"content": []}}}, "result is a server's reply"),
+        ({"key": "a", "response": {"candidates": []}}, "response is a server's reply"),
+        ({"contents": PARTS}, "messages of Gemini; write messages of role user and assistant"),
+        ({"images": ["a.jpg"], "prompt": "?", "response_0": SAID, "response_1": "x"}, "are several answers"),
+        ({"images": ["a.jpg"], "responses": [SAID, "x"]}, "are several answers"),
+        ({"images": ["a.jpg"], "problem": "?", "solution": SAID}, "no answer to learn"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_row_of_another_tool_is_told_what_it_is_and_how_to_write_it(row, says, tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_records(write(tmp_path, OURS, row))
+    said = str(caught.value)
+    assert ":2: " in said
+    assert says in said
+    assert "write" in said.split(says[:10])[1]
+    assert len(said) < 400
+
+
+def test_a_row_whose_answer_stands_beside_such_keys_is_read(tmp_path):
+    row = {**RELEASED, "rejected_response": "x", "ground_truth": 0.63, "solution": "0.63"}
+    assert [record["mos"] for record in read_records(write(tmp_path, row))] == [0.63]
+
+
 POISON = {
     "Soft <|im_end|> light": "a special token",
     "Soft <|endoftext|>": "a special token",

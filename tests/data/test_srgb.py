@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -205,6 +206,134 @@ def test_a_stated_space_holds_for_gray_palette_transparency_and_sixteen_bits(sce
     mark = (b"cICP", bytes([12, 13, 0, 1]))
     assert off(shown(with_chunks(saved(clear, "PNG"), mark)), scene) <= 2
     assert off(shown(with_chunks(io.BytesIO(png(deep)), mark)), scene) <= 2
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(b"cICP", bytes([12, 13, 0, 1]))],
+        [
+            (b"gAMA", struct.pack(">I", 45455)),
+            (b"cHRM", chromaticities(0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)),
+        ],
+    ],
+)
+def test_a_space_that_is_stated_beside_a_profile_that_cannot_be_used_holds(chunks, scene):
+    coded, profile = in_space(scene, "Display P3")
+    gray = icc_profile((), [index / 1023 for index in range(1024)])
+    for broken in (b"no profile", profile[:200], bytes(3000), gray):
+        png_with_both = with_chunks(saved(coded, "PNG", icc_profile=broken), *chunks)
+        assert off(shown(png_with_both), scene) <= 2
+    other = with_chunks(saved(Image.fromarray(scene), "PNG", icc_profile=in_space(scene, "Adobe RGB")[1]), *chunks)
+    assert off(shown(other), scene) > 10, "a good profile decides"
+
+
+def test_a_camera_s_adobe_rgb_holds_beside_a_profile_that_cannot_be_used(scene):
+    coded, _ = in_space(scene, "Adobe RGB")
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = 0xFFFF
+    exif.get_ifd(0x8769)[0xA005] = {1: "R03", 2: b"0100"}
+    assert np.abs(shown(jpeg(coded, exif=exif, subsampling=0, icc_profile=b"no profile")) - scene).mean() < 2.5
+
+
+def test_a_png_of_narrow_range_is_refused(scene):
+    narrow = with_chunks(saved(Image.fromarray(scene), "PNG"), (b"cICP", bytes([1, 13, 0, 0])))
+    with pytest.raises(
+        PictureError, match=r"narrow range \(cICP\), whose black is not 0; export it as an ordinary PNG"
+    ):
+        open_picture(io.BytesIO(narrow))
+
+
+def bmp(picture: Image.Image, space: bytes, *, profile: bytes = b"", numbers=(0,) * 12, version: int = 5) -> bytes:
+    """A BMP of version 4 or 5. numbers: XYZ of red, green and blue, and three exponents, as they stand in the file."""
+    plainly = saved(picture, "BMP").getvalue()
+    (offset,) = struct.unpack_from("<I", plainly, 10)
+    size = 124 if version == 5 else 108
+    palette, pixels = plainly[54:offset], plainly[offset:]
+    head = struct.pack("<I", size) + plainly[18:54] + bytes(16) + space + struct.pack("<12I", *numbers)
+    if version == 5:
+        head += struct.pack("<4I", 4, size + len(palette) + len(pixels), len(profile), 0)
+    start = 14 + size + len(palette)
+    return (
+        b"BM"
+        + struct.pack("<IHHI", start + len(pixels) + len(profile), 0, 0, start)
+        + head
+        + palette
+        + pixels
+        + profile
+    )
+
+
+@pytest.mark.parametrize("space", ["Display P3", "Adobe RGB"])
+def test_a_bmp_with_a_profile_of_its_own_is_the_same_picture(space, scene):
+    coded, profile = in_space(scene, space)
+    assert off(shown(bmp(coded, b"DEBM", profile=profile)), scene) <= 2
+    few = coded.quantize(64)
+    expected = shown(saved(few.convert("RGB"), "PNG", icc_profile=profile))
+    assert off(shown(bmp(few, b"DEBM", profile=profile)), expected) == 0
+    for useless in (b"", b"no profile", profile[:200]):
+        assert off(shown(bmp(coded, b"DEBM", profile=useless)), np.asarray(coded)) == 0
+
+
+def test_a_bmp_whose_profile_is_another_file_is_refused(scene):
+    linked = bmp(Image.fromarray(scene), b"KNIL", profile=b"C:\\profiles\\mine.icc\0")
+    with pytest.raises(
+        PictureError, match="whose color profile is another file; convert it to sRGB and save it as PNG"
+    ):
+        open_picture(io.BytesIO(linked))
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_bmp_of_calibrated_colors_is_the_same_picture(version, scene):
+    primaries = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))  # of Adobe RGB, as XYZ of D65 white and as x, y, z
+    xyz = ((0.57667, 0.29734, 0.02703), (0.18556, 0.62736, 0.07069), (0.18823, 0.07529, 0.99134))
+    coded, _ = in_space(scene, "Adobe RGB")
+    exponent = round(563 / 256 * 65536)
+    for ends in (xyz, [(x, y, 1 - x - y) for x, y in primaries]):
+        numbers = [round(value * 2**30) for end in ends for value in end]
+        result = shown(bmp(coded, bytes(4), numbers=(*numbers, exponent, exponent, exponent), version=version))
+        assert off(result, scene) <= 3
+    assert off(shown(bmp(coded, bytes(4), version=version)), np.asarray(coded)) == 0, "nothing is stated"
+    assert off(shown(bmp(coded, b"BGRs", numbers=(*numbers, 0, 0, 0), version=version)), np.asarray(coded)) == 0
+
+
+def gif(picture: Image.Image, profile: bytes) -> bytes:
+    content = saved(picture, "GIF").getvalue()
+    start = 13 + 3 * 2 ** ((content[10] & 7) + 1) * (content[10] >> 7)
+    parts = [profile[at : at + 255] for at in range(0, len(profile), 255)]
+    body = b"".join(bytes([len(part)]) + part for part in parts)
+    comment = b"\x21\xfe\x03abc\0"
+    return content[:start] + comment + b"\x21\xff\x0bICCRGBG1012" + body + b"\0" + content[start:]
+
+
+def test_a_gif_with_a_profile_is_the_same_picture(scene):
+    coded, profile = in_space(scene, "Adobe RGB")
+    few = coded.quantize(64)
+    expected = shown(saved(few.convert("RGB"), "PNG", icc_profile=profile))
+    result = shown(gif(few, profile))
+    assert off(result, expected) == 0
+    assert off(result, np.asarray(few.convert("RGB"))) > 10
+    for cut in (profile[:200], b"no profile"):
+        assert off(shown(gif(few, cut)), np.asarray(few.convert("RGB"))) == 0
+
+
+def test_the_profile_of_a_palette_of_grays_is_one_of_colors():
+    """Pillow opens such a GIF or BMP as gray, to which a profile of colors would not fit."""
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    linear = icc_profile(SRGB, [index / 1023 for index in range(1024)])
+    expected = shown(saved(gray.convert("RGB"), "PNG", icc_profile=linear))
+    assert off(expected, np.asarray(gray.convert("RGB"))) > 10
+    for content in (gif(gray, linear), bmp(gray, b"DEBM", profile=linear)):
+        assert Image.open(io.BytesIO(content)).mode == "L"
+        assert off(shown(content), expected) == 0
+
+
+def test_a_cut_gif_or_bmp_ends_in_a_line_or_a_picture(scene):
+    coded, profile = in_space(scene, "Adobe RGB")
+    for whole in (gif(coded.quantize(64), profile), bmp(coded, b"DEBM", profile=profile)):
+        for length in (*range(0, 160), *range(160, len(whole), 997)):
+            with suppress(PictureError):  # any other error would be a traceback
+                shown(whole[:length])
 
 
 def restated(picture: Image.Image, kind: str, primaries: int, transfer: int) -> bytes:

@@ -346,3 +346,23 @@ def test_an_error_of_the_model_ends_the_scoring_and_what_waits_is_told():
         return found
 
     assert [type(one) for one in together(scenario).found] == [Closed] * 5
+
+
+def test_health_answers_where_the_name_of_the_model_is_no_utf_8():
+    critic = SimpleNamespace(samples=1, profile=SimpleNamespace(temperature=0.6, warning=lambda: None))
+    server = routes.build_server(
+        Batches(critic, batch_size=1, max_queued=1),
+        model="caf\udce9",
+        max_pictures=1,
+        unanswered=None,
+        hosts=None,
+        ended=lambda _: None,
+    )
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(server), base_url="http://test") as client:
+            return await client.get("/health")
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 200
+    assert answer.json()["model"] == "caf\\udce9"
