@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import logging
 import os
@@ -80,17 +81,17 @@ def _is_held(lock: Path) -> bool:
     """Return whether a process of this machine has `lock` open; the log names one that has done so for too long."""
     with contextlib.suppress(FileNotFoundError):
         lock_stat = os.stat(lock)
-        for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        for opened in glob.iglob("/proc/[0-9]*/fd/*"):  # passes over processes that end meanwhile
             if not _is_file(opened, lock_stat):
                 continue
             if _age(lock) > LONGEST_COMPILATION:
                 message = "%s: process %s has compiled for %d minutes; end it if it hangs"
-                log.warning(message, lock, opened.parts[2], _age(lock) / 60)
+                log.warning(message, lock, opened.split("/")[2], _age(lock) / 60)
             return True
     return False
 
 
-def _is_file(opened: Path, file_stat: os.stat_result) -> bool:
+def _is_file(opened: str, file_stat: os.stat_result) -> bool:
     """Return whether the descriptor `opened` is of the file with `file_stat`; False where it cannot be seen."""
     try:
         return os.path.samestat(os.stat(opened), file_stat)

@@ -72,6 +72,21 @@ def test_a_lock_is_removed_when_its_owner_is_gone_and_not_before(own, caplog):
     assert f"removed {lock}" in caplog.text
 
 
+def test_a_lock_is_held_also_where_another_process_ends_while_all_are_searched(tmp_path, monkeypatch):
+    """Every other process is gone when its descriptors are listed; this one holds the lock."""
+    lock, scandir = tmp_path / "lock", os.scandir
+
+    def ended(path):
+        if str(path).endswith("/fd") and str(os.getpid()) not in str(path):
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    with lock.open("w"):
+        monkeypatch.setattr(os, "scandir", ended)
+        assert compiled_ops._is_held(lock)
+    assert not compiled_ops._is_held(lock)
+
+
 @pytest.mark.slow
 def test_a_folder_of_the_users_own_is_kept_and_its_old_lock_named(own, tmp_path, monkeypatch):
     given = tmp_path / "given"
