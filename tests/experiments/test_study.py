@@ -638,25 +638,26 @@ def test_a_wrong_digit_or_sign_in_an_answer_is_noticed(name):
         assert not known.intersection([*changed, *turned])
 
 
-def findings_of(name: str) -> str:
-    text = (ROOT / "experiments" / name / "README.md").read_text()
-    return " ".join(text.split("## What we found")[1].split("## What it does not show")[0].split())
+def sections_of(name: str) -> dict[str, str]:
+    """The sections of a study's README by heading."""
+    _, *sections = re.split(r"^## ", (ROOT / "experiments" / name / "README.md").read_text(), flags=re.MULTILINE)
+    return {heading: " ".join(text.split()) for heading, _, text in (one.partition("\n") for one in sections)}
 
 
-NAMED = {name: match[1] for name in ANSWERED
-         if (match := re.search(r"all numbers in \[[^]]*\]\(([^)]*)\)", findings_of(name)))}  # fmt: skip
+NAMED = [(name, heading, match[1]) for name in ANSWERED for heading, text in sections_of(name).items()
+         if (match := re.search(r"all numbers in \[[^]]*\]\(([^)]*)\)", text))]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_where_all_numbers_are_said_to_be_they_are(name):
-    """Each decimal of the findings is one of that file, rounded to as many places."""
-    text = (ROOT / "experiments" / name / NAMED[name]).read_text()
+@pytest.mark.parametrize(("name", "heading", "file"), NAMED)
+def test_where_all_numbers_are_said_to_be_they_are(name, heading, file):
+    """Each decimal of the section is one of that file, rounded to as many places."""
+    text = (ROOT / "experiments" / name / file).read_text()
     held = [abs(float(number)) for number in re.findall(r"(?<![\w.])[+-]?\d*\.\d+(?:e-?\d+)?", text)]
     known = {places: {round(number, places) for number in held} for places in (1, 2, 3)}
-    stated = re.findall(r"(?<![\w.])\d*\.\d+(?!\w)", findings_of(name))
+    stated = re.findall(r"(?<![\w.])\d*\.\d+(?!\w)", sections_of(name)[heading])
     unknown = [number for number in stated if float(number) not in known[len(number.split(".")[1])]]
     assert stated
-    assert not unknown, f"{unknown} do not stand in {NAMED[name]}"
+    assert not unknown, f"{unknown} do not stand in {file}"
 
 
 def test_the_studies_that_are_not_full_are_demonstrated():
