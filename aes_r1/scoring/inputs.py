@@ -54,9 +54,9 @@ def find_pictures(
 ) -> Iterator[str | PictureError]:
     """Yield the paths (and URLs) that `inputs` name, in their order; a PictureError for an input that names nothing.
 
-    A folder yields the files below it that have a picture's suffix, sorted by name; a glob (with `**`) yields its
-    matches. A file that is named itself, or by a file:// address, is taken whatever its suffix. `skipped` counts what
-    else folders hold: other files by suffix, hidden pictures, hidden and linked folders. No file is opened.
+    A folder yields the files below it that have a picture's suffix, sorted by name; a glob yields its matches, with
+    `**` each file once. A file that is named itself, or by a file:// address, is taken whatever its suffix. `skipped`
+    counts what else folders hold: other files by suffix, hidden pictures, hidden and linked folders. No file is opened.
     """
     skipped = Counter() if skipped is None else skipped
     for given in inputs:
@@ -70,8 +70,19 @@ def find_pictures(
         elif os.path.exists(name) or not glob.has_magic(name):
             yield name  # a missing file is reported when it is opened
         else:
-            matches = (path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path))
-            yield from _or_error(matches, name, lambda: "no file matches")
+            yield from _or_error(_matches(name), name, lambda: "no file matches")
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return the files that match a glob, sorted; with `**` each once, though links to folders may lead there, too."""
+    paths = [path for path in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(path)]
+    if "**" not in pattern:
+        return paths
+    real = {folder: os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}}
+    by_place: dict[tuple[str, str], str] = {}
+    for path in sorted(paths, key=len):
+        by_place.setdefault((real[os.path.dirname(path)], os.path.basename(path)), path)
+    return sorted(by_place.values())
 
 
 def some_readable(found: Iterable[str | PictureError]) -> Iterator[str | PictureError]:
@@ -243,6 +254,8 @@ def _fetch(url: str, limits: UrlLimits) -> bytes | PictureError:
                 if time.monotonic() > end:
                     return _too_slow(url, limits)
     except (URLError, HTTPException, OSError, ValueError) as error:
+        if isinstance(error, UnicodeError):
+            return LastingError(url, "holds a letter that no URL may hold; write it as %XX, in a host's name as xn--")
         reason = getattr(error, "reason", None) or error
         slow = isinstance(error, TimeoutError) or isinstance(reason, TimeoutError)
         if slow:

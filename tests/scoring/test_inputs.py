@@ -25,6 +25,22 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_a_glob_over_folders_that_are_linked_in_a_circle_yields_each_file_once(folder):
+    (folder / "deep" / "up").symlink_to(folder)
+    (folder / "same.jpg").symlink_to("b.jpg")
+    found = list(find_pictures([f"{folder}/**/*.*"]))
+    assert found == sorted(f"{folder}/{name}" for name in ("a.PNG", "b.jpg", "deep/er/c.webp", "notes.txt", "same.jpg"))
+    assert list(find_pictures([f"{folder}/deep/up/*.jpg"])) == [
+        f"{folder}/deep/up/{name}.jpg" for name in ("b", "same")
+    ]
+
+
+@pytest.mark.parametrize("url", ["http://\u2603/a.jpg", "http://127.0.0.1:1/\u00e9.jpg"])
+def test_a_letter_that_no_url_may_hold_is_said_with_the_way_out(url):
+    with pytest.raises(LastingError, match="holds a letter that no URL may hold; write it as %XX"):
+        read_picture(url, UrlLimits(1000, 2.0))
+
+
 def test_folders_files_and_globs_in_their_order(folder):
     def below(found):
         return [one.removeprefix(f"{folder}/") for one in found]
