@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 HOSTS = ["127.0.0.1", "localhost"]
+MAX_DIGITS = 15  # of a body's length; Python reads no more than 4,300
 PAGE = {  # the addresses that the page needs, by method
     "GET": re.compile(
         r"/(config/?|theme\.css|manifest\.json|favicon\.ico|robots\.txt|pwa_icon(/\d+)?|(assets|static|svelte)/.+)?"
@@ -72,7 +73,7 @@ class Guard:
             await _refuse(send, 403, f"origin {origin[:80].decode('latin-1')!r}: only this server's own pages may ask")
             return
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self.max_body:
+        if not length.isdigit() or len(length) > MAX_DIGITS or int(length) > self.max_body:
             await _refuse(send, 413, f"the body may have {self.max_body:,} bytes; send less at a time")
             return
         # A body without a stated length could grow without bound. Where Transfer-Encoding is given as well, the

@@ -18,6 +18,8 @@ from aes_r1.trainer.compiled_ops import before_compiling
 # limit.
 PATIENCE = timedelta(minutes=30)
 
+MAX_DIGITS = 9  # of a launcher's number; Python reads no more than 4,300
+
 
 def world() -> tuple[int, int]:
     """Return (rank, number of processes) from the launcher's variables; InputError where these are impossible."""
@@ -30,8 +32,8 @@ def world() -> tuple[int, int]:
 def launched(name: str, default: int) -> int:
     """Return the number in a launcher's variable, `default` where it is not set; InputError for anything else."""
     value = os.environ.get(name) or str(default)
-    if not (value.isascii() and value.isdigit()):
-        raise InputError(f"{name}={value}: a launcher sets a number there; unset it, or launch by torchrun")
+    if not (value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS):
+        raise InputError(f"{name}={value[:40]}: a launcher sets a number there; unset it, or launch by torchrun")
     return int(value)
 
 

@@ -50,6 +50,11 @@ def test_what_is_posted_is_json(path):
     assert status("OPTIONS", path, []) == 404
 
 
+@pytest.mark.parametrize("length", [b"101", b"9" * 5000, b"-1", b"ten", b"", b"\xb2"])
+def test_a_body_of_an_impossible_length_is_not_read(length):
+    assert status("POST", "/gradio_api/cancel", [(b"content-length", length), JSON]) == 413
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_page_of_another_address_is_not_answered(method):
     path = {"GET": "/config", "POST": "/gradio_api/queue/join"}[method]

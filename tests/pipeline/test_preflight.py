@@ -181,6 +181,7 @@ def test_rewards_of_critiques_that_have_what_they_need(root):
         ({**TOGETHER, "RANK": "3"}, ["engine=zero2"], "RANK=3, WORLD_SIZE=3: no such process"),
         ({"WORLD_SIZE": "0"}, [], "WORLD_SIZE=0: no such process"),
         ({"WORLD_SIZE": "four"}, [], "WORLD_SIZE=four: a launcher sets a number there"),
+        ({"WORLD_SIZE": "1" * 5000}, [], f"WORLD_SIZE={'1' * 40}: a launcher sets a number there"),
         ({"WORLD_SIZE": "-2"}, [], "WORLD_SIZE=-2: a launcher sets a number there"),
         ({"RANK": "0.5"}, [], "RANK=0.5: a launcher sets a number there"),
         ({**TOGETHER, "MASTER_PORT": "http"}, ["engine=zero2"], "MASTER_PORT=http: a launcher sets a number there"),
