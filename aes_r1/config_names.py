@@ -110,28 +110,40 @@ def meant(name: str, known: Sequence[str]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest: .." with the known names that are spelled or end like `name`, or an empty text."""
     known = list(known)
-    other_case = [candidate for candidate in known if candidate.casefold() == name.casefold() and candidate != name]
-    if other_case:
-        return f"; nearest: {other_case[0]}"
-    group, _, last = name.rpartition(".")
+    same_end = _with_the_same_end(name, known)
+    close = (
+        _in_another_case(name, known)
+        or _similar_siblings(name, known)
+        or (same_end if len(same_end) == 1 else [])
+        or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        or same_end
+        or _with_a_similar_end(name, known)
+        or difflib.get_close_matches(name, known, n=1)
+    )
+    return f"; nearest: {', '.join(close[:3])}" if close else ""
+
+
+def _in_another_case(name: str, known: Sequence[str]) -> list[str]:
+    return [candidate for candidate in known if candidate.casefold() == name.casefold() and candidate != name][:1]
+
+
+def _similar_siblings(name: str, known: Sequence[str]) -> list[str]:
+    """Return the names of the same group that are in the same unit or spelled like `name`."""
+    group = name.rpartition(".")[0]
     siblings = [candidate for candidate in known if group and candidate.startswith(f"{group}.")]
     similar = difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)
-    similar = [*(sibling for sibling in _in_the_same_unit(name, siblings) if sibling not in similar), *similar]
-    if similar:
-        return f"; nearest: {', '.join(similar)}"
-    close = (
-        [candidate for candidate in known if candidate.rpartition(".")[2] == last and candidate != name]
-        if len(last) > 1
-        else []
-    )
-    if len(close) != 1:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75) or close
-    if not close:
-        ends = {candidate.rpartition(".")[2]: candidate for candidate in known}
-        close = [ends[candidate] for candidate in difflib.get_close_matches(last, ends, n=1, cutoff=0.75)]
-    if not close:
-        close = difflib.get_close_matches(name, known, n=1)
-    return f"; nearest: {', '.join(close[:3])}" if close else ""
+    return [*(sibling for sibling in _in_the_same_unit(name, siblings) if sibling not in similar), *similar]
+
+
+def _with_the_same_end(name: str, known: Sequence[str]) -> list[str]:
+    """Return the names of other groups with the same last part, unless it is a single letter."""
+    last = name.rpartition(".")[2]
+    return [other for other in known if len(last) > 1 and other.rpartition(".")[2] == last and other != name]
+
+
+def _with_a_similar_end(name: str, known: Sequence[str]) -> list[str]:
+    ends = {candidate.rpartition(".")[2]: candidate for candidate in known}
+    return [ends[end] for end in difflib.get_close_matches(name.rpartition(".")[2], ends, n=1, cutoff=0.75)]
 
 
 def _in_the_same_unit(name: str, siblings: Iterable[str]) -> list[str]:

@@ -295,8 +295,7 @@ def profile_table(profiles: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    began = time.monotonic()
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="at most so long, imports and weights included")
     parser.add_argument("--only", type=int, nargs="*", help="rows of the plan, by number")
@@ -306,12 +305,11 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--bandwidth-gb-s", type=float, help="its memory bandwidth")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="configurations and pictures")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args(given)
-    chosen = [PLAN[number] for number in arguments.only] if arguments.only else list(PLAN)
-    if arguments.list:
-        for number, run in enumerate(PLAN):
-            print(f"{number:2} {run.system:>10} {run.workload.name}, {run.steps} steps")
-        return
+    return parser
+
+
+def device_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[str, float, Card | None]:
+    """Return name, memory in GB and peaks of the GPU; "no card" and 16 GB without one, which only --tiny may have."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -322,31 +320,52 @@ def main(given: Sequence[str] | None = None) -> None:
     card = cards.card_of(name, arguments.peak_tflops, arguments.bandwidth_gb_s)
     if card is None and cuda:
         parser.error(f"{name}: unknown card; give --peak-tflops and --bandwidth-gb-s")
+    return name, memory_gb, card
+
+
+def measure_in_turn(runs: Sequence[Run], results: Results, ends: float, arguments: argparse.Namespace) -> None:
+    """Measure the runs one after another; those that there is no time for are left out, but none with --tiny.
+
+    While one measures, the processes of the next import: of three with a GPU, of one without.
+    """
+    import torch
+
+    ahead = 3 if torch.cuda.is_available() else 1
+    players: dict[int, Player] = {}
+    for number, run in enumerate(runs):
+        if ends - time.monotonic() < run.needs and not arguments.tiny:
+            print(f"{run.system} {run.workload.name}: left out, time is over", file=sys.stderr, flush=True)
+            if number in players:
+                players.pop(number).end()
+            continue
+        for later, other in enumerate(runs[number : number + ahead + 1], number):
+            if later not in players:
+                players[later] = Player(other.system, other.workload, arguments.work)
+        attempts(run, players.pop(number), results, ends, arguments.work)
+    for player in players.values():
+        player.end()
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    began = time.monotonic()
+    parser = make_parser()
+    arguments = parser.parse_args(given)
+    chosen = [PLAN[number] for number in arguments.only] if arguments.only else list(PLAN)
+    if arguments.list:
+        for number, run in enumerate(PLAN):
+            print(f"{number:2} {run.system:>10} {run.workload.name}, {run.steps} steps")
+        return
+    name, memory_gb, card = device_of(parser, arguments)
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.tiny:
         chosen = [tiny(run) for run in chosen]
     chosen = [replace(run, workload=fitting(run.workload, run.system, memory_gb)) for run in chosen]
     known = cards.name_of(name) or name
     results = Results(arguments.out, "gpu_" + re.sub(r"\W+", "_", known.lower()), header("gpu"), card)
-    ends = began + 60 * arguments.minutes
-    players: dict[int, Player] = {}
-    for number, run in enumerate(chosen):
-        if ends - time.monotonic() < run.needs and not arguments.tiny:
-            print(f"{run.system} {run.workload.name}: left out, time is over", file=sys.stderr, flush=True)
-            if number in players:
-                players.pop(number).end()
-            continue
-        if number not in players:
-            players[number] = Player(run.system, run.workload, arguments.work)
-        for later, other in enumerate(chosen[number + 1 :], number + 1):  # they import while this one measures
-            if later not in players and later <= number + (3 if cuda else 1):
-                players[later] = Player(other.system, other.workload, arguments.work)
-        attempts(run, players.pop(number), results, ends, arguments.work)
-    for player in players.values():
-        player.end()
+    measure_in_turn(chosen, results, began + 60 * arguments.minutes, arguments)
     print(table(results.rows), "", profile_table(results.profiles), sep="\n")
-    for one in results.failed:
-        print(f"failed: {one['reason']}")
+    for failure in results.failed:
+        print(f"failed: {failure['reason']}")
     print(f"{arguments.out / results.name}.json, {time.monotonic() - began:.0f} s")
 
 

@@ -29,7 +29,7 @@ from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import completions, rapo
 from aes_r1.trainer.context import PhaseTimer, TrainingContext
 from aes_r1.trainer.policy import Policy
-from aes_r1.trainer.reference import build_reference
+from aes_r1.trainer.reference import Reference, build_reference
 from aes_r1.trainer.single_engine import SingleEngine
 from benchmarks.player import Turn, wait_to_build
 from benchmarks.workload import Workload, draw_weights, model_folder
@@ -95,13 +95,10 @@ class StampedTimer(PhaseTimer):
             self.turn.done()
 
 
-def main() -> None:
-    workload, work, path = Workload.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    fast = path == "fast"
-    fused = fast and torch.cuda.is_available() and importlib.util.find_spec("liger_kernel") is not None
-    wait_to_build({"shared_prefix": str(fast).lower(), "kernels": "liger" if fused else "plain"})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    draw_weights()
+def build_models(
+    workload: Workload, work: Path, device: torch.device, *, fused: bool
+) -> tuple[Backbone, Reference | None]:
+    """Return the backbone with the weights that are to be trained, and the reference of the KL term if there is one."""
     backbone = backbones.load(
         model_folder(workload, work),
         dtype=workload.dtype,
@@ -117,22 +114,26 @@ def main() -> None:
     for name, parameter in backbone.core.named_parameters():
         if families.is_vision(name):
             parameter.requires_grad_(workload.trains_tower)
-    turn = Turn(workload)
-    force_lengths(turn)
-    engine = SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
-    paths = workload.pictures(work / "pictures", workload.N * 4)
-    samples = [Sample(file.stem, str(file), i / len(paths), "made", "train") for i, file in enumerate(paths)]
+    return backbone, reference
+
+
+def count_encoding(backbone: Backbone, turn: Turn) -> None:
+    """Add a step's mean time of encoding to every step: the loop encodes ahead on a thread, which no phase contains."""
     encode, spent = backbone.encode, []
 
-    def timed_encode(picture, question):  # the loop encodes ahead on a thread; that work counts for the step
+    def timed_encode(picture, question):
         began = time.thread_time()
         prompt = encode(picture, question)
         spent.append(time.thread_time() - began)
-        turn.extra_seconds = workload.N * sum(spent) / len(spent)
+        turn.extra_seconds = turn.workload.N * sum(spent) / len(spent)
         return prompt
 
     backbone.encode = timed_encode
-    trainer = TrainerSettings(
+
+
+def settings_of(workload: Workload) -> TrainerSettings:
+    """Return the settings of the training loop for the workload."""
+    return TrainerSettings(
         num_samples=workload.K,
         images_per_step=workload.N,
         max_steps=1000,
@@ -148,13 +149,29 @@ def main() -> None:
         eval_every=10**9,
         completions_every=10**9,
     )
+
+
+def main() -> None:
+    workload, work, path = Workload.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    fast = path == "fast"
+    fused = fast and torch.cuda.is_available() and importlib.util.find_spec("liger_kernel") is not None
+    wait_to_build({"shared_prefix": str(fast).lower(), "kernels": "liger" if fused else "plain"})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    draw_weights()
+    backbone, reference = build_models(workload, work, device, fused=fused)
+    turn = Turn(workload)
+    force_lengths(turn)
+    engine = SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
+    paths = workload.pictures(work / "pictures", workload.N * 4)
+    samples = [Sample(file.stem, str(file), i / len(paths), "made", "train") for i, file in enumerate(paths)]
+    count_encoding(backbone, turn)
     with tempfile.TemporaryDirectory() as folder:
         turn.wait()
         rapo.train_rapo(
             Policy(backbone, reference, RATING_PROMPT, shared_prefix=fast),
             engine,
             samples,
-            trainer=trainer,
+            trainer=settings_of(workload),
             reward=RewardSettings(),
             context=TrainingContext(
                 seed=0,

@@ -13,12 +13,15 @@ import importlib.util
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedTokenizerBase,
     Qwen2_5_VLForConditionalGeneration,
     TrainerCallback,
 )
@@ -32,6 +35,10 @@ from aes_r1.reward.total import total_reward
 from aes_r1.settings import RewardSettings
 from benchmarks.player import Turn, wait_to_build
 from benchmarks.workload import Workload, draw_weights, model_folder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import LoraConfig
 
 CUDA = torch.cuda.is_available()
 LIGER = CUDA and "plain" not in sys.argv[3:] and importlib.util.find_spec("liger_kernel") is not None
@@ -145,77 +152,100 @@ def rewards(prompts, completions, mos, **kwargs) -> list[float]:
     return total_reward(table, torch.tensor(mos[::samples]), RewardSettings(), progress=0.0)[0].flatten().tolist()
 
 
-def main() -> None:
-    workload, work = Workload.parse(sys.argv[1]), Path(sys.argv[2])
-    wait_to_build(SETTINGS)
-    from datasets import Dataset, Image
-
-    draw_weights()
-    if LIGER:
-        complete_liger()
-    path = model_folder(workload, work)
+def processor_of(path: Path) -> PictureProcessor:
+    """Return the processor of the model in `path`."""
     processor = PictureProcessor(Qwen2VLImageProcessorPil.from_pretrained(path), AutoTokenizer.from_pretrained(path))
     processor.chat_template = processor.tokenizer.chat_template
+    return processor
+
+
+def training_data(workload: Workload, work: Path) -> Dataset:
+    """Return the prompts, pictures and opinions of four steps, as GRPOTrainer reads them."""
+    from datasets import Dataset, Image
+
     paths = workload.pictures(work / "pictures", workload.N * 4)
-    data = Dataset.from_dict(
+    return Dataset.from_dict(
         {
             "prompt": [[{"role": "user", "content": RATING_PROMPT}] for _ in paths],
             "image": [str(file) for file in paths],
             "mos": [i / len(paths) for i in range(len(paths))],
         }
     ).cast_column("image", Image())
-    tokenizer = processor.tokenizer
-    vocabulary = config_vocabulary(path)
-    banned = torch.zeros(vocabulary, dtype=torch.bool)
+
+
+def banned_tokens(path: Path, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """Return which tokens of the model in `path` no completion may have, [V] bool: special and unused ones."""
+    banned = torch.zeros(AutoConfig.from_pretrained(path).get_text_config().vocab_size, dtype=torch.bool)
     banned[tokenizer.all_special_ids] = True
     banned[len(tokenizer) :] = True
-    micro = workload.micro_batch or workload.rows
-    peft = None
-    if workload.lora:
-        from peft import LoraConfig
+    return banned
 
-        peft = LoraConfig(
-            r=workload.lora,
-            lora_alpha=32,
-            target_modules=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
-            task_type="CAUSAL_LM",
-        )
+
+def adapter_of(workload: Workload) -> LoraConfig | None:
+    """Return the adapter that is trained; None for a workload without one."""
+    if not workload.lora:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=workload.lora,
+        lora_alpha=32,
+        target_modules=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+        task_type="CAUSAL_LM",
+    )
+
+
+def config_of(workload: Workload, folder: str) -> GRPOConfig:
+    """Return the settings of GRPOTrainer for the workload; `folder` is where it would write."""
+    micro = workload.micro_batch or workload.rows
+    return GRPOConfig(
+        output_dir=folder,
+        max_steps=10**6,
+        learning_rate=1e-6,
+        lr_scheduler_type="constant",
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=workload.rows // micro,
+        num_generations=workload.K,
+        max_completion_length=workload.new_tokens,
+        generation_kwargs={"suppress_tokens": None},  # ForcedLengths bans them and more
+        temperature=1.0,
+        top_k=0,
+        beta=workload.kl_coef,
+        epsilon=0.2,
+        epsilon_high=0.28,
+        loss_type="grpo",
+        gradient_checkpointing=workload.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        use_liger_kernel=LIGER,
+        bf16=CUDA and workload.dtype == "bfloat16",
+        use_cpu=not CUDA,
+        model_init_kwargs={"dtype": workload.dtype, "attn_implementation": "sdpa"},
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def main() -> None:
+    workload, work = Workload.parse(sys.argv[1]), Path(sys.argv[2])
+    wait_to_build(SETTINGS)
+    draw_weights()
+    if LIGER:
+        complete_liger()
+    path = model_folder(workload, work)
+    processor, data = processor_of(path), training_data(workload, work)
+    banned, adapter = banned_tokens(path, processor.tokenizer), adapter_of(workload)
     turn = Turn(workload)
-    force_lengths(turn, tokenizer.eos_token_id, banned)
+    force_lengths(turn, processor.tokenizer.eos_token_id, banned)
     with tempfile.TemporaryDirectory() as folder:
         trainer = StampedTrainer(
             model=str(path),
             reward_funcs=rewards,
-            args=GRPOConfig(
-                output_dir=folder,
-                max_steps=10**6,
-                learning_rate=1e-6,
-                lr_scheduler_type="constant",
-                per_device_train_batch_size=micro,
-                gradient_accumulation_steps=workload.rows // micro,
-                num_generations=workload.K,
-                max_completion_length=workload.new_tokens,
-                generation_kwargs={"suppress_tokens": None},  # ForcedLengths bans them and more
-                temperature=1.0,
-                top_k=0,
-                beta=workload.kl_coef,
-                epsilon=0.2,
-                epsilon_high=0.28,
-                loss_type="grpo",
-                gradient_checkpointing=workload.gradient_checkpointing,
-                gradient_checkpointing_kwargs={"use_reentrant": False},
-                use_liger_kernel=LIGER,
-                bf16=CUDA and workload.dtype == "bfloat16",
-                use_cpu=not CUDA,
-                model_init_kwargs={"dtype": workload.dtype, "attn_implementation": "sdpa"},
-                save_strategy="no",
-                logging_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-            ),
+            args=config_of(workload, folder),
             train_dataset=data,
             processing_class=processor,
-            peft_config=peft,
+            peft_config=adapter,
             callbacks=[TakeTurns(turn)],
         )
         trainer.turn = turn
@@ -223,12 +253,6 @@ def main() -> None:
             if ".visual." in name:
                 parameter.requires_grad_(workload.trains_tower)
         trainer.train()
-
-
-def config_vocabulary(path: Path) -> int:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(path).get_text_config().vocab_size
 
 
 if __name__ == "__main__":

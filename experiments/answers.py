@@ -12,20 +12,20 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.reading import Run
+from experiments.reading import RunsByCondition
 
 COLUMNS = ("condition", "replicate", "stage", "set", "protocol", "id", "mos", "score")
 Cell = tuple[str, str, str, str, str]  # condition, replicate, stage, set, protocol
 
 
-def write_answers(path: Path, found: Mapping[str, Mapping[int, Run]]) -> None:
-    """Write the answers of {condition: {seed: run}} in every stage, set and protocol that the runs evaluated."""
+def write_answers(path: Path, runs: RunsByCondition) -> None:
+    """Write the answers of `runs` in every stage, set and protocol that they evaluated."""
     cells = {
-        (condition, str(seed), stage, place, protocol): run.answers(stage, place, protocol)
-        for condition, by_seed in found.items()
+        (condition, str(seed), stage, dataset, protocol): run.answers(stage, dataset, protocol)
+        for condition, by_seed in runs.items()
         for seed, run in by_seed.items()
-        for stage, places in run.evaluation["stages"].items()
-        for place, protocols in places.items()
+        for stage, datasets in run.evaluation["stages"].items()
+        for dataset, protocols in datasets.items()
         for protocol in protocols
     }
     write_cells(path, cells)

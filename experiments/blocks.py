@@ -23,8 +23,15 @@ def contrasts(values: Values, baseline: str) -> dict[str, dict[str, Any]]:
     """
     known = _known(values)
     blocks = set(known.get(baseline, {}))
-    kept = {name: {block: one for block, one in row.items() if block in blocks} for name, row in known.items()}
-    return {name: contrast(kept, {name: 1, baseline: -1}) for name, row in kept.items() if row and name != baseline}
+    kept = {
+        condition: {block: value for block, value in by_block.items() if block in blocks}
+        for condition, by_block in known.items()
+    }
+    return {
+        condition: contrast(kept, {condition: 1, baseline: -1})
+        for condition, by_block in kept.items()
+        if by_block and condition != baseline
+    }
 
 
 def contrast(values: Values, weights: Mapping[str, float]) -> dict[str, Any]:
@@ -39,68 +46,75 @@ def contrast(values: Values, weights: Mapping[str, float]) -> dict[str, Any]:
     from scipy import stats
 
     known = _known(values)
-    names, blocks = list(known), list(dict.fromkeys(block for row in known.values() for block in row))
-    cells = [(name, block) for name, row in known.items() for block in row]
-    table = [[*(at == block for block in blocks), *(name == one for one in names)] for name, at in cells]
-    design = np.array(table, dtype=np.float64)
-    wanted = np.array([*(0.0 for _ in blocks), *(weights.get(name, 0.0) for name in names)])
-    together = [block for block in blocks if all(block in known.get(name, {}) for name in weights)]
+    conditions, blocks = list(known), list(dict.fromkeys(block for by_block in known.values() for block in by_block))
+    cells = [(condition, block) for condition, by_block in known.items() for block in by_block]
+    indicators = [
+        [*(block == other for other in blocks), *(condition == other for other in conditions)]
+        for condition, block in cells
+    ]
+    design = np.array(indicators, dtype=np.float64)
+    wanted = np.array([*(0.0 for _ in blocks), *(weights.get(condition, 0.0) for condition in conditions)])
+    complete = [block for block in blocks if all(block in known.get(condition, {}) for condition in weights)]
     rank = int(np.linalg.matrix_rank(design)) if cells else 0
-    found: dict[str, Any] = {"mean": None, "low": None, "high": None, "n": len(together), "df": len(cells) - rank}
-    if not set(weights) <= set(names):
-        return found
-    y = np.array([known[name][block] for name, block in cells], dtype=np.float64)
+    estimate: dict[str, Any] = {"mean": None, "low": None, "high": None, "n": len(complete), "df": len(cells) - rank}
+    if not set(weights) <= set(conditions):
+        return estimate
+    y = np.array([known[condition][block] for condition, block in cells], dtype=np.float64)
     inverse = np.linalg.pinv(design)
     if not np.allclose(wanted @ inverse @ design, wanted):
-        return found
+        return estimate
     fitted = inverse @ y
-    found["mean"], length = float(wanted @ fitted), float(np.linalg.norm(wanted @ inverse))
-    if together:
-        sums = [sum(weight * known[name][block] for name, weight in weights.items()) for block in together]
-        found["mean"] = float(np.mean(sums))
-        length = math.sqrt(sum(w * w for w in weights.values()) / len(together))
-    if found["df"]:
-        error = math.sqrt(float(((y - design @ fitted) ** 2).sum()) / found["df"])
-        half = float(stats.t.ppf(0.975, found["df"])) * error * length
-        found |= {"low": found["mean"] - half, "high": found["mean"] + half}
-    return found
+    estimate["mean"], length = float(wanted @ fitted), float(np.linalg.norm(wanted @ inverse))
+    if complete:
+        sums = [sum(weight * known[condition][block] for condition, weight in weights.items()) for block in complete]
+        estimate["mean"] = float(np.mean(sums))
+        length = math.sqrt(sum(w * w for w in weights.values()) / len(complete))
+    if estimate["df"]:
+        error = math.sqrt(float(((y - design @ fitted) ** 2).sum()) / estimate["df"])
+        half = float(stats.t.ppf(0.975, estimate["df"])) * error * length
+        estimate |= {"low": estimate["mean"] - half, "high": estimate["mean"] + half}
+    return estimate
 
 
-def equivalent(found: Mapping[str, Any], margin: float) -> bool | None:
+def equivalent(estimate: Mapping[str, Any], margin: float) -> bool | None:
     """Return whether a contrast is within +-`margin` by two one-sided tests at .05; None without an interval.
 
     Both tests reject where the 90% interval lies within the margin (Schuirmann, 1987).
     """
     from scipy import stats
 
-    error = standard_error(found)
-    return None if error is None else abs(found["mean"]) + error * float(stats.t.ppf(0.95, found["df"])) < margin
+    error = standard_error(estimate)
+    return None if error is None else abs(estimate["mean"]) + error * float(stats.t.ppf(0.95, estimate["df"])) < margin
 
 
-def standard_error(found: Mapping[str, Any]) -> float | None:
+def standard_error(estimate: Mapping[str, Any]) -> float | None:
     """Return the standard error of a contrast, from its interval; None without one."""
     from scipy import stats
 
-    return None if found["low"] is None else (found["high"] - found["mean"]) / float(stats.t.ppf(0.975, found["df"]))
+    return (
+        None
+        if estimate["low"] is None
+        else (estimate["high"] - estimate["mean"]) / float(stats.t.ppf(0.975, estimate["df"]))
+    )
 
 
-def p_value(found: Mapping[str, Any], null: float = 0.0) -> float | None:
+def p_value(estimate: Mapping[str, Any], null: float = 0.0) -> float | None:
     """Return the two-sided p of the t-test that a contrast is `null`; None without an interval."""
     from scipy import stats
 
-    error = standard_error(found)
+    error = standard_error(estimate)
     if error is None:
         return None
-    distance = abs(found["mean"] - null)
+    distance = abs(estimate["mean"] - null)
     if error < 1e-12:  # values without any spread; what is left is rounding
         return 1.0 if distance < 1e-12 else 0.0
-    return 2 * float(stats.t.sf(distance / error, found["df"]))
+    return 2 * float(stats.t.sf(distance / error, estimate["df"]))
 
 
 def _known(values: Values) -> dict[str, dict[Hashable, float]]:
     """Return the finite values, without conditions that have none."""
     known = {
-        name: {block: one for block, one in row.items() if one is not None and math.isfinite(one)}
-        for name, row in values.items()
+        condition: {block: value for block, value in by_block.items() if value is not None and math.isfinite(value)}
+        for condition, by_block in values.items()
     }
-    return {name: row for name, row in known.items() if row}
+    return {condition: by_block for condition, by_block in known.items() if by_block}

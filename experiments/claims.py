@@ -48,19 +48,22 @@ def judged(
     values = {metric: _values(rows, failed, metric) for metric in dict.fromkeys(claim.metric for claim in claims)}
     differences = [difference(claim, values[claim.metric]) for claim in claims]
     p, p_alone = (
-        [None if one is None else p_of(one, claim.sign, claim.margin) for claim, one in zip(claims, found, strict=True)]
-        for found in (differences, [difference(claim, values[claim.metric], alone=True) for claim in claims])
+        [
+            None if estimate is None else p_of(estimate, claim.sign, claim.margin)
+            for claim, estimate in zip(claims, estimates, strict=True)
+        ]
+        for estimates in (differences, [difference(claim, values[claim.metric], alone=True) for claim in claims])
     )
     return [
         {
             **as_dict(claim),
-            "difference": found,
-            "p": mine,
+            "difference": estimate,
+            "p": unadjusted,
             "p_holm": adjusted,
-            "verdict": "not run" if found is None else verdict(found, claim.sign, adjusted, claim.margin),
+            "verdict": "not run" if estimate is None else verdict(estimate, claim.sign, adjusted, claim.margin),
             "p_alone": alone,
         }
-        for claim, found, mine, adjusted, alone in zip(claims, differences, p, holm(p), p_alone, strict=True)
+        for claim, estimate, unadjusted, adjusted, alone in zip(claims, differences, p, holm(p), p_alone, strict=True)
     ]
 
 
@@ -82,46 +85,49 @@ def difference(claim: Claim, values: Values, *, alone: bool = False) -> dict[str
 
     "n" are those of them that have all values. alone: the error is that of the two sides, not of all conditions.
     """
-    sides = {end: (one,) if isinstance(one, str) else one for end, one in (("+", claim.condition), ("-", claim.than))}
-    names = [name for side in sides.values() for name in side]
-    if not set(names) <= values.keys():
+    sides = {
+        sign: (side,) if isinstance(side, str) else side for sign, side in (("+", claim.condition), ("-", claim.than))
+    }
+    conditions = [condition for side in sides.values() for condition in side]
+    if not set(conditions) <= values.keys():
         return None
-    weights = {name: (1 if end == "+" else -1) / len(side) for end, side in sides.items() for name in side}
-    seeds = [seed for seed in values[names[0]] if all(seed in values[name] for name in names)]
+    weights = {condition: (1 if sign == "+" else -1) / len(side) for sign, side in sides.items() for condition in side}
+    seeds = [seed for seed in values[conditions[0]] if all(seed in values[condition] for condition in conditions)]
     if alone:
         values = {
-            end: {seed: _mean([values[name][seed] for name in side]) for seed in seeds} for end, side in sides.items()
+            sign: {seed: _mean([values[condition][seed] for condition in side]) for seed in seeds}
+            for sign, side in sides.items()
         }
         weights = {"+": 1, "-": -1}
     return {**contrast(values, weights), "run": len(seeds)}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [one for one in values if one is not None]
+    known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def p_of(found: Mapping[str, Any], sign: int, margin: float = 0.0) -> float | None:
+def p_of(estimate: Mapping[str, Any], sign: int, margin: float = 0.0) -> float | None:
     """Return the two-sided p of the t-test that the difference in the claimed direction is -margin.
 
     It is None with fewer than two seeds, or where a seed has no difference: the remaining seeds would be a selection.
     """
-    if found["n"] < 2 or found["n"] < found["run"]:
+    if estimate["n"] < 2 or estimate["n"] < estimate["run"]:
         return None
-    return p_value(found, -sign * margin)
+    return p_value(estimate, -sign * margin)
 
 
-def verdict(found: Mapping[str, Any], sign: int, p_holm: float | None, margin: float = 0.0) -> str:
+def verdict(estimate: Mapping[str, Any], sign: int, p_holm: float | None, margin: float = 0.0) -> str:
     """Return yes or no where the adjusted p is below ALPHA, "not shown" where it is not, else why there is no p.
 
     A run that failed, or without answers, or with constant ones, has no correlation; no verdict is given from the
     remaining seeds.
     """
-    run, lost = found["run"], found["run"] - found["n"]
+    run, lost = estimate["run"], estimate["run"] - estimate["n"]
     if lost:
         return f"not defined: {lost} of {run} seeds failed, answered nothing or a constant"
     if p_holm is None:
         return "one seed" if run else "not run"
     if p_holm < ALPHA:
-        return "yes" if sign * found["mean"] > -margin else "no"
+        return "yes" if sign * estimate["mean"] > -margin else "no"
     return "not shown"

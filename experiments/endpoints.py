@@ -7,7 +7,7 @@ from typing import Any
 
 from aes_r1.settings import InputError
 from experiments.blocks import contrasts
-from experiments.reading import Run, over_seeds
+from experiments.reading import Run, RunsByCondition, over_seeds
 
 Measure = Callable[[Run, str, str], float | None]  # of a run, a stage and a set
 Row = Mapping[str, Any]
@@ -15,19 +15,19 @@ START = "cold start"  # a condition, too: that of the runs of the baseline, whic
 
 
 def endpoint_rows(
-    measures: Mapping[str, Measure], found: Mapping[str, Mapping[int, Run]], places: Sequence[str], baseline: str
+    measures: Mapping[str, Measure], runs: RunsByCondition, datasets: Sequence[str], baseline: str
 ) -> list[dict[str, Any]]:
-    """Return a row for each set, endpoint and condition of the runs {condition: {seed: run}}."""
+    """Return a row for each set, endpoint and condition of the runs."""
     return compared(
         {
-            (place, name): {
-                START: {seed: measure(run, "cold_start", place) for seed, run in found.get(baseline, {}).items()},
+            (dataset, name): {
+                START: {seed: measure(run, "cold_start", dataset) for seed, run in runs.get(baseline, {}).items()},
                 **{
-                    condition: {seed: measure(run, "rapo", place) for seed, run in by_seed.items()}
-                    for condition, by_seed in found.items()
+                    condition: {seed: measure(run, "rapo", dataset) for seed, run in by_seed.items()}
+                    for condition, by_seed in runs.items()
                 },
             }
-            for place in places
+            for dataset in datasets
             for name, measure in measures.items()
         },
         baseline,
@@ -43,12 +43,12 @@ def compared(
     contrast to `baseline` within replicates, or None}.
     """
     rows = []
-    for (place, name), by_condition in values.items():
+    for (dataset, name), by_condition in values.items():
         after = {condition: by_seed for condition, by_seed in by_condition.items() if condition != START}
         differences = contrasts(after, baseline)
         rows += [
             {
-                "set": place,
+                "set": dataset,
                 "endpoint": name,
                 "condition": condition,
                 **over_seeds(by_seed.values()),
@@ -66,10 +66,14 @@ def join_endpoints(
     """Return the rows of the runs of both. InputError where both have a replicate with different values."""
     values: dict[tuple[str, str], dict[str, dict[Any, float | None]]] = {}
     for row in (*first, *second):
-        by_condition = values.setdefault((row["set"], row["endpoint"]), {one: {} for one in (START, *order)})
+        by_condition = values.setdefault((row["set"], row["endpoint"]), {name: {} for name in (START, *order)})
         what = f"{row['endpoint']} of {row['condition']} ({row['set']})"
         by_condition[row["condition"]] = join_seeds(by_condition[row["condition"]], row["seeds"], what)
-    return compared({key: {name: row for name, row in rows.items() if row} for key, rows in values.items()}, baseline)
+    present = {
+        key: {condition: by_seed for condition, by_seed in by_condition.items() if by_seed}
+        for key, by_condition in values.items()
+    }
+    return compared(present, baseline)
 
 
 def join_seeds(first: Mapping[Any, Any], second: Mapping[Any, Any], what: str) -> dict[Any, Any]:

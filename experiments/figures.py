@@ -28,16 +28,17 @@ def starts_of(answers: Path, protocol: str) -> Starts:
     A picture without a readable answer counts as the mean answer, as in the study's other numbers.
     """
     values: dict[tuple[str, str], list[float]] = {}
-    for (condition, _, stage, place, form), pairs in (read_answers(answers) if answers.exists() else {}).items():
-        if (stage, form) != ("cold_start", protocol):
+    cells = read_answers(answers) if answers.exists() else {}
+    for (condition, _, stage, dataset, cell_protocol), pairs in cells.items():
+        if (stage, cell_protocol) != ("cold_start", protocol):
             continue
         readable = [score for score, _ in pairs.values() if score is not None]
         if len(set(readable)) > 1:
             middle = sum(readable) / len(readable)
             scores = [middle if score is None else score for score, _ in pairs.values()]
             rho = stats.spearmanr(scores, [mos for _, mos in pairs.values()]).statistic
-            values.setdefault((condition, place), []).append(float(rho))
-    return {key: sum(one) / len(one) for key, one in values.items()}
+            values.setdefault((condition, dataset), []).append(float(rho))
+    return {key: sum(by_seed) / len(by_seed) for key, by_seed in values.items()}
 
 
 def draw(
@@ -59,21 +60,23 @@ def draw(
     two halves of the people, where they are known. Right: the difference to `baseline` within seeds, with the 95%
     interval from the error of all conditions. Intervals have at least two degrees of freedom.
     """
-    places = list(dict.fromkeys(row["set"] for row in rows))
+    datasets = list(dict.fromkeys(row["set"] for row in rows))
     conditions = list(dict.fromkeys(row["condition"] for row in rows))
-    of_place = {place: [row for row in rows if row["set"] == place] for place in places}
-    size = (WIDTH, 0.4 + len(places) * (0.55 + 0.24 * len(conditions)))
+    of_dataset = {dataset: [row for row in rows if row["set"] == dataset] for dataset in datasets}
+    size = (WIDTH, 0.4 + len(datasets) * (0.55 + 0.24 * len(conditions)))
     with plt.rc_context({"font.size": 8, "axes.titlesize": 8}):
         figure, grid = plt.subplots(
-            len(places), 1 if baseline is None else 2, figsize=size, sharex="col", sharey=True, squeeze=False,
+            len(datasets), 1 if baseline is None else 2, figsize=size, sharex="col", sharey=True, squeeze=False,
             layout="constrained", gridspec_kw={"width_ratios": [1] if baseline is None else [3, 2]},
         )  # fmt: skip
-        for panels, place in zip(grid, places, strict=True):
-            known = {condition: starts[condition, place] for condition in conditions if (condition, place) in starts}
-            _values(panels[0], of_place[place], known, people.get(place), joined=baseline is not None)
-            panels[0].set_title(f"{place}, n {max(row['n'] for row in of_place[place])}", loc="left")
+        for panels, dataset in zip(grid, datasets, strict=True):
+            known = {
+                condition: starts[condition, dataset] for condition in conditions if (condition, dataset) in starts
+            }
+            _values(panels[0], of_dataset[dataset], known, people.get(dataset), joined=baseline is not None)
+            panels[0].set_title(f"{dataset}, n {max(row['n'] for row in of_dataset[dataset])}", loc="left")
             if baseline is not None:
-                _differences(panels[1], of_place[place], baseline)
+                _differences(panels[1], of_dataset[dataset], baseline)
         grid[0][0].set_ylim(len(conditions) - 0.4, -0.6)  # the first condition on top
         grid[-1][0].set_xlabel(f"SRCC with the opinions, {form}")
         if baseline is not None:
@@ -114,23 +117,25 @@ def _values(
 
 def _differences(axis: Any, rows: Sequence[Mapping[str, Any]], baseline: str) -> None:
     values = {row["condition"]: {seed: cell["value"] for seed, cell in row["srcc"]["seeds"].items()} for row in rows}
-    found = contrasts(values, baseline)
+    differences = contrasts(values, baseline)
     for height, row in enumerate(rows):
-        one = found.get(row["condition"])
+        difference = differences.get(row["condition"])
         if row["condition"] == baseline:
             axis.plot(0, height, "o", color=BLUE, mfc="white", ms=4)
-        elif one is not None and one["mean"] is not None:
-            _interval(axis, height, one, one["df"], None)
+        elif difference is not None and difference["mean"] is not None:
+            _interval(axis, height, difference, difference["df"], None)
     axis.axvline(0, lw=0.6, color="black")
     axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.grid(axis="x", lw=0.3)
 
 
-def _interval(axis: Any, height: float, one: Mapping[str, Any], df: int, label: str | None) -> None:
+def _interval(axis: Any, height: float, estimate: Mapping[str, Any], df: int, label: str | None) -> None:
     """Draw a mean, and its interval unless a single degree of freedom makes it wider than the scale of correlations."""
-    has_ends = one["low"] is not None and df > 1
-    ends = [[one["mean"] - one["low"]], [one["high"] - one["mean"]]] if has_ends else None
-    axis.errorbar(one["mean"], height, xerr=ends, fmt="o", ms=4, lw=1.5, capsize=2, color=BLUE, label=label, zorder=3)
+    has_ends = estimate["low"] is not None and df > 1
+    ends = [[estimate["mean"] - estimate["low"]], [estimate["high"] - estimate["mean"]]] if has_ends else None
+    axis.errorbar(
+        estimate["mean"], height, xerr=ends, fmt="o", ms=4, lw=1.5, capsize=2, color=BLUE, label=label, zorder=3
+    )
 
 
 def _name(row: Mapping[str, Any]) -> str:

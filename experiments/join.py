@@ -69,18 +69,18 @@ def join_rows(
 
 def in_order(rows: list[Row], study: Study) -> list[Row]:
     """Return the rows by set and protocol as they come first, and in these by the study's order of conditions."""
-    places = list(dict.fromkeys((row["set"], row["protocol"]) for row in rows))
+    groups = list(dict.fromkeys((row["set"], row["protocol"]) for row in rows))
     return sorted(
-        rows, key=lambda row: (places.index((row["set"], row["protocol"])), study.order.index(row["condition"]))
+        rows, key=lambda row: (groups.index((row["set"], row["protocol"])), study.order.index(row["condition"]))
     )
 
 
 def _row(first: Row, second: Row) -> Row:
-    runs = [one["parse_failure_rate"] for one in (first, second) for _ in one["srcc"]["seeds"]]
+    rates = [row["parse_failure_rate"] for row in (first, second) for _ in row["srcc"]["seeds"]]
     return {
         **first,
         "n": max(first["n"], second["n"]),
-        "parse_failure_rate": sum(runs) / len(runs),
+        "parse_failure_rate": sum(rates) / len(rates),
         **{metric: _metric(first, second, metric, "value") for metric in METRICS},
     }
 
@@ -92,25 +92,25 @@ def _difference(first: Row, second: Row) -> Row:
 def _metric(first: Row, second: Row, metric: str, value: str) -> dict[str, Any]:
     what = f"{metric} of {first['condition']} ({first['set']}, {first['protocol']})"
     seeds = join_seeds(first[metric]["seeds"], second[metric]["seeds"], what)
-    return {**over_seeds(one[value] for one in seeds.values()), "seeds": seeds}
+    return {**over_seeds(cell[value] for cell in seeds.values()), "seeds": seeds}
 
 
-def join(name: str, here: Path, more: Path) -> None:
-    """Add the result in `more` to that in `here`, and its answers where both have them."""
+def join(name: str, results: Path, more: Path) -> None:
+    """Add the result in `more` to that in `results`, and its answers where both have them."""
     module = importlib.import_module(f"experiments.{name}.analyse")
-    first, second = (json.loads((folder / "result.json").read_text()) for folder in (here, more))
+    first, second = (json.loads((folder / "result.json").read_text()) for folder in (results, more))
     result = joined(module.STUDY, first, second)
-    own = sorted((first.keys() | second.keys()) - result.keys())
-    if own and not hasattr(module, "join"):
+    own_fields = sorted((first.keys() | second.keys()) - result.keys())
+    if own_fields and not hasattr(module, "join"):
         raise InputError(
-            f"{name} has results of its own ({', '.join(own)}), which are not joined; analyse its runs together"
+            f"{name} has results of its own ({', '.join(own_fields)}), which are not joined; analyse its runs together"
         )
-    if own:
+    if own_fields:
         result |= module.join(first, second)
-    answers = [folder / "answers.csv.gz" for folder in (here, more)]
+    answers = [folder / "answers.csv.gz" for folder in (results, more)]
     if answers[0].is_file():
         write_cells(answers[0], {**read_answers(answers[1]), **read_answers(answers[0])})
-    rewrite(module, result, here)
+    rewrite(module, result, results)
 
 
 if __name__ == "__main__":

@@ -78,13 +78,13 @@ def detectable(sd: float, seeds: int, alpha: float = 0.05, wanted: float = 0.8, 
     return float(brentq(lambda effect: power(effect, sd, seeds, alpha, conditions) - wanted, 1e-9 * sd, largest))
 
 
-def sd_over_seeds(place: str = "scenes/test", protocol: str = "sample") -> tuple[float, float]:
+def sd_over_seeds(dataset: str = "scenes/test", protocol: str = "sample") -> tuple[float, float]:
     """Return (mean, standard deviation over seeds) of SRCC after RAPO in the main job's recorded runs."""
     rows = json.loads(MAIN_JOB.read_text())["rows"]
     values = [
         row["srcc"]["value"]
         for row in rows
-        if (row["condition"], row["set"], row["protocol"], row["stage"]) == ("critique", place, protocol, "rapo")
+        if (row["condition"], row["set"], row["protocol"], row["stage"]) == ("critique", dataset, protocol, "rapo")
     ]
     return float(np.mean(values)), float(np.std(values, ddof=1))
 
@@ -112,15 +112,19 @@ def spread(result: Mapping[str, Any], metric: str) -> tuple[float, int] | None:
 
     It is of the first set and of conditions with all seeds; None with fewer than two of them, or of two seeds.
     """
-    first = result["rows"][0]["set"], result["protocol"]
-    rows = [row for row in result["rows"] if (row["set"], row["protocol"]) == first]
+    dataset, protocol = result["rows"][0]["set"], result["protocol"]
+    rows = [row for row in result["rows"] if (row["set"], row["protocol"]) == (dataset, protocol)]
     values = {row["condition"]: {seed: cell["value"] for seed, cell in row[metric]["seeds"].items()} for row in rows}
-    whole = {name: one for name, one in values.items() if len(one) == len(result["seeds"]) and None not in one.values()}
-    if len(whole) < 2:
+    complete = {
+        condition: by_seed
+        for condition, by_seed in values.items()
+        if len(by_seed) == len(result["seeds"]) and None not in by_seed.values()
+    }
+    if len(complete) < 2:
         return None
-    one, other = list(whole)[:2]
-    error = standard_error(contrast(whole, {one: 1, other: -1}))
-    return None if not error else (error * math.sqrt(len(result["seeds"])), len(whole))
+    first, second = list(complete)[:2]
+    error = standard_error(contrast(complete, {first: 1, second: -1}))
+    return None if not error else (error * math.sqrt(len(result["seeds"])), len(complete))
 
 
 def shown_by(result: Mapping[str, Any], seeds: tuple[int, ...]) -> list[str]:
@@ -133,14 +137,14 @@ def shown_by(result: Mapping[str, Any], seeds: tuple[int, ...]) -> list[str]:
     lines = [f"| metric | SD of a difference | seeds | shown with 80% |{strictest and ' as' + strictest[1:] + ' |'}"]
     lines.append("|---|---|---|---|" + ("---|" if strictest else ""))
     for metric in ("srcc", "plcc"):
-        found = spread(result, metric)
-        if found is None:
+        pooled = spread(result, metric)
+        if pooled is None:
             continue
-        sd, conditions = found
+        sd, conditions = pooled
         for number in seeds:
-            one, first = (detectable(sd, number, alpha, conditions=conditions) for alpha in (0.05, 0.05 / claims))
-            line = f"| {metric.upper()} | {sd:.3f}, pooled over {conditions} conditions | {number} | {one:.3f} |"
-            lines.append(line + (f" {first:.3f} |" if strictest else ""))
+            single, strict = (detectable(sd, number, alpha, conditions=conditions) for alpha in (0.05, 0.05 / claims))
+            line = f"| {metric.upper()} | {sd:.3f}, pooled over {conditions} conditions | {number} | {single:.3f} |"
+            lines.append(line + (f" {strict:.3f} |" if strictest else ""))
     return lines if len(lines) > 2 else []
 
 

@@ -47,13 +47,16 @@ class Run:
     def metrics(self, stage: str) -> list[dict]:
         return self.folder.metrics(stage)
 
-    def answers(self, stage: str, place: str, protocol: str) -> dict[str, tuple[float | None, float]]:
+    def answers(self, stage: str, dataset: str, protocol: str) -> dict[str, tuple[float | None, float]]:
         """Return {picture: (score or None, MOS)} of one set ("DATASET/SPLIT")."""
         return {
             row["id"]: (row["score"], row["mos"])
             for row in self.folder.predictions(stage, protocol)
-            if f"{row['dataset']}/{row['split']}" == place
+            if f"{row['dataset']}/{row['split']}" == dataset
         }
+
+
+RunsByCondition = Mapping[str, Mapping[int, Run]]  # {condition: {seed: run}}
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[RunFolder]]:
@@ -91,10 +94,10 @@ def by_condition(
             raise InputError(
                 f"{run.folder} and {runs[0].folder} are of different recipes ({', '.join(strange[:3])}); keep one"
             )
-    found: dict[str, dict[int, Run]] = {}
+    grouped: dict[str, dict[int, Run]] = {}
     for run in runs:
         name = label(run.settings)
-        seeds = found.setdefault(name, {})
+        seeds = grouped.setdefault(name, {})
         other = next(iter(seeds.values()), run)
         strange = [key for key in differences(dict(other.settings), dict(run.settings)) if key not in REPLICATE]
         if strange:
@@ -105,18 +108,18 @@ def by_condition(
         if run.seed in seeds:
             raise InputError(f"{run.folder} and {seeds[run.seed].folder} are the same condition and seed; keep one")
         seeds[run.seed] = run
-    return found
+    return grouped
 
 
 def check_pictures(runs: Sequence[Run]) -> None:
     """Raise InputError when two runs of one seed answered different lists of pictures and cannot be paired."""
     first: dict[tuple[int, str], Run] = {}
     for run in runs:
-        for place, digest in run.lists.items():
-            other = first.setdefault((run.seed, place), run)
-            if other.lists[place] != digest:
+        for dataset, digest in run.lists.items():
+            other = first.setdefault((run.seed, dataset), run)
+            if other.lists[dataset] != digest:
                 raise InputError(
-                    f"{run.folder} and {other.folder} answered different pictures of {place}; "
+                    f"{run.folder} and {other.folder} answered different pictures of {dataset}; "
                     "evaluate both on the same list"
                 )
 
@@ -166,7 +169,7 @@ def paired(
     before: Mapping[int, Run],
     after: Mapping[int, Run],
     stages: tuple[str, str],
-    place: str,
+    dataset: str,
     protocol: str,
     n_bootstrap: int,
 ) -> dict[str, Any]:
@@ -178,12 +181,12 @@ def paired(
     """
     per_seed = {}
     for seed in sorted(before.keys() & after.keys()):
-        first = before[seed].answers(stages[0], place, protocol)
-        second = after[seed].answers(stages[1], place, protocol)
+        first = before[seed].answers(stages[0], dataset, protocol)
+        second = after[seed].answers(stages[1], dataset, protocol)
         if {key: mos for key, (_, mos) in first.items()} != {key: mos for key, (_, mos) in second.items()}:
             raise InputError(
                 f"{after[seed].folder} ({stages[1]}) and {before[seed].folder} ({stages[0]}) answered different "
-                f"pictures of {place}; evaluate both on the same list"
+                f"pictures of {dataset}; evaluate both on the same list"
             )
         if not second:
             continue
@@ -192,8 +195,8 @@ def paired(
         per_seed[seed] = paired_bootstrap(*scores, mos, n_bootstrap=n_bootstrap, seed=seed)
     return {
         metric: {
-            **over_seeds(found[metric]["difference"] for found in per_seed.values()),
-            "seeds": {seed: found[metric] for seed, found in per_seed.items()},
+            **over_seeds(comparison[metric]["difference"] for comparison in per_seed.values()),
+            "seeds": {seed: comparison[metric] for seed, comparison in per_seed.items()},
         }
         for metric in METRICS
     }

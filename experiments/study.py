@@ -16,6 +16,7 @@ from experiments.claims import Claim, judged
 from experiments.reading import (
     METRICS,
     Run,
+    RunsByCondition,
     by_condition,
     check_pictures,
     origins,
@@ -55,46 +56,46 @@ class Study:
 
 def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dict[str, Any], dict[str, dict[int, Run]]]:
     """Return the study's result as plain values, and its runs by condition and seed."""
-    runs, unfinished = read_runs(folder)
-    found = by_condition(runs, study.label, study.axes)
-    strange = sorted(set(found) - set(study.order))
+    finished, unfinished = read_runs(folder)
+    runs = by_condition(finished, study.label, study.axes)
+    strange = sorted(set(runs) - set(study.order))
     if strange:
         raise InputError(f"{folder}: conditions {', '.join(strange)} are not of the study {study.name}")
     if study.same_pictures:
-        check_pictures(runs)
-    found = {condition: found[condition] for condition in study.order if condition in found}
-    seeds = sorted({seed for by_seed in found.values() for seed in by_seed})
+        check_pictures(finished)
+    runs = {condition: runs[condition] for condition in study.order if condition in runs}
+    seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
     failed: dict[str, dict[int, str]] = {}
     for run in unfinished:
         if run.failure is not None and (condition := study.label(run.settings)) in study.order:
             failed.setdefault(condition, {})[run.settings["seed"]] = run.failure
-    places = list(runs[0].evaluation["stages"].get(study.stage, {}))
+    datasets = list(finished[0].evaluation["stages"].get(study.stage, {}))
     rows = [
-        _row(condition, by_seed, study.stage, place, protocol)
-        for place in places
-        for protocol in runs[0].evaluation["stages"][study.stage][place]
-        for condition, by_seed in found.items()
+        _row(condition, by_seed, study.stage, dataset, protocol)
+        for dataset in datasets
+        for protocol in finished[0].evaluation["stages"][study.stage][dataset]
+        for condition, by_seed in runs.items()
     ]
     stages = (study.stage, study.stage)
 
-    def difference(condition: str, than: str, place: str) -> dict[str, Any]:
-        values = paired(found[than], found[condition], stages, place, study.protocol, n_bootstrap)
-        return {"condition": condition, "than": than, "set": place, "protocol": study.protocol, **values}
+    def difference(condition: str, than: str, dataset: str) -> dict[str, Any]:
+        values = paired(runs[than], runs[condition], stages, dataset, study.protocol, n_bootstrap)
+        return {"condition": condition, "than": than, "set": dataset, "protocol": study.protocol, **values}
 
     compared = [
-        difference(condition, study.baseline, place)
-        for place in places
-        for condition in found
-        if study.same_pictures and study.baseline in found and condition != study.baseline
+        difference(condition, study.baseline, dataset)
+        for dataset in datasets
+        for condition in runs
+        if study.same_pictures and study.baseline in runs and condition != study.baseline
     ]
     result = {
         "study": study.name,
         "seeds": seeds,
-        "origins": origins(runs),
-        "one_list": all(_one_list(list(by_seed.values()), places) for by_seed in found.values()),
-        "people": _people(runs[0]) if study.same_pictures else {},
+        "origins": origins(finished),
+        "one_list": all(_one_list(list(by_seed.values()), datasets) for by_seed in runs.values()),
+        "people": _people(finished[0]) if study.same_pictures else {},
         "protocol": study.protocol,
-        "missing": missing_points(study, seeds, found),
+        "missing": missing_points(study, seeds, runs),
         "unfinished": why_unfinished(unfinished),
         "failed": failed,
         "rows": rows,
@@ -102,16 +103,16 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         "claims": claimed(study, rows, failed),
         "paper": study.paper,
     }
-    return result, found
+    return result, runs
 
 
-def missing_points(study: Study, seeds: Sequence[int], found: Mapping[str, Container[int]]) -> list[str]:
-    """Return a line for each condition and seed of the study that is not among {condition: seeds} `found`."""
+def missing_points(study: Study, seeds: Sequence[int], finished: Mapping[str, Container[int]]) -> list[str]:
+    """Return a line for each condition and seed of the study that is not among {condition: seeds} `finished`."""
     return [
         f"{condition}, seed {seed}"
         for condition in study.order
         for seed in seeds
-        if seed not in found.get(condition, ())
+        if seed not in finished.get(condition, ())
     ]
 
 
@@ -119,16 +120,16 @@ def claimed(
     study: Study, rows: Sequence[Mapping[str, Any]], failed: Mapping[str, Mapping[Any, str]]
 ) -> list[dict[str, Any]]:
     """Return the study's claims, judged on the first set under the study's protocol."""
-    place = rows[0]["set"] if rows else None
-    of_place = [row for row in rows if (row["set"], row["protocol"]) == (place, study.protocol)]
-    return judged(study.claims, of_place, failed)
+    dataset = rows[0]["set"] if rows else None
+    of_dataset = [row for row in rows if (row["set"], row["protocol"]) == (dataset, study.protocol)]
+    return judged(study.claims, of_dataset, failed)
 
 
-def _row(condition: str, by_seed: Mapping[int, Run], stage: str, place: str, protocol: str) -> dict[str, Any]:
-    cells = {seed: run.evaluation["stages"][stage][place][protocol] for seed, run in sorted(by_seed.items())}
+def _row(condition: str, by_seed: Mapping[int, Run], stage: str, dataset: str, protocol: str) -> dict[str, Any]:
+    cells = {seed: run.evaluation["stages"][stage][dataset][protocol] for seed, run in sorted(by_seed.items())}
     return {
         "condition": condition,
-        "set": place,
+        "set": dataset,
         "protocol": protocol,
         "n": max(cell["n"] for cell in cells.values()),
         "parse_failure_rate": over_seeds(cell["parse_failure_rate"] for cell in cells.values())["mean"],
@@ -142,55 +143,59 @@ def _row(condition: str, by_seed: Mapping[int, Run], stage: str, place: str, pro
     }
 
 
-def _one_list(runs: Sequence[Run], places: Sequence[str]) -> bool:
+def _one_list(runs: Sequence[Run], datasets: Sequence[str]) -> bool:
     """Return whether all seeds answered the same pictures, as far as the folders record it."""
-    return all(len({run.lists[place] for run in runs if place in run.lists}) <= 1 for place in places)
+    return all(len({run.lists[dataset] for run in runs if dataset in run.lists}) <= 1 for dataset in datasets)
 
 
 def _people(run: Run) -> dict[str, float]:
     """Return {set: SRCC of one half of its raters with the other}, of the sets whose opinions tell it."""
-    cells = {place: one["people"] for place, one in run.evaluation.get("baseline_cells", {}).items() if "people" in one}
-    return {place: cell["srcc"]["value"] for place, cell in cells.items() if cell["srcc"]["value"] is not None}
+    cells = {
+        dataset: baselines["people"]
+        for dataset, baselines in run.evaluation.get("baseline_cells", {}).items()
+        if "people" in baselines
+    }
+    return {dataset: cell["srcc"]["value"] for dataset, cell in cells.items() if cell["srcc"]["value"] is not None}
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
-def drawn(study: Study, result: Mapping[str, Any], here: Path) -> Any:
-    """Return the figure of a study, with the cold starts whose answers are in `here`."""
+def drawn(study: Study, result: Mapping[str, Any], folder: Path) -> Any:
+    """Return the figure of a study, with the cold starts whose answers are in `folder`."""
     return figures.draw(
         [row for row in result["rows"] if row["protocol"] == study.protocol],
         form=figures.TITLES[study.protocol],
         baseline=study.baseline if study.same_pictures else None,
-        starts=figures.starts_of(here / "answers.csv.gz", study.protocol),
+        starts=figures.starts_of(folder / "answers.csv.gz", study.protocol),
         people=result.get("people", {}),
     )
 
 
 def write(
-    here: Path,
+    folder: Path,
     result: Mapping[str, Any],
     draw: Callable[[], Any],
     text: str,
-    found: Mapping[str, Mapping[int, Run]] | None = None,
+    runs: RunsByCondition | None = None,
 ) -> None:
-    """Write result.json, table.md (`text`), figure.svg and figure.png to `here`, and print the table.
+    """Write result.json, table.md (`text`), figure.svg and figure.png to `folder`, and print the table.
 
-    draw: returns the figure; it is called after the answers were written, from which it may draw. found: the study's
+    draw: returns the figure; it is called after the answers were written, from which it may draw. runs: the study's
     runs by condition and seed, whose answers go to answers.csv.gz; None for a study of runs whose answers are in
     another study's folder.
     """
-    here.mkdir(parents=True, exist_ok=True)
-    if found is not None:
-        write_answers(here / "answers.csv.gz", found)
-    (here / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    (here / "table.md").write_text(text)
-    figures.save(draw(), here)
+    folder.mkdir(parents=True, exist_ok=True)
+    if runs is not None:
+        write_answers(folder / "answers.csv.gz", runs)
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "table.md").write_text(text)
+    figures.save(draw(), folder)
     print(text)
 
 
 def folders(name: str, arguments: list[str]) -> tuple[Path, Path]:
     """Return (run folders, where results go): the command line's, or runs/NAME and experiments/NAME/results."""
-    given = [Path(argument) for argument in arguments]
-    return (given[0] if given else Path("runs") / name, given[1] if len(given) > 1 else HERE / name / "results")
+    paths = [Path(argument) for argument in arguments]
+    return (paths[0] if paths else Path("runs") / name, paths[1] if len(paths) > 1 else HERE / name / "results")
 
 
 def run_analysis(analysis: Callable[[], T]) -> T:
@@ -207,6 +212,6 @@ def main(
     section: Callable[[Mapping[str, Any]], str] = lambda _: "",
 ) -> None:
     """Run the analysis: `python -m experiments.NAME.analyse [RUNS [OUT]]`. section: what table.md has besides."""
-    runs, out = folders(study.name, sys.argv[1:] if arguments is None else arguments)
-    result, found = run_analysis(lambda: analyse(study, runs))
-    write(out, result, lambda: drawn(study, result, out), table(result) + section(result), found)
+    folder, out = folders(study.name, sys.argv[1:] if arguments is None else arguments)
+    result, runs = run_analysis(lambda: analyse(study, folder))
+    write(out, result, lambda: drawn(study, result, out), table(result) + section(result), runs)

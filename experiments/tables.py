@@ -48,15 +48,15 @@ def commits(result: Mapping[str, Any], what: str = "commits") -> str:
 
 def over_pictures(value: Mapping[str, Any]) -> str:
     """Format the range from the lowest to the highest end of the seeds' own intervals over pictures."""
-    known = [one for one in value["seeds"].values() if one["low"] is not None]
-    if not known:
+    cells = [cell for cell in value["seeds"].values() if cell["low"] is not None]
+    if not cells:
         return "–"
-    return f"[{min(one['low'] for one in known):+.3f}, {max(one['high'] for one in known):+.3f}]"
+    return f"[{min(cell['low'] for cell in cells):+.3f}, {max(cell['high'] for cell in cells):+.3f}]"
 
 
-def effects(result: Mapping[str, Any], place: str, weights: Mapping[str, Mapping[str, float]]) -> list[str]:
+def effects(result: Mapping[str, Any], dataset: str, weights: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Return the lines of a table of contrasts, {name: {condition: weight}}, of one set under the study's protocol."""
-    rows = [row for row in result["rows"] if (row["set"], row["protocol"]) == (place, result["protocol"])]
+    rows = [row for row in result["rows"] if (row["set"], row["protocol"]) == (dataset, result["protocol"])]
     lines = [
         "With the error pooled over all conditions; not adjusted for their number. Equal: the contrast of SRCC is "
         f"within {MARGIN:g} by two one-sided tests at .05.",
@@ -65,13 +65,15 @@ def effects(result: Mapping[str, Any], place: str, weights: Mapping[str, Mapping
         "|---|---|---|---|",
     ]
     for name, of_conditions in weights.items():
-        found = {}
+        estimates = {}
         for metric in ("srcc", "plcc"):
             seeds = {row["condition"]: row[metric]["seeds"] for row in rows}
-            values = {key: {seed: cell["value"] for seed, cell in one.items()} for key, one in seeds.items()}
-            found[metric] = contrast(values, of_conditions)
-        cells = " | ".join(interval({**one, "run": one["n"]}, signed=True) for one in found.values())
-        lines.append(f"| {name} | {cells} | {'yes' if equivalent(found['srcc'], MARGIN) else 'not shown'} |")
+            values = {
+                condition: {seed: cell["value"] for seed, cell in cells.items()} for condition, cells in seeds.items()
+            }
+            estimates[metric] = contrast(values, of_conditions)
+        cells = " | ".join(interval({**estimate, "run": estimate["n"]}, signed=True) for estimate in estimates.values())
+        lines.append(f"| {name} | {cells} | {'yes' if equivalent(estimates['srcc'], MARGIN) else 'not shown'} |")
     return lines
 
 
@@ -92,13 +94,13 @@ def _covered(result: Mapping[str, Any]) -> list[str]:
 
 def _rows(result: Mapping[str, Any]) -> list[str]:
     lines, paper = [], result["paper"]
-    for place, protocol in dict.fromkeys((row["set"], row["protocol"]) for row in result["rows"]):
+    for dataset, protocol in dict.fromkeys((row["set"], row["protocol"]) for row in result["rows"]):
         head = "| condition | seeds | pictures | SRCC | PLCC | MAE | failed |" + (
             " paper SRCC / PLCC* |" if paper else ""
         )
-        lines += [f"### {place}, {protocol}", "", head, "|---|---|---|---|---|---|---|" + ("---|" if paper else "")]
+        lines += [f"### {dataset}, {protocol}", "", head, "|---|---|---|---|---|---|---|" + ("---|" if paper else "")]
         for row in result["rows"]:
-            if (row["set"], row["protocol"]) != (place, protocol):
+            if (row["set"], row["protocol"]) != (dataset, protocol):
                 continue
             cells = " | ".join(interval(row[metric]) for metric in METRICS)
             counts = f"{row['srcc']['run']} | {row['n']}"
@@ -130,17 +132,17 @@ def _differences(result: Mapping[str, Any]) -> list[str]:
         "| set | condition - baseline | seeds | SRCC | PLCC | MAE | SRCC over pictures | PLCC over pictures |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for one in result["differences"]:
-        cells = " | ".join(interval(one[metric], signed=True) for metric in METRICS)
-        pictures = " | ".join(over_pictures(one[metric]) for metric in ("srcc", "plcc"))
-        ends = f"{one['condition']} - {one['than']} | {one['srcc']['run']}"
-        lines.append(f"| {one['set']} | {ends} | {cells} | {pictures} |")
+    for row in result["differences"]:
+        cells = " | ".join(interval(row[metric], signed=True) for metric in METRICS)
+        pictures = " | ".join(over_pictures(row[metric]) for metric in ("srcc", "plcc"))
+        ends = f"{row['condition']} - {row['than']} | {row['srcc']['run']}"
+        lines.append(f"| {row['set']} | {ends} | {cells} | {pictures} |")
     lines.append("")
     shown = shown_by(result, (len(result["seeds"]),)) if len(result["seeds"]) > 1 else []
     if shown:
-        place = result["rows"][0]["set"]
+        dataset = result["rows"][0]["set"]
         lines += [
-            f"Smallest true difference that these seeds show, by their own spread on {place}, in one test:",
+            f"Smallest true difference that these seeds show, by their own spread on {dataset}, in one test:",
             "",
             *shown,
             "",
@@ -165,7 +167,7 @@ def _claims(result: Mapping[str, Any]) -> list[str]:
     for claim in result["claims"]:
         difference = claim["difference"]
         shown = "– | –" if difference is None else f"{difference['run']} | {interval(difference, signed=True)}"
-        p = " | ".join("–" if one is None else f"{one:.3f}" for one in (claim["p"], claim["p_holm"]))
+        p = " | ".join("–" if value is None else f"{value:.3f}" for value in (claim["p"], claim["p_holm"]))
         alone = "–" if claim["p_alone"] is None else f"{claim['p_alone']:.3f}"
         margin = f"{claim['margin']:g}" if claim["margin"] else "–"
         lines.append(f"| {claim['text']} | {margin} | {shown} | {p} | {claim['verdict']} | {alone} |")
@@ -175,8 +177,11 @@ def _claims(result: Mapping[str, Any]) -> list[str]:
 def missing(result: Mapping[str, Any]) -> list[str]:
     """Return a line for every condition that lacks runs, and one for every unfinished run."""
     seeds: dict[str, list[str]] = {}
-    for one in result["missing"]:
-        condition, _, seed = one.rpartition(", seed ")
+    for point in result["missing"]:
+        condition, _, seed = point.rpartition(", seed ")
         seeds.setdefault(condition, []).append(seed)
-    lines = [f"Missing: {one}, seed{'s' * (len(of) > 1)} {', '.join(of)}." for one, of in seeds.items()]
-    return lines + [f"Unfinished: {one}." for one in result["unfinished"]]
+    lines = [
+        f"Missing: {condition}, seed{'s' * (len(lacking) > 1)} {', '.join(lacking)}."
+        for condition, lacking in seeds.items()
+    ]
+    return lines + [f"Unfinished: {run}." for run in result["unfinished"]]

@@ -18,6 +18,8 @@ from aes_r1.report.tables import sensitivity_table
 from aes_r1.report.titled_table import titled_table
 from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages, format_cell
 
+WORDLESS: dict[str, Any] = {"distinct": {"value": 0}, "words_srcc": None, "information_nats": None}  # without critiques
+
 
 def headline_tables(evaluation: Evaluation) -> list[Table]:
     """Build tables per set from evaluation.json: per protocol a row for each stage, correlations with 95% intervals.
@@ -51,48 +53,57 @@ def critiques_line(evaluation: Evaluation) -> str | None:
     """Say how the greedy critiques of the first set changed from their start to the last stage.
 
     The start is the earlier stage with the most different critiques, if possible one whose words have a correlation
-    with the opinions. The verdict applies the thresholds of the warning signs: critiques are alike where fewer than
-    ALIKE of the start's different ones are left, or only one, and have lost the picture where their information about
-    it is below LOST of the start's. Where they tell pictures apart but the interval of their correlation with the
-    opinions reaches 0, it says that, too. Where most answers of the last stage cannot be read there is no verdict,
-    because the words are lost with the format. None where no stage before the last wrote critiques.
+    with the opinions. None where no stage before the last wrote critiques.
     """
     stages: Stages = evaluation["stages"]
     dataset = next((name for sets in stages.values() for name in sets), "")
-    answered = [(stage, sets[dataset]["greedy"]) for stage, sets in stages.items() if "greedy" in sets.get(dataset, {})]
-    wordless: dict[str, Any] = {"distinct": {"value": 0}, "words_srcc": None, "information_nats": None}
-    cells = [
-        (stage, {**(cell.get("critiques") or {**wordless, "n": cell["n"]}), "unread": cell.get("parse_failure_rate")})
-        for stage, cell in answered
-    ]
+    measured = _measured_critiques(dataset, stages)
     # A base model that writes one critique for every picture has nothing to lose. Of equal stages max takes the first.
     first_stage, first = max(
-        cells[:-1],
+        measured[:-1],
         key=lambda line: (_agreement(line[1])["value"] is not None, line[1]["distinct"]["value"]),
-        default=("", wordless),
+        default=("", WORDLESS),
     )
     if not first["distinct"]["value"]:
         return None
-    last_stage, last = cells[-1]
-    alike = last["distinct"]["value"] < max(min(2, last["n"]), ALIKE * first["distinct"]["value"])
-    information = first["information_nats"], last["information_nats"]
-    lost = all(information) and information[1]["value"] < LOST * information[0]["value"]
-    words = " to ".join(number(_agreement(cell)["value"]) for cell in (first, last))
-    different = " to ".join(str(cell["distinct"]["value"]) for cell in (first, last))
-    low = _agreement(last)["low"]
-    if (last["unread"] or 0.0) >= MOST_UNREAD:
-        verdict = "Whether they still tell pictures apart is not checked, because most answers cannot be read."
-    elif alike or lost:
-        verdict = "They no longer tell pictures apart: +experiment=grounded keeps them."
-    elif low is not None and low <= 0:
-        verdict = "They still tell pictures apart, but that they agree with the opinions is not shown."
-    else:
-        verdict = "They still tell pictures apart."
+    last_stage, last = measured[-1]
+    words = " to ".join(number(_agreement(critiques)["value"]) for critiques in (first, last))
+    different = " to ".join(str(critiques["distinct"]["value"]) for critiques in (first, last))
     start, end = STAGE_NAMES.get(first_stage, first_stage), STAGE_NAMES.get(last_stage, last_stage)
     return (
         f"Critiques of {dataset}, {start} to {end}: agreement of the words with the opinions {words}, "
-        f"different ones {different} of {last['n']}. {verdict}"
+        f"different ones {different} of {last['n']}. {_verdict(first, last)}"
     )
+
+
+def _measured_critiques(dataset: str, stages: Stages) -> list[tuple[str, dict[str, Any]]]:
+    """Return (stage, measures of its greedy critiques with "unread", the share of answers that cannot be read)."""
+    cells = [(stage, sets[dataset]["greedy"]) for stage, sets in stages.items() if "greedy" in sets.get(dataset, {})]
+    return [
+        (stage, {**(cell.get("critiques") or {**WORDLESS, "n": cell["n"]}), "unread": cell.get("parse_failure_rate")})
+        for stage, cell in cells
+    ]
+
+
+def _verdict(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """Judge the last stage's critiques against those of their start by the thresholds of the warning signs.
+
+    Critiques are alike where fewer than ALIKE of the start's different ones are left, or only one, and have lost the
+    picture where their information about it is below LOST of the start's. Where they tell pictures apart but the
+    interval of their correlation with the opinions reaches 0, it says that, too. Where most answers of the last stage
+    cannot be read there is no verdict, because the words are lost with the format.
+    """
+    alike = last["distinct"]["value"] < max(min(2, last["n"]), ALIKE * first["distinct"]["value"])
+    information = first["information_nats"], last["information_nats"]
+    lost = all(information) and information[1]["value"] < LOST * information[0]["value"]
+    low = _agreement(last)["low"]
+    if (last["unread"] or 0.0) >= MOST_UNREAD:
+        return "Whether they still tell pictures apart is not checked, because most answers cannot be read."
+    if alike or lost:
+        return "They no longer tell pictures apart: +experiment=grounded keeps them."
+    if low is not None and low <= 0:
+        return "They still tell pictures apart, but that they agree with the opinions is not shown."
+    return "They still tell pictures apart."
 
 
 def _agreement(critiques: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.runs.files import read_rows
-from experiments.reading import METRICS, Run, over_seeds
+from experiments.reading import METRICS, Run, RunsByCondition, over_seeds
 from experiments.study import PROTOCOL, Claim, Study, analyse, drawn, folders, run_analysis, write
 from experiments.tables import interval, table
 
@@ -48,30 +48,32 @@ def by_source(run: Run, stage: str) -> dict[str, dict[str, Any]]:
             if name != "own":
                 groups.setdefault(name, []).append(picture)
     return {
-        name: correlations([answers[one][0] for one in pictures], [answers[one][1] for one in pictures], seed=run.seed)
+        name: correlations(
+            [answers[picture][0] for picture in pictures], [answers[picture][1] for picture in pictures], seed=run.seed
+        )
         for name, pictures in groups.items()
         if pictures
     }
 
 
-def sources(found: Mapping[str, Mapping[int, Run]]) -> list[dict[str, Any]]:
+def sources(runs: RunsByCondition) -> list[dict[str, Any]]:
     """Return a row per condition, stage and kind of source; intervals over seeds, and per seed over pictures."""
     rows = []
-    for condition, by_seed in found.items():
+    for condition, by_seed in runs.items():
         for stage in ("cold_start", "rapo"):
             cells = {seed: by_source(run, stage) for seed, run in by_seed.items() if stage in run.evaluation["stages"]}
-            for kind in dict.fromkeys(kind for one in cells.values() for kind in one):
-                mine = {seed: one[kind] for seed, one in cells.items() if kind in one}
+            for kind in dict.fromkeys(kind for kinds in cells.values() for kind in kinds):
+                of_kind = {seed: kinds[kind] for seed, kinds in cells.items() if kind in kinds}
                 rows.append(
                     {
                         "condition": condition,
                         "stage": stage,
                         "source": kind,
-                        "n": max(one["n"] for one in mine.values()),
+                        "n": max(cell["n"] for cell in of_kind.values()),
                         **{
                             metric: {
-                                **over_seeds(one[metric]["value"] for one in mine.values()),
-                                "seeds": {seed: one[metric] for seed, one in mine.items()},
+                                **over_seeds(cell[metric]["value"] for cell in of_kind.values()),
+                                "seeds": {seed: cell[metric] for seed, cell in of_kind.items()},
                             }
                             for metric in METRICS
                         },
@@ -91,10 +93,10 @@ def section(result: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    runs, out = folders(STUDY.name, arguments)
-    result, found = run_analysis(lambda: analyse(STUDY, runs))
-    result["sources"] = sources(found)
-    write(out, result, lambda: drawn(STUDY, result, out), table(result) + section(result), found)
+    folder, out = folders(STUDY.name, arguments)
+    result, runs = run_analysis(lambda: analyse(STUDY, folder))
+    result["sources"] = sources(runs)
+    write(out, result, lambda: drawn(STUDY, result, out), table(result) + section(result), runs)
 
 
 if __name__ == "__main__":

@@ -73,10 +73,10 @@ def answers(backbone: Backbone, samples: list[Sample]) -> Iterator[str]:
             asking = AskingConfig(question=question, max_new_tokens=96, temperature=temperature, n_samples=1)
             rows = list(predict(backbone, samples, asking, protocols=[decoding], batch_size=64, seed=0))
             scores = np.array([np.nan if row["score"] is None else row["score"] for row in rows])
-            found = correlations(scores, np.array([one.mos for one in samples]))["srcc"]
+            srcc = correlations(scores, np.array([sample.mos for sample in samples]))["srcc"]
             how = f"one sample at {temperature}" if decoding == "sample" else "greedy"
             read, spread = float(np.isfinite(scores).mean()), float(np.nanstd(scores))
-            yield f"| {name} | {how} | {read:.1%} | {format_cell(found, missing='-')} | {spread:.2f} |"
+            yield f"| {name} | {how} | {read:.1%} | {format_cell(srcc, missing='-')} | {spread:.2f} |"
 
 
 def eyes(backbone: Backbone, train: list[Sample], test: list[Sample]) -> Iterator[str]:
@@ -85,9 +85,9 @@ def eyes(backbone: Backbone, train: list[Sample], test: list[Sample]) -> Iterato
     mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
     ridge = RidgeCV(alphas=np.logspace(2, 5, 7), alpha_per_target=True).fit((known - mean) / spread, targets(train))
     read, true = ridge.predict((unknown - mean) / spread), targets(test)
-    for place, name in enumerate((*DIMENSIONS, "mean opinion")):
-        found = correlations(read[:, place], true[:, place])["srcc"]
-        yield f"| {name.replace('_', ' ')} | {format_cell(found, missing='-')} |"
+    for column, name in enumerate((*DIMENSIONS, "mean opinion")):
+        srcc = correlations(read[:, column], true[:, column])["srcc"]
+        yield f"| {name.replace('_', ' ')} | {format_cell(srcc, missing='-')} |"
 
 
 def measure(folder: Path) -> None:
@@ -95,13 +95,13 @@ def measure(folder: Path) -> None:
     backbone = backbones.load(folder, dtype="float32", max_pixels=MAX_PIXELS)
     backbone.model.eval()
     samples = make_scenes("scenes", store=STORE)
-    train = [one for one in samples if one.split == "train"][:READ_ON]
-    test = [one for one in samples if one.split == "test"][:ASKED]
+    train = [sample for sample in samples if sample.split == "train"][:READ_ON]
+    test = [sample for sample in samples if sample.split == "test"][:ASKED]
     torch.set_num_threads(1)
     text = README.format(
         version=BASE_MODEL_VERSION,
         scenes=SCENES_VERSION,
-        parameters=f"{sum(one.numel() for one in backbone.model.parameters()):,}",
+        parameters=f"{sum(parameter.numel() for parameter in backbone.model.parameters()):,}",
         bytes=f"{(folder / 'model.safetensors').stat().st_size:,}",
         sha256=sha256_of(folder / "model.safetensors"),
         made=f"torch {torch.__version__.split('+')[0]}, {platform.machine()}",

@@ -34,23 +34,27 @@ DIFFERENCES = (
 )
 
 
-def srcc(run: Run, stage: str, place: str, protocol: str) -> float | None:
+def srcc(run: Run, stage: str, dataset: str, protocol: str) -> float | None:
     """Return a run's SRCC of one stage, set and protocol."""
-    return run.evaluation["stages"][stage][place][protocol]["srcc"]["value"]
+    return run.evaluation["stages"][stage][dataset][protocol]["srcc"]["value"]
 
 
-def difference(runs: Mapping[int, Run], place: str, after: tuple[str, str], before: tuple[str, str]) -> dict[str, Any]:
+def difference(
+    runs: Mapping[int, Run], dataset: str, after: tuple[str, str], before: tuple[str, str]
+) -> dict[str, Any]:
     """Return the mean over replicates of SRCC `after` - `before`, with its t-interval."""
-    pairs = [(srcc(run, after[0], place, after[1]), srcc(run, before[0], place, before[1])) for run in runs.values()]
+    pairs = [
+        (srcc(run, after[0], dataset, after[1]), srcc(run, before[0], dataset, before[1])) for run in runs.values()
+    ]
     return over_seeds(None if a is None or b is None else a - b for a, b in pairs)
 
 
-def without_training(runs: Mapping[int, Run], place: str) -> dict[str, Any]:
+def without_training(runs: Mapping[int, Run], dataset: str) -> dict[str, Any]:
     """Return the share of RAPO's gain in one sample that greedy decoding of the cold start has without training."""
     shares = []
     for run in runs.values():
-        sampled = srcc(run, "cold_start", place, "sample")
-        greedy, trained = srcc(run, "cold_start", place, "greedy"), srcc(run, "rapo", place, "sample")
+        sampled = srcc(run, "cold_start", dataset, "sample")
+        greedy, trained = srcc(run, "cold_start", dataset, "greedy"), srcc(run, "rapo", dataset, "sample")
         known = sampled is not None and greedy is not None and trained is not None
         shares.append((greedy - sampled) / (trained - sampled) if known else None)
     return over_seeds(shares)
@@ -63,7 +67,7 @@ def analyse(folder: Path) -> dict[str, Any]:
     published = by_condition(runs, arm, STUDY.axes).get("all", {})
     if not published:
         raise InputError(f"{folder}: no finished run of the arm all; run the sweep grounding first")
-    places = list(next(iter(published.values())).evaluation["stages"]["rapo"])
+    datasets = list(next(iter(published.values())).evaluation["stages"]["rapo"])
     return {
         "study": "certainty",
         "seeds": sorted(published),
@@ -71,22 +75,22 @@ def analyse(folder: Path) -> dict[str, Any]:
         "unfinished": why_unfinished(unfinished),
         "rows": [
             {
-                "set": place,
+                "set": dataset,
                 "stage": stage,
                 "protocol": protocol,
-                **over_seeds(srcc(run, stage, place, protocol) for run in published.values()),
-                "seeds": {seed: srcc(run, stage, place, protocol) for seed, run in sorted(published.items())},
+                **over_seeds(srcc(run, stage, dataset, protocol) for run in published.values()),
+                "seeds": {seed: srcc(run, stage, dataset, protocol) for seed, run in sorted(published.items())},
             }
-            for place in places
+            for dataset in datasets
             for stage in STAGES
             for protocol in PROTOCOLS
         ],
         "differences": [
-            {"set": place, "difference": name, **difference(published, place, after, before)}
-            for place in places
+            {"set": dataset, "difference": name, **difference(published, dataset, after, before)}
+            for dataset in datasets
             for name, after, before in DIFFERENCES
         ],
-        "shares": {place: without_training(published, place) for place in places},
+        "shares": {dataset: without_training(published, dataset) for dataset in datasets},
     }
 
 
@@ -96,16 +100,16 @@ def table(result: Mapping[str, Any]) -> str:
         f"Replicates {', '.join(map(str, result['seeds']))}, each with its own base model, training pictures and cold "
         f"start; code: {commits(result)}. Means over replicates with 95% t-intervals.",
     ]
-    for place, share in result["shares"].items():
-        rows = [row for row in result["rows"] if row["set"] == place]
-        lines += ["", f"## {place}", "", "| SRCC | " + " | ".join(PROTOCOLS.values()) + " |", "|---|---|---|---|"]
+    for dataset, share in result["shares"].items():
+        rows = [row for row in result["rows"] if row["set"] == dataset]
+        lines += ["", f"## {dataset}", "", "| SRCC | " + " | ".join(PROTOCOLS.values()) + " |", "|---|---|---|---|"]
         for stage, name in STAGES.items():
             lines.append(f"| {name} | " + " | ".join(interval(row) for row in rows if row["stage"] == stage) + " |")
         lines += ["", "| difference within replicates | SRCC |", "|---|---|"]
         lines += [
             f"| {row['difference']} | {interval(row, signed=True)} |"
             for row in result["differences"]
-            if row["set"] == place
+            if row["set"] == dataset
         ]
         lines += ["", f"Share of the gain in one sample that greedy decoding has without training: {interval(share)}"]
     return "\n".join(lines) + "\n"
@@ -113,16 +117,17 @@ def table(result: Mapping[str, Any]) -> str:
 
 def draw(result: Mapping[str, Any]) -> Any:
     """Draw SRCC by protocol, cold start and RAPO: means with intervals, thin lines for replicates."""
-    places = list(result["shares"])
+    datasets = list(result["shares"])
     with plt.rc_context({"font.size": 8}):
         figure, axes = plt.subplots(
-            1, len(places), figsize=(170 / 25.4, 75 / 25.4), sharey=True, layout="constrained", squeeze=False
+            1, len(datasets), figsize=(170 / 25.4, 75 / 25.4), sharey=True, layout="constrained", squeeze=False
         )
-        for axis, place in zip(axes[0], places, strict=True):
+        for axis, dataset in zip(axes[0], datasets, strict=True):
             for stage, color, marker in (("cold_start", "#0072b2", "o"), ("rapo", "#d55e00", "s")):
-                _stage(axis, [r for r in result["rows"] if (r["set"], r["stage"]) == (place, stage)], color, marker)
+                rows = [row for row in result["rows"] if (row["set"], row["stage"]) == (dataset, stage)]
+                _stage(axis, rows, color, marker)
             axis.set_xticks(range(len(PROTOCOLS)), list(PROTOCOLS.values()))
-            axis.set_title(place, fontsize=8)
+            axis.set_title(dataset, fontsize=8)
             axis.grid(lw=0.3, axis="y")
         axes[0][0].set_ylabel("SRCC with the opinions")
         axes[0][0].legend(frameon=False, loc="lower right")
@@ -141,9 +146,9 @@ def _stage(axis: Any, rows: Sequence[Mapping[str, Any]], color: str, marker: str
 
 
 def main(arguments: list[str]) -> None:
-    runs, _ = folders(STUDY.name, arguments)
+    folder, _ = folders(STUDY.name, arguments)
     _, out = folders("certainty", arguments)
-    result = run_analysis(lambda: analyse(runs))
+    result = run_analysis(lambda: analyse(folder))
     write(out, result, lambda: draw(result), table(result))
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from aes_r1.runs.cells import format_cell
 from experiments.endpoints import Measure, endpoint_rows, join_endpoints, join_seeds
-from experiments.reading import Run
+from experiments.reading import Run, RunsByCondition
 from experiments.study import Claim, Study, analyse, folders, run_analysis, write
 from experiments.tables import interval, table
 
@@ -57,31 +57,32 @@ STUDY = Study(
     order=ARMS,
     baseline="all",
     claims=tuple(
-        Claim(f"SRCC of {one} is not lower than of all by {MARGIN}", one, "all", "srcc", +1, MARGIN) for one in ARMS[1:]
+        Claim(f"SRCC of {name} is not lower than of all by {MARGIN}", name, "all", "srcc", +1, MARGIN)
+        for name in ARMS[1:]
     ),
     protocol="mean",
 )
 
 
 def _score(protocol: str, metric: str = "srcc") -> Measure:
-    def value(run: Run, stage: str, place: str) -> float | None:
-        cell = run.evaluation["stages"][stage][place][protocol]
+    def value(run: Run, stage: str, dataset: str) -> float | None:
+        cell = run.evaluation["stages"][stage][dataset][protocol]
         return cell[metric] if metric == "parse_failure_rate" else cell[metric]["value"]
 
     return value
 
 
 def _words(name: str) -> Measure:
-    def value(run: Run, stage: str, place: str) -> float | None:
-        found = (run.evaluation["stages"][stage][place]["greedy"].get("critiques") or {}).get(name)
-        return None if found is None else found["value"]
+    def value(run: Run, stage: str, dataset: str) -> float | None:
+        cell = (run.evaluation["stages"][stage][dataset]["greedy"].get("critiques") or {}).get(name)
+        return None if cell is None else cell["value"]
 
     return value
 
 
-def _share_distinct(run: Run, stage: str, place: str) -> float | None:
-    cell = run.evaluation["stages"][stage][place]["greedy"]
-    return _words("distinct")(run, stage, place) / cell["n"] if cell.get("critiques") else None
+def _share_distinct(run: Run, stage: str, dataset: str) -> float | None:
+    cell = run.evaluation["stages"][stage][dataset]["greedy"]
+    return _words("distinct")(run, stage, dataset) / cell["n"] if cell.get("critiques") else None
 
 
 ENDPOINTS: dict[str, Measure] = {
@@ -111,11 +112,16 @@ def with_signs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Return the endpoints and curves of two results of this study as those of one (`experiments.join`)."""
     curves = {
-        condition: join_seeds(*(one["curves"].get(condition, {}) for one in (first, second)), f"curves of {condition}")
+        condition: join_seeds(
+            *(result["curves"].get(condition, {}) for result in (first, second)), f"curves of {condition}"
+        )
         for condition in ARMS
     }
     rows = join_endpoints(first["endpoints"], second["endpoints"], ARMS, STUDY.baseline)
-    return {"endpoints": with_signs(rows), "curves": {name: rows for name, rows in curves.items() if rows}}
+    return {
+        "endpoints": with_signs(rows),
+        "curves": {condition: by_seed for condition, by_seed in curves.items() if by_seed},
+    }
 
 
 def _signs(values: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def _signs(values: Mapping[int, float | None], baseline: Mapping[int, float | No
     return {"lowest": min(differences), "above": above, "n": len(differences), "p": p}
 
 
-def curves(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[dict[str, float]]]]:
+def curves(runs: RunsByCondition) -> dict[str, dict[int, list[dict[str, float]]]]:
     """Validations of RAPO by condition and replicate: {"step", "words", "score", "words_srcc", "distinct"} each."""
     names = {
         "words": "critique/information_nats",
@@ -147,15 +153,15 @@ def curves(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[d
             ]
             for seed, run in by_seed.items()
         }
-        for condition, by_seed in found.items()
+        for condition, by_seed in runs.items()
     }
 
 
 def paths(rows: Mapping[int, list[dict[str, float]]]) -> np.ndarray:
     """[steps, 2] nats of information about the picture in score and words at STEPS, means over replicates."""
-    by_step = [{row["step"]: (row["score"], row["words"]) for row in validations} for validations in rows.values()]
-    steps = [step for step in STEPS if by_step and all(step in one for one in by_step)]
-    return np.array([np.mean([one[step] for one in by_step], axis=0) for step in steps]).reshape(-1, 2)
+    replicates = [{row["step"]: (row["score"], row["words"]) for row in validations} for validations in rows.values()]
+    steps = [step for step in STEPS if replicates and all(step in by_step for by_step in replicates)]
+    return np.array([np.mean([by_step[step] for by_step in replicates], axis=0) for step in steps]).reshape(-1, 2)
 
 
 COLORS = ("#000000", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#66c2a5", "#cc79a7", "#999999")
@@ -199,17 +205,17 @@ def section(result: Mapping[str, Any]) -> str:
         "replicates it lies above the margin, with the p of a sign test, which was not named before the study was run "
         "and makes no assumption about the size of differences. The arm read_back has a cold start of its own.",
     ]
-    for place in dict.fromkeys(row["set"] for row in result["endpoints"]):
+    for dataset in dict.fromkeys(row["set"] for row in result["endpoints"]):
         for name in ENDPOINTS:
-            mine = [row for row in result["endpoints"] if (row["set"], row["endpoint"]) == (place, name)]
+            rows = [row for row in result["endpoints"] if (row["set"], row["endpoint"]) == (dataset, name)]
             lines += [
                 "",
-                f"### {place}: {name}",
+                f"### {dataset}: {name}",
                 "",
                 "| arm | replicates | mean | difference to all | by the margin | lowest, above it |",
             ]
             lines += ["|---|---|---|---|---|---|"]
-            for row in mine:
+            for row in rows:
                 lines.append(
                     f"| {row['condition']} | {row['run']} | {interval(row)} | {_difference(row)} | {_margin(row)} "
                     f"| {_above(row)} |"
@@ -218,17 +224,17 @@ def section(result: Mapping[str, Any]) -> str:
 
 
 def _difference(row: Mapping[str, Any]) -> str:
-    one = row["difference"]
-    return "–" if one is None else format_cell(one, "mean", signed=True)
+    difference = row["difference"]
+    return "–" if difference is None else format_cell(difference, "mean", signed=True)
 
 
 def _margin(row: Mapping[str, Any]) -> str:
-    one = row["difference"]
-    if one is None or one["low"] is None or not row["endpoint"].startswith("SRCC"):
+    difference = row["difference"]
+    if difference is None or difference["low"] is None or not row["endpoint"].startswith("SRCC"):
         return "–"
-    if one["low"] > -MARGIN:
+    if difference["low"] > -MARGIN:
         return "not worse"
-    return "worse" if one["high"] < -MARGIN else "open"
+    return "worse" if difference["high"] < -MARGIN else "open"
 
 
 def _above(row: Mapping[str, Any]) -> str:
@@ -239,12 +245,12 @@ def _above(row: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    runs, out = folders(STUDY.name, arguments)
-    result, found = run_analysis(lambda: analyse(STUDY, runs))
-    places = list(dict.fromkeys(row["set"] for row in result["rows"]))
-    result["endpoints"] = with_signs(endpoint_rows(ENDPOINTS, found, places, STUDY.baseline))
-    result["curves"] = curves(found)
-    write(out, result, lambda: draw(result), table(result) + section(result), found)
+    folder, out = folders(STUDY.name, arguments)
+    result, runs = run_analysis(lambda: analyse(STUDY, folder))
+    datasets = list(dict.fromkeys(row["set"] for row in result["rows"]))
+    result["endpoints"] = with_signs(endpoint_rows(ENDPOINTS, runs, datasets, STUDY.baseline))
+    result["curves"] = curves(runs)
+    write(out, result, lambda: draw(result), table(result) + section(result), runs)
 
 
 if __name__ == "__main__":

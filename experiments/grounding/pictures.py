@@ -20,7 +20,8 @@ def replicate(seed: int, store: Path, *, name: str = "scenes", counts: dict[str,
     """Training scenes drawn by `seed`, validation and test scenes by 0. Replicate 0 is the set `name` itself."""
     common = make_scenes(name, store=store, counts=counts)
     own = make_scenes(name, store=store, counts=counts, seed=seed)
-    return [one for one in own if one.split == "train"] + [one for one in common if one.split != "train"]
+    training = [sample for sample in own if sample.split == "train"]
+    return training + [sample for sample in common if sample.split != "train"]
 
 
 if __name__ == "__main__":

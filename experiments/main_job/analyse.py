@@ -42,7 +42,7 @@ def rows(condition: str, run: RunFolder) -> list[dict]:
     ]
 
 
-def table(found: list[dict], dataset: str, protocol: str) -> list[str]:
+def table(rows: list[dict], dataset: str, protocol: str) -> list[str]:
     lines = [
         f"### {dataset}, {protocol}",
         "",
@@ -52,7 +52,7 @@ def table(found: list[dict], dataset: str, protocol: str) -> list[str]:
     lines += [
         f"| {row['condition']} | {row['seed']} | {row['stage']} | {row['n']} | {format_cell(row['srcc'])} "
         f"| {format_cell(row['plcc'])} | {row['parse_failure_rate']:.1%} |"
-        for row in found
+        for row in rows
         if row["set"] == dataset and row["protocol"] == protocol and row["stage"] != "base"
     ]
     return [*lines, ""]
@@ -63,25 +63,25 @@ def comparisons(condition: str, run: RunFolder) -> list[dict]:
     return [{"condition": condition, "seed": seed, **comparison} for comparison in run.evaluation["comparisons"]]
 
 
-def figure(found: list[dict]) -> Any:
+def figure(all_rows: list[dict]) -> Any:
     """Draw SRCC of the critiques' scores before and after RAPO under each protocol, and the differences."""
     names = {"cold_start": "cold start", "rapo": "RAPO"}
     conditions: dict[tuple[str, str, str], dict[int, dict]] = {}
-    for row in found:
+    for row in all_rows:
         if row["condition"] == "critique" and row["stage"] in names:
             key = (row["set"], row["protocol"], row["stage"])
             conditions.setdefault(key, {})[row["seed"]] = row
     rows = [
         {
             "condition": f"{names[stage]}, {TITLES[protocol]}",
-            "set": place,
+            "set": dataset,
             "n": max(row["n"] for row in seeds.values()),
             "srcc": {
                 **over_seeds(row["srcc"]["value"] for row in seeds.values()),
                 "seeds": {seed: row["srcc"] for seed, row in seeds.items()},
             },
         }
-        for (place, protocol, stage), seeds in sorted(
+        for (dataset, protocol, stage), seeds in sorted(
             conditions.items(), key=lambda item: (item[0][0], [*TITLES].index(item[0][1]), item[0][2])
         )
     ]
@@ -103,11 +103,11 @@ def main(arguments: list[str]) -> None:
             "comparisons": [row for condition, run in ran for row in comparisons(condition, run)],
         }
         (results / "result.json").write_text(json.dumps(values, indent=1) + "\n")
-    found = json.loads((results / "result.json").read_text())["rows"]
-    places = sorted({(row["set"], row["protocol"]) for row in found})
-    lines = [line for dataset, protocol in places for line in table(found, dataset, protocol)]
+    all_rows = json.loads((results / "result.json").read_text())["rows"]
+    pairs = sorted({(row["set"], row["protocol"]) for row in all_rows})
+    lines = [line for dataset, protocol in pairs for line in table(all_rows, dataset, protocol)]
     (results / "table.md").write_text("\n".join(lines))
-    save(figure(found), results)
+    save(figure(all_rows), results)
 
 
 if __name__ == "__main__":

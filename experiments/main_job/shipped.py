@@ -39,17 +39,23 @@ def collected(rapo: Run, grounded: Run, answer: Run) -> dict[str, Any]:
     """Return SRCC by protocol and what critiques say, by model and set, and paired differences to RAPO."""
     runs = {"cold_start": rapo, "rapo": rapo, "grounded": grounded, "answer": answer}
     models = {
-        name: {place: _cells(run.evaluation["stages"]["cold_start" if name == "cold_start" else "rapo"][place])
-               for place in SETS}
+        name: {dataset: _cells(run.evaluation["stages"]["cold_start" if name == "cold_start" else "rapo"][dataset])
+               for dataset in SETS}
         for name, run in runs.items()
     }  # fmt: skip
     pairs = [((rapo, "rapo"), (rapo, "cold_start")), ((grounded, "rapo"), (rapo, "rapo")),
              ((answer, "rapo"), (rapo, "rapo"))]  # fmt: skip
     names = (("rapo", "cold_start"), ("grounded", "rapo"), ("answer", "rapo"))
     differences = [
-        {"set": place, "protocol": protocol, "after": after, "before": before, **_difference(*pair, place, protocol)}
+        {
+            "set": dataset,
+            "protocol": protocol,
+            "after": after,
+            "before": before,
+            **_difference(*pair, dataset, protocol),
+        }
         for (after, before), pair in zip(names, pairs, strict=True)
-        for place in SETS
+        for dataset in SETS
         for protocol in PROTOCOLS
     ]
     return {
@@ -65,19 +71,19 @@ def _cells(cells: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: cells[name]["srcc"] for name in PROTOCOLS}, **{name: critiques[name] for name in CRITIQUES}}
 
 
-def _difference(after: tuple[Run, str], before: tuple[Run, str], place: str, protocol: str) -> dict[str, Any]:
+def _difference(after: tuple[Run, str], before: tuple[Run, str], dataset: str, protocol: str) -> dict[str, Any]:
     """Return the paired difference of SRCC of two (run, stage)."""
-    second, first = (run.answers(stage, place, protocol) for run, stage in (after, before))
+    second, first = (run.answers(stage, dataset, protocol) for run, stage in (after, before))
     scores = ([first[key][0] for key in second], [value for value, _ in second.values()])
-    found = paired_bootstrap(*scores, [mos for _, mos in second.values()], seed=after[0].seed)["srcc"]
-    return {name: found[name] for name in ("difference", "low", "high")}
+    comparison = paired_bootstrap(*scores, [mos for _, mos in second.values()], seed=after[0].seed)["srcc"]
+    return {name: comparison[name] for name in ("difference", "low", "high")}
 
 
 def table(result: Mapping[str, Any]) -> list[str]:
     """Return the rows of the table in the project's README: both sets beside each other."""
     lines = []
     for name, key in ROWS.items():
-        cells = [told(result["models"][model][place][key], key) for place in SETS for model in COLUMNS]
+        cells = [told(result["models"][model][dataset][key], key) for dataset in SETS for model in COLUMNS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 

@@ -34,20 +34,20 @@ PORT = 7859
 
 def systems(rapo: RunFolder, grounded: RunFolder) -> dict[str, dict[str, Any]]:
     """Return {name: its evaluation by set}, in the order in which they are drawn."""
-    mine = rapo.evaluation["stages"]
+    stages = rapo.evaluation["stages"]
     return {
-        "cold start": mine["cold_start"],
-        "RAPO": mine["rapo"],
+        "cold start": stages["cold_start"],
+        "RAPO": stages["rapo"],
         "RAPO, grounded": grounded.evaluation["stages"]["rapo"],
     }
 
 
-def figure(found: dict[str, dict[str, Any]]) -> Any:
+def figure(evaluations: dict[str, dict[str, Any]]) -> Any:
     """Draw SRCC with the opinions and its 95% interval over pictures: of greedy scores, and of the words."""
     drawn, axes = plt.subplots(1, 2, figsize=(8.2, 2.8), sharey=True, layout="constrained")
-    for axis, (place, title) in zip(axes, SETS.items(), strict=True):
-        for row, sets in enumerate(found.values()):
-            cell = sets[place]["greedy"]
+    for axis, (dataset, title) in zip(axes, SETS.items(), strict=True):
+        for row, sets in enumerate(evaluations.values()):
+            cell = sets[dataset]["greedy"]
             for shift, (name, value) in zip(
                 (-0.13, 0.13),
                 {SCORE: cell["srcc"], WORDS: cell["critiques"]["words_srcc"]}.items(),
@@ -72,8 +72,8 @@ def figure(found: dict[str, dict[str, Any]]) -> Any:
         axis.set_xticks([0.2, 0.4, 0.6, 0.8, 1])
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(range(len(found)), list(found))
-    axes[0].set_ylim(len(found) - 0.5, -0.5)
+    axes[0].set_yticks(range(len(evaluations)), list(evaluations))
+    axes[0].set_ylim(len(evaluations) - 0.5, -0.5)
     drawn.legend(*axes[0].get_legend_handles_labels(), fontsize=9, frameon=False, loc="outside upper center", ncols=2)
     return drawn
 

@@ -36,11 +36,11 @@ def calibrated(scores: np.ndarray, mos: np.ndarray, *, seed: int = 0) -> np.ndar
     It needs opinions of half of the new set, and it does not change the order within a half.
     """
     half = np.random.default_rng(seed).permutation(len(scores)) % 2
-    found = np.empty(len(scores))
+    fitted = np.empty(len(scores))
     for side in (0, 1):
         slope, intercept = np.polyfit(scores[half != side], mos[half != side], 1)
-        found[half == side] = intercept + slope * scores[half == side]
-    return found
+        fitted[half == side] = intercept + slope * scores[half == side]
+    return fitted
 
 
 def cell(rows: Sequence[Row]) -> dict[str, Any]:
@@ -50,16 +50,16 @@ def cell(rows: Sequence[Row]) -> dict[str, Any]:
     """
     known = [row for row in rows if row["mos"] is not None]
     scores, mos = (np.asarray([row[name] for row in known], dtype=np.float64) for name in ("score", "mos"))
-    found = correlations(scores, mos)
+    agreement = correlations(scores, mos)
     names = ("n", "parse_failure_rate", "srcc", "plcc", "mae")
-    result: dict[str, Any] = {name: found[name] for name in names}
+    result: dict[str, Any] = {name: agreement[name] for name in names}
     result["how"] = rows[0].get("how", rows[0].get("protocol"))
     answered = scores[~np.isnan(scores)]
     if len(answered) and np.ptp(answered) > 1e-9:
         filled = np.where(np.isnan(scores), answered.mean(), scores)
         result["mae_calibrated"] = correlations(calibrated(filled, mos), mos)["mae"]
     if result["how"] == "halves":
-        result["whole_group_srcc"] = whole_group(found["srcc"])
+        result["whole_group_srcc"] = whole_group(agreement["srcc"])
     return result
 
 
@@ -73,22 +73,22 @@ def measured(out: Path) -> dict[str, Any]:
     for row in run.predictions():
         by_set[row["dataset"]][f"{row['stage']}, {row['protocol']}"].append(row)
         models.add(row["stage"])
-    facts = [one for cells in baseline_facts(run).values() for one in cells.values()]
-    fitted = next(one for one in facts if "fitted_on" in one)
+    facts = [fact for cells in baseline_facts(run).values() for fact in cells.values()]
+    fitted = next(fact for fact in facts if "fitted_on" in fact)
     sets = {
-        dataset: {name: cell(readers[name]) for name in sorted(readers, key=_place)}
+        dataset: {name: cell(readers[name]) for name in sorted(readers, key=_order)}
         for dataset, readers in by_set.items()
     }
     return {"fitted_on": fitted["fitted_on"], "fitted_n": fitted["fitted_n"], "models": sorted(models), "sets": sets}
 
 
-def _place(reader: str) -> tuple[int, str]:
+def _order(reader: str) -> tuple[int, str]:
     """Sort baselines in their order, and models behind them."""
     return (ORDER.index(reader) if reader in ORDER else len(ORDER), reader)
 
 
-def _told(one: Mapping[str, Any] | None) -> str:
-    return "–" if one is None else format_cell(one, write=short)
+def _told(value: Mapping[str, Any] | None) -> str:
+    return "–" if value is None else format_cell(value, write=short)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -103,10 +103,10 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             "|---|---|---|---|---|---|---|---|",
         ]
         for dataset, readers in result["sets"].items():
-            for name, one in readers.items():
-                values = (one["srcc"], one["plcc"], one["mae"], one.get("mae_calibrated"))
-                failed = format(one["parse_failure_rate"], ".1%")
-                lines.append(f"| {dataset} | {name} | {one['n']} | {failed} | {' | '.join(map(_told, values))} |")
+            for name, measures in readers.items():
+                values = (measures["srcc"], measures["plcc"], measures["mae"], measures.get("mae_calibrated"))
+                failed = format(measures["parse_failure_rate"], ".1%")
+                lines.append(f"| {dataset} | {name} | {measures['n']} | {failed} | {' | '.join(map(_told, values))} |")
         lines.append("")
     return "\n".join(lines)
 

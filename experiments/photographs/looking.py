@@ -54,8 +54,8 @@ def pictures_of(root: str, split: str, kept: Path) -> Pictures:
         data = DataSettings(name="para", root=root, limit=SIZES[split])
         samples = load_samples(data, split, seed=0, store=kept.parent)
         opened = [open_picture(sample.image) for sample in samples]
-        small = [np.asarray(one.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for one in opened]
-        feats = np.stack([handmade(one) for one in opened])
+        small = [np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for picture in opened]
+        feats = np.stack([handmade(picture) for picture in opened])
         np.savez(kept, pics=np.stack(small), feats=feats, mos=np.asarray([sample.mos for sample in samples]))
     with np.load(kept) as file:
         return {name: file[name] for name in ("pics", "feats", "mos")}
@@ -63,7 +63,7 @@ def pictures_of(root: str, split: str, kept: Path) -> Pictures:
 
 def eyes(backbone: Backbone, pictures: Pictures) -> np.ndarray:
     """Return the features of inference/eyes.py, [n, 256]."""
-    shown = [Image.fromarray(one) for one in pictures["pics"]]
+    shown = [Image.fromarray(pixels) for pixels in pictures["pics"]]
     return np.concatenate([eyes_features(backbone, shown[start : start + 32]) for start in range(0, len(shown), 32)])
 
 
@@ -98,8 +98,8 @@ def tower(name: str) -> Backbone:
 
 def row(fit: Callable[..., Any], known: np.ndarray, train: Pictures, unknown: np.ndarray, test: Pictures) -> dict:
     """Fit the features `known` to the opinions of `train` and measure the scores of `unknown` on `test`."""
-    found = correlations(fit(known, train["mos"])(unknown), test["mos"])
-    return {"fitted_n": len(known), "n": found["n"], "srcc": found["srcc"], "plcc": found["plcc"]}
+    agreement = correlations(fit(known, train["mos"])(unknown), test["mos"])
+    return {"fitted_n": len(known), "n": agreement["n"], "srcc": agreement["srcc"], "plcc": agreement["plcc"]}
 
 
 def measured(name: str, train: Pictures, test: Pictures) -> dict[str, Any]:

@@ -44,88 +44,93 @@ STAGES = {"cold_start": "cold start", "rapo": "RAPO"}
 PROTOCOLS = {name: TITLES[name] for name in ("mean", "sample", "greedy")}
 
 
-def arm(settings: Mapping[str, Any]) -> str:
+def arm_of(settings: Mapping[str, Any]) -> str:
     """What the model is asked for, in which order, and which tokens the score pays."""
     asked, credit = _PROMPTS[settings["model"]["prompt"]], settings["trainer"]["credit"]
     return asked if credit == "all" else f"{asked}; {credit} paid"
 
 
-def taste(settings: Mapping[str, Any]) -> str:
+def taste_of(settings: Mapping[str, Any]) -> str:
     """The set that a replicate's pictures are of, from the path of its manifest (pictures.py)."""
     parts = Path(str(settings["data"]["root"])).parts
     return parts[-3] if len(parts) > 2 else f"data.root={settings['data']['root']}"
 
 
-def condition(settings: Mapping[str, Any]) -> str:
+def condition_of(settings: Mapping[str, Any]) -> str:
     """Taste and arm of a run."""
-    return f"{taste(settings)}: {arm(settings)}"
+    return f"{taste_of(settings)}: {arm_of(settings)}"
 
 
 STUDY = Study(
     name="reasoning",
     axes=("model.prompt", "trainer.credit", "data.root", "model.pretrain.seed"),
-    label=condition,
-    order=tuple(f"{one}: {name}" for one in TASTES for name in ARMS),
+    label=condition_of,
+    order=tuple(f"{taste}: {arm}" for taste in TASTES for arm in ARMS),
     baseline=f"{TASTES[0]}: {SCORE}",
     protocol="mean",
 )
 
 
-def srcc(run: Run, stage: str, place: str, protocol: str) -> float | None:
+def srcc(run: Run, stage: str, dataset: str, protocol: str) -> float | None:
     """Return a run's SRCC of one stage, set and protocol; None where the run was not asked so."""
-    cell = run.evaluation["stages"].get(stage, {}).get(place, {}).get(protocol)
+    cell = run.evaluation["stages"].get(stage, {}).get(dataset, {}).get(protocol)
     return None if cell is None else cell["srcc"]["value"]
 
 
 def analyse(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, Run]]]:
     """Return the result as plain values, and its runs by condition and seed."""
-    runs, unfinished = read_runs(folder)
-    check_pictures(runs)
-    found = by_condition(runs, condition, STUDY.axes)
-    strange = sorted(set(found) - set(STUDY.order))
+    finished, unfinished = read_runs(folder)
+    check_pictures(finished)
+    runs = by_condition(finished, condition_of, STUDY.axes)
+    strange = sorted(set(runs) - set(STUDY.order))
     if strange:
         raise InputError(f"{folder}: conditions {', '.join(strange)} are not of the study {STUDY.name}")
-    seeds = sorted({run.seed for run in runs})
+    seeds = sorted({run.seed for run in finished})
 
-    def values(stage: str, protocol: str, name: str) -> dict[str, dict[int, float | None]]:
-        """Return {arm: {replicate: SRCC}} of the taste `name`."""
+    def values(stage: str, protocol: str, taste: str) -> dict[str, dict[int, float | None]]:
+        """Return {arm: {replicate: SRCC}} of `taste`."""
         return {
-            one: {seed: srcc(run, stage, f"{name}/test", protocol) for seed, run in sorted(by_seed.items())}
-            for one in ARMS
-            if (by_seed := found.get(f"{name}: {one}"))
+            arm: {seed: srcc(run, stage, f"{taste}/test", protocol) for seed, run in sorted(by_seed.items())}
+            for arm in ARMS
+            if (by_seed := runs.get(f"{taste}: {arm}"))
         }
 
     rows, differences = [], []
-    for name in TASTES:
+    for taste in TASTES:
         for stage in STAGES:
             for protocol in PROTOCOLS:
-                of_arms = values(stage, protocol, name)
-                key = {"taste": name, "stage": stage, "protocol": protocol}
-                rows += [{**key, "arm": one, **over_seeds(by.values()), "seeds": by} for one, by in of_arms.items()]
-                differences += [
-                    {**key, "difference": what, **_judged(contrast(of_arms, weights))}
-                    for what, weights in CONTRASTS.items()
+                of_arms = values(stage, protocol, taste)
+                key = {"taste": taste, "stage": stage, "protocol": protocol}
+                rows += [
+                    {**key, "arm": arm, **over_seeds(by_seed.values()), "seeds": by_seed}
+                    for arm, by_seed in of_arms.items()
                 ]
-    both = {
-        f"{name}: {one}": {(name, seed): value for seed, value in by_seed.items()}
-        for name in TASTES
-        for one, by_seed in values("rapo", "mean", name).items()
+                differences += [
+                    {**key, "difference": name, **_judged(contrast(of_arms, weights))}
+                    for name, weights in CONTRASTS.items()
+                ]
+    both_tastes = {
+        f"{taste}: {arm}": {(taste, seed): value for seed, value in by_seed.items()}
+        for taste in TASTES
+        for arm, by_seed in values("rapo", "mean", taste).items()
     }
-    ends = zip(TASTES, (-1, 1), strict=True)
-    more = {f"{name}: {one}": sign * weight for name, sign in ends for one, weight in CONTRASTS[PRIMARY].items()}
+    signs = zip(TASTES, (-1, 1), strict=True)
+    interaction = {
+        f"{taste}: {arm}": sign * weight for taste, sign in signs for arm, weight in CONTRASTS[PRIMARY].items()
+    }
     result = {
         "study": STUDY.name,
         "seeds": seeds,
-        "origins": origins(runs),
+        "origins": origins(finished),
         "margin": MARGIN,
         "rows": rows,
         "differences": differences,
         # A block is a taste of a replicate, so no block holds all of this contrast; a replicate with both tastes does.
-        "between_tastes": {**_judged(contrast(both, more)), "n": _replicates(both, more)},
-        "missing": missing_points(STUDY, seeds, found),
+        "between_tastes": {**_judged(contrast(both_tastes, interaction)), "n": _replicates(both_tastes, interaction)},
+        "missing": missing_points(STUDY, seeds, runs),
         "unfinished": why_unfinished(unfinished),
     }
-    return result, found
+    return result, runs
 
 
 def _replicates(values: Mapping[str, Mapping[tuple[str, int], float | None]], names: Iterable[str]) -> int:
@@ -134,13 +139,13 @@ def _replicates(values: Mapping[str, Mapping[tuple[str, int], float | None]], na
     return len(set.intersection(*seeds))
 
 
-def _judged(found: dict[str, Any]) -> dict[str, Any]:
+def _judged(estimate: dict[str, Any]) -> dict[str, Any]:
     """Add what the interval of a contrast shows: higher or lower, and equal by the margin; else open."""
-    if found["low"] is None:
-        return {**found, "verdict": "–"}
-    said = ["higher"] if found["low"] > 0 else ["lower"] if found["high"] < 0 else []
-    said += [f"equal within {MARGIN:g}"] if equivalent(found, MARGIN) else []
-    return {**found, "verdict": ", ".join(said) or "open"}
+    if estimate["low"] is None:
+        return {**estimate, "verdict": "–"}
+    shown = ["higher"] if estimate["low"] > 0 else ["lower"] if estimate["high"] < 0 else []
+    shown += [f"equal within {MARGIN:g}"] if equivalent(estimate, MARGIN) else []
+    return {**estimate, "verdict": ", ".join(shown) or "open"}
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -154,27 +159,27 @@ def table(result: Mapping[str, Any]) -> str:
         "95% intervals from one error pooled over the arms of a taste (randomised blocks), not adjusted for their "
         f"number. Equal: two one-sided tests at .05 with the margin {MARGIN:g}. The first row of a taste is primary.",
     ]
-    for name in TASTES:
-        lines += ["", f"### {name}", "", "| difference | replicates | SRCC | verdict |", "|---|---|---|---|"]
+    for taste in TASTES:
+        lines += ["", f"### {taste}", "", "| difference | replicates | SRCC | verdict |", "|---|---|---|---|"]
         lines += [
             _line(row["difference"], row)
             for row in result["differences"]
-            if (row["taste"], row["stage"], row["protocol"]) == (name, "rapo", "mean")
+            if (row["taste"], row["stage"], row["protocol"]) == (taste, "rapo", "mean")
         ]
     lines += ["", "### between the tastes", "", "| difference | replicates | SRCC | verdict |", "|---|---|---|---|"]
     lines.append(_line(f"{PRIMARY}, more in {TASTES[1]} than in {TASTES[0]}", result["between_tastes"]))
-    for name in TASTES:
-        lines += ["", f"## SRCC, {name}", "", "Means over replicates with 95% t-intervals.", ""]
+    for taste in TASTES:
+        lines += ["", f"## SRCC, {taste}", "", "Means over replicates with 95% t-intervals.", ""]
         lines += ["| arm | stage | replicates | " + " | ".join(PROTOCOLS.values()) + " |", "|---|---|---|" + "---|" * 3]
-        mine = {(row["arm"], row["stage"], row["protocol"]): row for row in result["rows"] if row["taste"] == name}
-        for one, stage in dict.fromkeys((one, stage) for one, stage, _ in sorted(mine, key=_place)):
-            cells = [mine[one, stage, protocol] for protocol in PROTOCOLS]
+        rows = {(row["arm"], row["stage"], row["protocol"]): row for row in result["rows"] if row["taste"] == taste}
+        for arm, stage in dict.fromkeys((arm, stage) for arm, stage, _ in sorted(rows, key=_order)):
+            cells = [rows[arm, stage, protocol] for protocol in PROTOCOLS]
             shown = " | ".join(interval(cell) for cell in cells)
-            lines.append(f"| {one} | {STAGES[stage]} | {cells[0]['run']} | {shown} |")
+            lines.append(f"| {arm} | {STAGES[stage]} | {cells[0]['run']} | {shown} |")
     return "\n".join([*lines, "", *missing(result)]).rstrip() + "\n"
 
 
-def _place(key: tuple[str, str, str]) -> tuple[int, int]:
+def _order(key: tuple[str, str, str]) -> tuple[int, int]:
     return ARMS.index(key[0]), list(STAGES).index(key[1])
 
 
@@ -185,28 +190,28 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
 def draw(result: Mapping[str, Any]) -> Any:
     """Draw SRCC after RAPO by arm, mean of 4: means with intervals, thin lines for replicates, a panel per taste."""
     with plt.rc_context({"font.size": 8}):
-        tastes = [name for name in TASTES if any(row["taste"] == name for row in result["rows"])]
-        arms = [one for one in ARMS if any(row["arm"] == one for row in result["rows"])]
+        tastes = [taste for taste in TASTES if any(row["taste"] == taste for row in result["rows"])]
+        arms = [arm for arm in ARMS if any(row["arm"] == arm for row in result["rows"])]
         size = ((35 + 24 * len(arms) * len(tastes)) / 25.4, 85 / 25.4)
         figure, grid = plt.subplots(1, len(tastes), figsize=size, sharey=True, layout="constrained", squeeze=False)
-        for axis, name in zip(grid[0], tastes, strict=True):
+        for axis, taste in zip(grid[0], tastes, strict=True):
             for stage, color, marker, aside in (("cold_start", "#0072b2", "o", -0.06), ("rapo", "#d55e00", "s", 0.06)):
                 rows = {
                     row["arm"]: row
                     for row in result["rows"]
-                    if (row["taste"], row["stage"], row["protocol"]) == (name, stage, "mean")
+                    if (row["taste"], row["stage"], row["protocol"]) == (taste, stage, "mean")
                 }
                 for seed in result["seeds"]:
-                    line = [(x + aside, rows[one]["seeds"].get(seed)) for x, one in enumerate(arms) if one in rows]
-                    known = [(x, value) for x, value in line if value is not None]
-                    if known:
-                        axis.plot(*zip(*known, strict=True), color=color, lw=0.5, alpha=0.4)
-                means = [(x + aside, rows[one]) for x, one in enumerate(arms) if one in rows]
+                    line = [(x + aside, rows[arm]["seeds"].get(seed)) for x, arm in enumerate(arms) if arm in rows]
+                    defined = [(x, value) for x, value in line if value is not None]
+                    if defined:
+                        axis.plot(*zip(*defined, strict=True), color=color, lw=0.5, alpha=0.4)
+                means = [(x + aside, rows[arm]) for x, arm in enumerate(arms) if arm in rows]
                 means = [(x, row) for x, row in means if row["mean"] is not None]
-                at, height = [x for x, _ in means], [row["mean"] for _, row in means]
+                positions, heights = [x for x, _ in means], [row["mean"] for _, row in means]
                 axis.errorbar(
-                    at,
-                    height,
+                    positions,
+                    heights,
                     yerr=error_bars([row for _, row in means]),
                     fmt=marker,
                     color=color,
@@ -218,7 +223,7 @@ def draw(result: Mapping[str, Any]) -> Any:
                 range(len(arms)), arms, rotation=30 * (len(arms) > 2), ha="right" if len(arms) > 2 else "center"
             )
             axis.set_xlim(-0.5, len(arms) - 0.5)
-            axis.set_title(name, fontsize=8)
+            axis.set_title(taste, fontsize=8)
             axis.grid(lw=0.3, axis="y")
         grid[0][0].set_ylabel("SRCC with the opinions, mean of 4")
         grid[0][0].legend(frameon=False)
@@ -226,9 +231,9 @@ def draw(result: Mapping[str, Any]) -> Any:
 
 
 def main(arguments: list[str]) -> None:
-    runs, out = folders(STUDY.name, arguments)
-    result, found = run_analysis(lambda: analyse(runs))
-    write(out, result, lambda: draw(result), table(result), found)
+    folder, out = folders(STUDY.name, arguments)
+    result, runs = run_analysis(lambda: analyse(folder))
+    write(out, result, lambda: draw(result), table(result), runs)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 
 from aes_r1.inference.token_entropy import TOKEN_KINDS
 from experiments.figures import WIDTH
-from experiments.reading import Run, over_seeds
+from experiments.reading import RunsByCondition, over_seeds
 from experiments.sft_entropy.starts import FIXED, FLOOR, by_seed, gains, relations
 from experiments.study import PAPER, Claim, Study, analyse, folders, run_analysis, write
 from experiments.tables import interval, table
@@ -26,19 +26,19 @@ RULES = {
 # Colours and marks that colour-blind readers tell apart (Okabe and Ito, 2008).
 COLORS = dict(
     zip(
-        (f"{one} epochs" for one in EPOCHS),
+        (f"{epochs} epochs" for epochs in EPOCHS),
         ("#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00"),
         strict=True,
     )
 )
-MARKERS = dict(zip((f"{one} epochs" for one in EPOCHS), "osv^D*", strict=True))
+MARKERS = dict(zip((f"{epochs} epochs" for epochs in EPOCHS), "osv^D*", strict=True))
 NONE_READABLE = "none reaches the floor"
 
 STUDY = Study(
     name="sft_entropy",
     axes=("cold_start.epochs",),
     label=lambda settings: f"{settings['cold_start']['epochs']} epochs",
-    order=tuple(f"{one} epochs" for one in EPOCHS),
+    order=tuple(f"{epochs} epochs" for epochs in EPOCHS),
     baseline="1 epochs",
     claims=(
         Claim("10 epochs, then RAPO ends below 1 epoch, then RAPO", "10 epochs", "1 epochs", "srcc", -1),
@@ -46,17 +46,17 @@ STUDY = Study(
         Claim("RAPO from the base model ends below 1 epoch, then RAPO", "0 epochs", "1 epochs", "srcc", -1),
     ),
     paper={
-        f"{one} epochs": PAPER["sft_epochs"][f"{one} epochs + RAPO"]
-        for one in EPOCHS
-        if "note" not in PAPER["sft_epochs"].get(f"{one} epochs + RAPO", {"note": ""})
+        f"{epochs} epochs": PAPER["sft_epochs"][f"{epochs} epochs + RAPO"]
+        for epochs in EPOCHS
+        if "note" not in PAPER["sft_epochs"].get(f"{epochs} epochs + RAPO", {"note": ""})
     },
 )
 
 
-def probes(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[dict]]]:
+def probes(runs: RunsByCondition) -> dict[str, dict[int, list[dict]]]:
     """Return the measurements during the cold start by condition and seed."""
     return {
-        condition: {seed: run.folder.entropy for seed, run in by_seed.items()} for condition, by_seed in found.items()
+        condition: {seed: run.folder.entropy for seed, run in by_seed.items()} for condition, by_seed in runs.items()
     }
 
 
@@ -64,9 +64,9 @@ def draw(result: Mapping[str, Any]) -> Any:
     """Draw entropy by step, by kind and by position; gain and final SRCC against entropy at the start of RAPO."""
     with plt.rc_context({"font.size": 8, "axes.titlesize": 8}):
         figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 0.68 * WIDTH), layout="constrained")
-        by_step, by_kind, by_place, gain, outcome, key = grid.ravel()
+        by_step, by_kind, by_position, gain, outcome, key = grid.ravel()
         key.axis("off")
-        _courses(result, by_step, by_kind, by_place)
+        _courses(result, by_step, by_kind, by_position)
         for axis, name in ((gain, "gains"), (outcome, "ends")):
             for condition in STUDY.order:
                 points = [
@@ -89,7 +89,7 @@ def draw(result: Mapping[str, Any]) -> Any:
     return figure
 
 
-def _courses(result: Mapping[str, Any], by_step: Any, by_kind: Any, by_place: Any) -> None:
+def _courses(result: Mapping[str, Any], by_step: Any, by_kind: Any, by_position: Any) -> None:
     """Draw how entropy moves during the cold start: of all lengths, and of the longest by kind and by position."""
     for condition, seeds in result["probes"].items():
         for rows in seeds.values():
@@ -103,12 +103,12 @@ def _courses(result: Mapping[str, Any], by_step: Any, by_kind: Any, by_place: An
             points = [(row["step"], row["by_kind"][kind]["entropy"]) for row in rows]
             by_kind.plot(*zip(*points, strict=True), lw=1, color=color, label=kind)
         for row, color in zip((rows[0], rows[len(rows) // 2], rows[-1]), COLORS.values(), strict=False):
-            places = range(1, len(row["by_position"]) + 1)
-            by_place.plot(places, row["by_position"], lw=1, color=color, label=f"step {row['step']}")
+            tenths = range(1, len(row["by_position"]) + 1)
+            by_position.plot(tenths, row["by_position"], lw=1, color=color, label=f"step {row['step']}")
         by_kind.set_title(f"{condition}, by kind of token", loc="left")
-        by_place.set_xticks(range(2, 11, 2))
-        by_place.set_title(f"{condition}, by position", loc="left")
-        for axis, label in ((by_kind, "step of the cold start"), (by_place, "tenth of the completion")):
+        by_position.set_xticks(range(2, 11, 2))
+        by_position.set_title(f"{condition}, by position", loc="left")
+        for axis, label in ((by_kind, "step of the cold start"), (by_position, "tenth of the completion")):
             axis.set_xlabel(label)
             axis.legend(frameon=False)
 
@@ -140,10 +140,10 @@ def _peaks(result: Mapping[str, Any]) -> list[str]:
 def _gains(result: Mapping[str, Any]) -> list[str]:
     text = ["", "### What RAPO adds to its cold start", ""]
     text += ["| start | entropy | readable | SRCC | PLCC |", "|---|---|---|---|---|"]
-    for one in result["gains"]:
-        cells = [interval(one[metric], signed=True) if one[metric] else "not defined" for metric in ("srcc", "plcc")]
-        start = f"{interval(one['entropy'])} | {_mean(one['answered'])}"
-        text.append(f"| {one['condition']} | {start} | {' | '.join(cells)} |")
+    for gain in result["gains"]:
+        cells = [interval(gain[metric], signed=True) if gain[metric] else "not defined" for metric in ("srcc", "plcc")]
+        start = f"{interval(gain['entropy'])} | {_mean(gain['answered'])}"
+        text.append(f"| {gain['condition']} | {start} | {' | '.join(cells)} |")
     if any(gain["srcc"] is None for gain in result["gains"]):
         text += ["", "0 epochs have no cold start to subtract, and the study does not ask the base model: not defined."]
     return text
@@ -164,9 +164,9 @@ def _relations(result: Mapping[str, Any]) -> list[str]:
             f"{'–' if cell['rho'] is None else format(cell['rho'], '+.2f')} ({cell['starts']} of {cell['of']})"
             for cell in relation["seeds"].values()
         )
-        of = f"at least {relation['floor']:.0%} readable" if relation["floor"] else "all with a cold start"
-        of = "all" if relation["outcome"] == "ends" and not relation["floor"] else of
-        text.append(f"| {names[relation['outcome']]} | {of} | {seeds} | {_mean(relation, signed=True)} |")
+        starts = f"at least {relation['floor']:.0%} readable" if relation["floor"] else "all with a cold start"
+        starts = "all" if relation["outcome"] == "ends" and not relation["floor"] else starts
+        text.append(f"| {names[relation['outcome']]} | {starts} | {seeds} | {_mean(relation, signed=True)} |")
     return text
 
 
@@ -183,17 +183,17 @@ def _rules(result: Mapping[str, Any]) -> list[str]:
     text += [f"| rule | {head} | mean |", "|---|" + "---|" * (len(rows) + 1)]
     text.append(f"| the best start | {' | '.join(row['best'] or 'not defined' for row in rows)} | – |")
     for rule, name in RULES.items():
-        mine = [row for row in rows if rule in row["picked"]]
+        asked = [row for row in rows if rule in row["picked"]]
         cells = []
-        for one in rows:
-            picked, lost = one["picked"].get(rule), one["regret"].get(rule)
-            if rule not in one["picked"]:
+        for row in rows:
+            picked, regret = row["picked"].get(rule), row["regret"].get(rule)
+            if rule not in row["picked"]:
                 cells.append("not run")
             elif picked is None:
                 cells.append(NONE_READABLE)
             else:
-                cells.append(f"{picked}: {'not defined' if lost is None else format(lost, '.3f')}")
-        text.append(f"| {name} | {' | '.join(cells)} | {_mean(over_seeds(row['regret'][rule] for row in mine))} |")
+                cells.append(f"{picked}: {'not defined' if regret is None else format(regret, '.3f')}")
+        text.append(f"| {name} | {' | '.join(cells)} | {_mean(over_seeds(row['regret'][rule] for row in asked))} |")
     return text
 
 
@@ -203,13 +203,13 @@ def _mean(value: Mapping[str, Any], *, signed: bool = False) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    runs, out = folders(STUDY.name, arguments)
-    result, found = run_analysis(lambda: analyse(STUDY, runs))
-    place = result["rows"][0]["set"]
-    added = run_analysis(lambda: gains(found, place, 1000))
-    rule = by_seed(found, place, added)
-    result |= {"gains": added, "rule": rule, "relations": relations(rule), "probes": probes(found)}
-    write(out, result, lambda: draw(result), table(result) + section(result), found)
+    folder, out = folders(STUDY.name, arguments)
+    result, runs = run_analysis(lambda: analyse(STUDY, folder))
+    dataset = result["rows"][0]["set"]
+    added = run_analysis(lambda: gains(runs, dataset, 1000))
+    rule = by_seed(runs, dataset, added)
+    result |= {"gains": added, "rule": rule, "relations": relations(rule), "probes": probes(runs)}
+    write(out, result, lambda: draw(result), table(result) + section(result), runs)
 
 
 if __name__ == "__main__":

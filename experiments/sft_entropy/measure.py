@@ -28,7 +28,7 @@ def models(run: RunFolder) -> dict[str, str]:
 
     A path of the store may be relative to the folder in which the run was started. Raises InputError where no model is.
     """
-    found = {}
+    paths = {}
     for stage in ("base", "cold_start", "rapo"):
         if run.stage_done(stage):
             path = str(run.model) if stage == "rapo" else run.stage_values(stage)["model"]
@@ -36,8 +36,8 @@ def models(run: RunFolder) -> dict[str, str]:
                 raise InputError(
                     f"{run}: no {stage} model at {path}; start from the folder that the run was started in"
                 )
-            found[stage] = path
-    return found
+            paths[stage] = path
+    return paths
 
 
 def measure(folder: Path) -> Iterator[dict]:
@@ -53,18 +53,18 @@ def measure(folder: Path) -> Iterator[dict]:
             path, dtype=settings["model"]["dtype"], max_pixels=max_pixels, gradient_checkpointing=False
         )
         backbone.model.eval()
-        found = measure_entropy(
+        entropy = measure_entropy(
             backbone,
             stratified_draw(pictures, settings["cold_start"]["probe_pictures"], settings["seed"]),
             question=QUESTIONS[settings["model"]["prompt"]],
             max_new_tokens=settings["trainer"]["max_new_tokens"],
             seed=settings["seed"],
         )
-        yield {"run": str(run), "stage": stage, "epochs": settings["cold_start"]["epochs"], **found}
+        yield {"run": str(run), "stage": stage, "epochs": settings["cold_start"]["epochs"], **entropy}
 
 
-def print_rows(given: argparse.Namespace) -> int:
-    for run in given.runs:
+def print_rows(arguments: argparse.Namespace) -> int:
+    for run in arguments.runs:
         for row in measure(run):
             print(json.dumps(row), flush=True)
     return 0

@@ -6,13 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.reading import Run, over_seeds, paired
+from experiments.reading import Run, RunsByCondition, over_seeds, paired
 from experiments.study import PROTOCOL
 
 FLOOR = 0.9  # share of readable answers that a start must reach
 FIXED = ("1 epochs", "2 epochs")  # rules that always pick the same start
-
-Found = Mapping[str, Mapping[int, Run]]
 
 
 def pick_start(candidates: Mapping[str, tuple[float, float]], *, floor: float = 0.9) -> str | None:
@@ -38,7 +36,7 @@ def start_of(run: Run) -> dict[str, float]:
     return {"entropy": first["policy/entropy"], "answered": 1 - first["rollout/parse_failure_rate"]}
 
 
-def gains(found: Found, place: str, n_bootstrap: int) -> list[dict[str, Any]]:
+def gains(runs: RunsByCondition, dataset: str, n_bootstrap: int) -> list[dict[str, Any]]:
     """Return RAPO's gain over its own cold start, by condition.
 
     "srcc" and "plcc" are None where no cold start was asked.
@@ -46,10 +44,10 @@ def gains(found: Found, place: str, n_bootstrap: int) -> list[dict[str, Any]]:
     With 0 epochs there is no cold start, and the study does not ask the base model, so the gain is not defined.
     """
     rows = []
-    for condition, by_seed in found.items():
+    for condition, by_seed in runs.items():
         starts = [start_of(run) for run in by_seed.values()]
         asked = {seed: run for seed, run in by_seed.items() if "cold_start" in run.evaluation["stages"]}
-        added = paired(asked, asked, ("cold_start", "rapo"), place, PROTOCOL, n_bootstrap) if asked else {}
+        added = paired(asked, asked, ("cold_start", "rapo"), dataset, PROTOCOL, n_bootstrap) if asked else {}
         rows.append(
             {
                 "condition": condition,
@@ -62,23 +60,23 @@ def gains(found: Found, place: str, n_bootstrap: int) -> list[dict[str, Any]]:
     return rows
 
 
-def by_seed(found: Found, place: str, added: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def by_seed(runs: RunsByCondition, dataset: str, added: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return per seed the starts, RAPO's final SRCC and gain (None: not defined), the peak, the picks and their regret.
 
     Regret is the difference in final SRCC to the best defined start; None where the picked one is not defined.
     """
     differences = {row["condition"]: row["srcc"]["seeds"] for row in added if row["srcc"]}
     rows = []
-    for seed in sorted({seed for runs in found.values() for seed in runs}):
-        mine = {condition: runs[seed] for condition, runs in found.items() if seed in runs}
-        starts = {condition: start_of(run) for condition, run in mine.items()}
+    for seed in sorted({seed for seeds in runs.values() for seed in seeds}):
+        of_seed = {condition: seeds[seed] for condition, seeds in runs.items() if seed in seeds}
+        starts = {condition: start_of(run) for condition, run in of_seed.items()}
         ends = {
-            condition: run.evaluation["stages"]["rapo"][place][PROTOCOL]["srcc"]["value"]
-            for condition, run in mine.items()
+            condition: run.evaluation["stages"]["rapo"][dataset][PROTOCOL]["srcc"]["value"]
+            for condition, run in of_seed.items()
         }
         known = {condition: value for condition, value in ends.items() if value is not None}
-        readable = {name: (one["entropy"], one["answered"]) for name, one in starts.items()}
-        picks = {"entropy": pick_start(readable, floor=FLOOR), **{name: name for name in FIXED if name in mine}}
+        readable = {name: (start["entropy"], start["answered"]) for name, start in starts.items()}
+        picks = {"entropy": pick_start(readable, floor=FLOOR), **{name: name for name in FIXED if name in of_seed}}
         rows.append(
             {
                 "seed": seed,
@@ -88,7 +86,7 @@ def by_seed(found: Found, place: str, added: Sequence[Mapping[str, Any]]) -> lis
                     name: cells[seed]["difference"] for name, cells in differences.items() if seed in cells
                 },
                 "peak": pick_start(readable, floor=0.0),
-                "peak_during": peak_during(list(mine.values())[-1]),
+                "peak_during": peak_during(list(of_seed.values())[-1]),
                 "best": max(known, key=lambda name: known[name]) if known else None,
                 "picked": picks,
                 "regret": {rule: regret(pick, known) if pick in known else None for rule, pick in picks.items()},
@@ -117,7 +115,7 @@ def relations(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     "gains" covers starts with a cold start; "ends" is the final SRCC, of all starts and of the readable ones alone. A
     start without a defined outcome cannot be ranked: "starts" says how many of how many could.
     """
-    found = []
+    summaries = []
     for outcome, floor in (("gains", 0.0), ("ends", 0.0), ("ends", FLOOR)):
         seeds = {}
         for row in rows:
@@ -128,9 +126,9 @@ def relations(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 if row[outcome][name] is not None
             ]
             seeds[row["seed"]] = {"rho": spearman(pairs), "starts": len(pairs), "of": len(wanted)}
-        summary = over_seeds(one["rho"] for one in seeds.values())
-        found.append({"outcome": outcome, "floor": floor, **summary, "seeds": seeds})
-    return found
+        summary = over_seeds(cell["rho"] for cell in seeds.values())
+        summaries.append({"outcome": outcome, "floor": floor, **summary, "seeds": seeds})
+    return summaries
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:

@@ -38,9 +38,9 @@ MAIN_EFFECTS = {
 
 def section(result: Mapping[str, Any]) -> str:
     """Return the part of table.md that only this study has: the main effects, which were not among the claims."""
-    place = result["rows"][0]["set"]
-    heading = ["", f"### Main effects, none of them a claim, on {place}", ""]
-    return "\n".join([*heading, *effects(result, place, MAIN_EFFECTS)]) + "\n"
+    dataset = result["rows"][0]["set"]
+    heading = ["", f"### Main effects, none of them a claim, on {dataset}", ""]
+    return "\n".join([*heading, *effects(result, dataset, MAIN_EFFECTS)]) + "\n"
 
 
 if __name__ == "__main__":

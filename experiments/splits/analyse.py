@@ -22,7 +22,7 @@ STUDY = Study(
     name="splits",
     axes=("data.split_seed",),
     label=lambda settings: f"split {settings['data']['split_seed']}",
-    order=tuple(f"split {one}" for one in range(5)),
+    order=tuple(f"split {number}" for number in range(5)),
     baseline="split 0",
     same_pictures=False,  # splits have different test pictures, so they cannot be paired
 )
@@ -85,9 +85,11 @@ def section(result: Mapping[str, Any]) -> str:
         "| metric | over seeds | over splits | of one run | over its test pictures | p |",
         "|---|---|---|---|---|---|",
     ]
-    for metric, one in result["spread"].items():
-        parts = ["–" if one[name] is None else format_cell(one[name]) for name in ("seeds", "splits")]
-        parts += ["–" if one[name] is None else f"{one[name]:.3f}" for name in ("one_run", "pictures", "p")]
+    for metric, deviations in result["spread"].items():
+        parts = ["–" if deviations[name] is None else format_cell(deviations[name]) for name in ("seeds", "splits")]
+        parts += [
+            "–" if deviations[name] is None else f"{deviations[name]:.3f}" for name in ("one_run", "pictures", "p")
+        ]
         lines.append(f"| {metric.upper()} | {' | '.join(parts)} |")
     if used["one_run"] is not None:
         apart = 1.96 * math.sqrt(2) * used["one_run"]
@@ -99,12 +101,12 @@ def section(result: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    runs, out = folders(STUDY.name, arguments)
-    result, found = run_analysis(lambda: analyse(STUDY, runs))
-    place = result["rows"][0]["set"]
-    mine = [row for row in result["rows"] if (row["set"], row["protocol"]) == (place, STUDY.protocol)]
-    result["spread"] = {metric: spread(mine, metric) for metric in METRICS}
-    write(out, result, lambda: drawn(STUDY, result, out), table(result) + section(result), found)
+    folder, out = folders(STUDY.name, arguments)
+    result, runs = run_analysis(lambda: analyse(STUDY, folder))
+    dataset = result["rows"][0]["set"]
+    rows = [row for row in result["rows"] if (row["set"], row["protocol"]) == (dataset, STUDY.protocol)]
+    result["spread"] = {metric: spread(rows, metric) for metric in METRICS}
+    write(out, result, lambda: drawn(STUDY, result, out), table(result) + section(result), runs)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ EFFECTS = {
 def section(result: Mapping[str, Any]) -> str:
     """Return the part of table.md that only this study has: the effects of both settings on each set."""
     lines: list[str] = []
-    for place in dict.fromkeys(row["set"] for row in result["rows"]):
-        lines += ["", f"### Effects of the settings, on {place}", "", *effects(result, place, EFFECTS)]
+    for dataset in dict.fromkeys(row["set"] for row in result["rows"]):
+        lines += ["", f"### Effects of the settings, on {dataset}", "", *effects(result, dataset, EFFECTS)]
     return "\n".join(lines) + "\n"
 
 

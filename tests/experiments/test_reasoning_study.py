@@ -80,9 +80,9 @@ def settings_of(seed: int, name: str, prompt: str, credit: str) -> Settings:
 def test_every_arm_has_its_name():
     arms = [("critique", "all"), ("score_first", "all"), ("filler", "all"), ("score_only", "all"),
             ("critique", "answer"), ("score_first", "answer")]  # fmt: skip
-    names = [reasoning.condition(as_dict(settings_of(0, name, *one))) for name in TASTES for one in arms]
+    names = [reasoning.condition_of(as_dict(settings_of(0, name, *one))) for name in TASTES for one in arms]
     assert tuple(names) == reasoning.STUDY.order
-    strange = reasoning.condition(as_dict(settings_of(0, "scenes", "filler", "answer")))
+    strange = reasoning.condition_of(as_dict(settings_of(0, "scenes", "filler", "answer")))
     assert strange not in reasoning.STUDY.order
 
 
@@ -144,4 +144,4 @@ def test_replicates_of_both_tastes(tmp_path):
         held_out = [[(one.id, one.mos) for one in read[path] if one.split != "train"] for path in (first, second)]
         assert held_out[0] == held_out[1]
         assert read[first][0].mos != read[second][0].mos
-        assert reasoning.taste({"data": {"root": str(first)}}) == read[first][0].dataset
+        assert reasoning.taste_of({"data": {"root": str(first)}}) == read[first][0].dataset
