@@ -33,6 +33,7 @@ AXES = {
     "sft_entropy": {"cold_start"},
     "data_scale": {"data"},
     "objective": {"reward"},
+    "overconfidence": {"reward"},
     "ties_and_pool": {"reward"},
     "parse_policy": {"reward"},
     "splits": {"data"},
