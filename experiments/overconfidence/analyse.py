@@ -33,8 +33,8 @@ STUDY = Study(
 
 
 def _of_cell(value: Any) -> Measure:
-    def measure(run: Run, stage: str, place: str) -> float | None:
-        cell: Cell = run.evaluation["stages"][stage][place]["mean"]
+    def measure(run: Run, stage: str, dataset: str) -> float | None:
+        cell: Cell = run.evaluation["stages"][stage][dataset]["mean"]
         return value(cell)
 
     return measure
@@ -62,16 +62,16 @@ def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
 
 def draw(result: Mapping[str, Any]) -> Any:
     """Draw the coverage of the nominal interval by reward on each set, a line for each seed, and their mean."""
-    places = list(dict.fromkeys(row["set"] for row in result["endpoints"]))
+    datasets = list(dict.fromkeys(row["set"] for row in result["endpoints"]))
     with plt.rc_context({"font.size": 8}):
         figure, axes = plt.subplots(
-            1, len(places), figsize=(170 / 25.4, 75 / 25.4), sharey=True, squeeze=False, layout="constrained"
+            1, len(datasets), figsize=(170 / 25.4, 75 / 25.4), sharey=True, squeeze=False, layout="constrained"
         )
-        for axis, place in zip(axes[0], places, strict=True):
+        for axis, dataset in zip(axes[0], datasets, strict=True):
             rows = {
                 row["condition"]: row
                 for row in result["endpoints"]
-                if (row["set"], row["endpoint"]) == (place, COVERAGE)
+                if (row["set"], row["endpoint"]) == (dataset, COVERAGE)
             }
             names = [name for name in (START, *STUDY.order) if name in rows]
             for seed in {seed for row in rows.values() for seed in row["seeds"]}:
@@ -84,7 +84,7 @@ def draw(result: Mapping[str, Any]) -> Any:
                 axis.plot(at, row["mean"], "o", color="#0072b2", ms=5)
             axis.axhline(NOMINAL, color="black", ls="--", lw=0.8)
             axis.set_xticks(range(len(names)), names)
-            axis.set_title(f"{place}; dashed: the nominal level", fontsize=8)
+            axis.set_title(f"{dataset}; dashed: the nominal level", fontsize=8)
             axis.grid(axis="y", lw=0.3)
         axes[0][0].set_ylabel(f"share of pictures: {COVERAGE}")
     return figure
@@ -99,19 +99,19 @@ def section(result: Mapping[str, Any]) -> str:
         "Mean over seeds with its 95% t-interval; difference within seeds with its interval and p (t-test). The "
         "first endpoint is the primary one.",
     ]
-    for place in dict.fromkeys(row["set"] for row in result["endpoints"]):
+    for dataset in dict.fromkeys(row["set"] for row in result["endpoints"]):
         lines += [
             "",
-            f"### {place}",
+            f"### {dataset}",
             "",
             "| endpoint | reward | mean | difference to RAPO | p |",
             "|---|---|---|---|---|",
         ]
         for row in result["endpoints"]:
-            if row["set"] == place:
-                found = row["difference"]
-                p = None if found is None else p_value(found)
-                difference = "–" if found is None else format_cell(found, "mean", signed=True)
+            if row["set"] == dataset:
+                estimate = row["difference"]
+                p = None if estimate is None else p_value(estimate)
+                difference = "–" if estimate is None else format_cell(estimate, "mean", signed=True)
                 lines.append(
                     f"| {row['endpoint']} | {row['condition']} | {interval(row)} | {difference} "
                     f"| {'–' if p is None else f'{p:.3f}'} |"
@@ -120,11 +120,11 @@ def section(result: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    runs, out = folders(STUDY.name, arguments)
-    result, found = run_analysis(lambda: analyse(STUDY, runs))
-    places = list(dict.fromkeys(row["set"] for row in result["rows"]))
-    result["endpoints"] = endpoint_rows(ENDPOINTS, found, places, STUDY.baseline)
-    write(out, result, lambda: draw(result), table(result) + section(result), found)
+    folder, out = folders(STUDY.name, arguments)
+    result, runs = run_analysis(lambda: analyse(STUDY, folder))
+    datasets = list(dict.fromkeys(row["set"] for row in result["rows"]))
+    result["endpoints"] = endpoint_rows(ENDPOINTS, runs, datasets, STUDY.baseline)
+    write(out, result, lambda: draw(result), table(result) + section(result), runs)
 
 
 if __name__ == "__main__":
