@@ -86,7 +86,7 @@ def draw(result: Mapping[str, Any]) -> Any:
             axis.set_xticks(range(len(names)), names)
             axis.set_title(f"{dataset}; dashed: the nominal level", fontsize=8)
             axis.grid(axis="y", lw=0.3)
-        axes[0][0].set_ylabel(f"share of pictures: {COVERAGE}")
+        axes[0][0].set_ylabel("share of pictures in the interval")
     return figure
 
 
