@@ -91,11 +91,9 @@ def standard_error(estimate: Mapping[str, Any]) -> float | None:
     """Return the standard error of a contrast, from its interval; None without one."""
     from scipy import stats
 
-    return (
-        None
-        if estimate["low"] is None
-        else (estimate["high"] - estimate["mean"]) / float(stats.t.ppf(0.975, estimate["df"]))
-    )
+    if estimate["low"] is None:
+        return None
+    return (estimate["high"] - estimate["mean"]) / float(stats.t.ppf(0.975, estimate["df"]))
 
 
 def p_value(estimate: Mapping[str, Any], null: float = 0.0) -> float | None:

@@ -98,7 +98,13 @@ def _metric(first: Row, second: Row, metric: str, value: str) -> dict[str, Any]:
 def join(name: str, results: Path, more: Path) -> None:
     """Add the result in `more` to that in `results`, and its answers where both have them."""
     module = importlib.import_module(f"experiments.{name}.analyse")
+    answers = [folder / "answers.csv.gz" for folder in (results, more)]
+    for file in (more / "result.json", *(answers[1:] if answers[0].is_file() else ())):
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; python -m experiments.{name}.analyse RUNS {more} writes it")
     first, second = (json.loads((folder / "result.json").read_text()) for folder in (results, more))
+    if second["study"] != name:
+        raise InputError(f"{more}: is a result of {second['study']}, not of {name}; give one of the same study")
     result = joined(module.STUDY, first, second)
     own_fields = sorted((first.keys() | second.keys()) - result.keys())
     if own_fields and not hasattr(module, "join"):
@@ -107,7 +113,6 @@ def join(name: str, results: Path, more: Path) -> None:
         )
     if own_fields:
         result |= module.join(first, second)
-    answers = [folder / "answers.csv.gz" for folder in (results, more)]
     if answers[0].is_file():
         write_cells(answers[0], {**read_answers(answers[1]), **read_answers(answers[0])})
     rewrite(module, result, results)

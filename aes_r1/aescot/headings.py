@@ -15,9 +15,8 @@ _NAME = r"(?P<name>(?:[0-9]{1,2}[.)]\s*)?[^\W\d][\w &/-]{0,39})"
 _START = r"\s*(?:[-*+•]\s+|[0-9]{1,2}[.)]\s+)?"
 _HEADINGS = (
     re.compile(rf"\s*#{{1,6}}\s+(?:\*\*)?{_NAME}:?(?:\*\*)?:?\s*#*\s*"),  # ## Name
-    re.compile(
-        rf"{_START}(?:\*\*|__){_NAME}(?::\s*(?:\*\*|__)|(?:\*\*|__)\s*(?::|[-–—]\s|\Z))(?P<text>.*)"
-    ),  # **Name:** ..
+    # **Name:** ..
+    re.compile(rf"{_START}(?:\*\*|__){_NAME}(?::\s*(?:\*\*|__)|(?:\*\*|__)\s*(?::|[-–—]\s|\Z))(?P<text>.*)"),
     re.compile(rf"{_START}{_NAME}:(?:\s(?P<text>.*))?"),  # Name: ..
 )
 _ONE_PARAGRAPH = re.compile(r"(?:(?!\n\s*\n).)*[.!?][\"'”’)*_]*", re.DOTALL)

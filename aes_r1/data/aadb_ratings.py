@@ -21,19 +21,19 @@ def aadb_votes(root: Path) -> dict[str, list[int]]:
     github.com/shedy-pub/hlagcn-jittor (utils_jittor/dataset.py) reads the same columns.
     """
     path = next((root / name for name in NAMES if (root / name).is_file()), None)
-    given: dict[str, list[int]] = {}
+    votes_of: dict[str, list[int]] = {}
     if path is None:
-        return given
+        return votes_of
     for location, row in table(path):
-        for place in range(1, 11):
-            url, name = column(row, f"Input.image_url{place}", path), f"Answer.overallScore{place}"
+        for number in range(1, 11):
+            url, name = column(row, f"Input.image_url{number}", path), f"Answer.overallScore{number}"
             parts = url.strip().split("/")
             if len(parts) < 3:
                 raise InputError(f"{path}, {location}: {url!r}; http://FARM.HOST/SERVER/FILE was expected")
             score = read_number(column(row, name, path), path, location, name)
             if score not in range(6):
                 raise InputError(f"{path}, {location}: {name}={score:g} must be a whole number in 0..5")
-            votes = given.setdefault(f"{parts[-3].split('.')[0]}_{parts[-2]}_{parts[-1]}", [0] * 5)
+            votes = votes_of.setdefault(f"{parts[-3].split('.')[0]}_{parts[-2]}_{parts[-1]}", [0] * 5)
             if score > 0:
                 votes[int(score) - 1] += 1
-    return given
+    return votes_of

@@ -152,7 +152,7 @@ def aadb_labels(root: Path) -> list[Label]:
                 label = replace(label, mos_std=std, n_raters=raters, attributes={"votes": votes})
             labels.append(label)
     if votes_of and not any(label.n_raters for label in labels):
-        raise InputError(f"{root}: AllinAll.csv yields the score of no picture in the lists; take it out")
+        raise InputError(f"{root}: AllinAll.csv holds the ratings of no score in the lists; take it out")
     return labels
 
 

@@ -68,19 +68,17 @@ def predict(
     waiting = prefetch(samples, encoded, workers=1, ahead=2 * batch_size)
     while not should_stop() and (batch := list(islice(waiting, batch_size))):
         for group in [[prompted] for prompted in batch] if batch_invariant else [batch]:
-            yield from _rows(backbone, group, asking, questions, seed, sample)
+            answers = _answers(backbone, group, asking, questions, seed, sample)
+            yield from _rows(backbone, group, questions, answers)
 
 
 def _rows(
     backbone: Backbone,
     group: Sequence[Encoded],
-    asking: AskingConfig,
     questions: Mapping[str, str],
-    seed: int,
-    sample: Sampler,
+    answers: Mapping[str, Sequence[list[str]]],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the pictures of `group`; questions: {protocol: its question}."""
-    answers = _answers(backbone, group, asking, questions, seed, sample)
+    """Yield the rows of the pictures of `group`; questions: {protocol: its question}, answers as from `_answers`."""
     levels = []
     if "label_tokens" in questions:
         levels = level_expectation(backbone, [prompts[LEVEL_PROMPT] for _, prompts in group])

@@ -69,11 +69,9 @@ def _sets_of_critiques(run: RunFolder) -> set[str] | None:
     datasets = {row["dataset"] for row in records if row.get("dataset")}
     images_without_dataset = {row["image"] for row in records if not row.get("dataset")}
     of_image = _sets_of_training_pictures(run) if images_without_dataset else {}
-    return (
-        datasets | {of_image[image] for image in images_without_dataset}
-        if images_without_dataset <= of_image.keys()
-        else None
-    )
+    if not images_without_dataset <= of_image.keys():
+        return None
+    return datasets | {of_image[image] for image in images_without_dataset}
 
 
 def _sets_of_training_pictures(run: RunFolder) -> dict[str, str]:

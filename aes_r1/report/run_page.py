@@ -163,9 +163,8 @@ def _gallery(
     rows = [row for row in predictions if row["stage"] == stage]
     protocol = in_order({row["protocol"]: None for row in rows}, PROTOCOL_ORDER)[0]
     first_set = next((row["dataset"], row["split"]) for row in rows if row["protocol"] == protocol)
-    rows = [
-        row for row in rows if (row["dataset"], row["split"]) == first_set
-    ]  # the pictures of two sets may share ids
+    # The pictures of two sets may share ids.
+    rows = [row for row in rows if (row["dataset"], row["split"]) == first_set]
     scores_of_picture = {row["id"]: row["scores"] for row in rows if len(row.get("scores") or []) > 1}
     chosen = choose(
         {**row, "scores": scores_of_picture.get(row["id"], row.get("scores"))}

@@ -175,10 +175,8 @@ def _differences(earlier: Any, current: Any, prefix: str, ignored: set[str]) -> 
         before = _SINCE_ADDED | _SINCE_ADDED_TO_EVALUATE
         pairs = {key: [side.get(key, before.get(f"{prefix}{key}")) for side in (earlier, current)] for key in keys}
         return [row for key, (a, b) in pairs.items() for row in _differences(a, b, f"{prefix}{key}.", ignored)]
-    if isinstance(earlier, list) and isinstance(
-        current, list
-    ):  # lists of further data sets; other lists hold plain values
-        earlier, current = (
-            [_as_before(one) if isinstance(one, dict) else one for one in side] for side in (earlier, current)
+    if isinstance(earlier, list) and isinstance(current, list):
+        earlier, current = (  # of lists only those of further data sets hold mappings
+            [_as_before(entry) if isinstance(entry, dict) else entry for entry in side] for side in (earlier, current)
         )
     return [] if earlier == current else [prefix.rstrip(".")]

@@ -244,12 +244,12 @@ def require_stage(name: str, values: Mapping[str, Any], path: Path) -> None:
     """Raise InputError for a value of the done-marker of stage `name` that is not of its kind."""
     if (kind_of_all := _EVERY.get(name)) is not None:
         require_kinds(values, dict.fromkeys(values, kind_of_all), path)
-    kinds = STAGES.get(name, {})
+    kinds: Kinds = {}
     if name.startswith("baseline_"):
-        kinds = STAGES.get(name, _BASELINE)
+        kinds = _BASELINE
     elif name.startswith("predictions_"):
-        kinds = STAGES.get(name, _ANSWERED)
-    require_kinds(values, kinds, path)
+        kinds = _ANSWERED
+    require_kinds(values, STAGES.get(name, kinds), path)
     if name == "labels":
         for list_name, noted in values.get("lists", {}).items():
             files = {"files": NAMED_TEXTS}

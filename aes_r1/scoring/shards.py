@@ -124,9 +124,8 @@ def score_shards(
     _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
     unfinished = [(number, names) for number, names in shards if not _is_done(out, number)]
-    unfinished.sort(
-        key=lambda shard: _part(out, shard[0]).exists()
-    )  # shards without a part first, then URLs to fetch again
+    # Shards without a part come first, then those with URLs to fetch again.
+    unfinished.sort(key=lambda shard: _part(out, shard[0]).exists())
     missing = [
         {"number": number, "names": json.dumps(names), "left": _left(out, number, names)}
         for number, names in unfinished

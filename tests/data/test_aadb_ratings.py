@@ -65,7 +65,7 @@ def test_the_lists_alone_are_enough(tmp_path):
         (ratings([("",)]), r"line 2: Answer.overallScore1='' is not a number"),
         (ratings(SCORES, "{}.jpg"), r"line 2: '1.jpg'; http://FARM.HOST/SERVER/FILE was expected"),
         (b"HITId,Answer.overallScore1\nH1,3\n", r"no column Input.image_url1"),
-        (ratings([(5, 1, 1, 1)]), r"AllinAll.csv yields the score of no picture in the lists; take it out"),
+        (ratings([(5, 1, 1, 1)]), r"AllinAll.csv holds the ratings of no score in the lists; take it out"),
     ],
 )
 def test_other_ratings_are_refused(content, says, tmp_path):

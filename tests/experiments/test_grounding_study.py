@@ -195,3 +195,12 @@ def test_two_halves_joined_are_the_whole_study(tmp_path):
     (tmp_path / "second_out" / "result.json").write_text(json.dumps(other))
     with pytest.raises(InputError, match=r"both .* srcc of all \(scenes/test, .*\), replicate 0, with differ"):
         join("grounding", tmp_path / "first_out", tmp_path / "second_out")
+    (tmp_path / "second_out" / "answers.csv.gz").unlink()
+    with pytest.raises(InputError, match=r"second_out/answers.csv.gz: no such file; python -m experiments"):
+        join("grounding", tmp_path / "first_out", tmp_path / "second_out")
+    with pytest.raises(InputError, match=r"nowhere/result.json: no such file"):
+        join("grounding", tmp_path / "first_out", tmp_path / "nowhere")
+    (tmp_path / "second_out" / "answers.csv.gz").touch()
+    (tmp_path / "second_out" / "result.json").write_text(json.dumps({**other, "study": "splits"}))
+    with pytest.raises(InputError, match="is a result of splits, not of grounding"):
+        join("grounding", tmp_path / "first_out", tmp_path / "second_out")
